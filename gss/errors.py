@@ -1,0 +1,50 @@
+"""Errors a user can mend, and the signal of an orderly interruption."""
+
+from pathlib import Path
+
+
+class GssError(Exception):
+    """Something the user can mend: printed without a traceback, exit code 2.
+
+    Args:
+        what: what happened, with the values found and the values allowed.
+        where: file, key, row or class it happened in.
+        todo: what to do next.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | Path | None = None, todo: str | None = None) -> None:
+        self.what, self.where, self.todo = what, where, todo
+        lines = [what]
+        if where is not None:
+            lines.append(f"  where: {where}")
+        if todo is not None:
+            lines.append(f"  to do: {todo}")
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(GssError):
+    """The configuration says something impossible."""
+
+
+class DataError(GssError):
+    """An image, a label or a data set is not what its description says."""
+
+
+class CheckpointError(GssError):
+    """A model file or a checkpoint cannot be used."""
+
+
+class TokenizerError(GssError):
+    """A tokenizer file cannot be used, or its training collapsed."""
+
+
+class Interrupted(Exception):
+    """Training stopped in good order after `step` steps; the same command goes on. Exit code 75."""
+
+    exit_code = 75
+
+    def __init__(self, message: str, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step

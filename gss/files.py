@@ -1,0 +1,115 @@
+"""Files that appear whole or not at all, and the hashes that identify them."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gss.errors import GssError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space or point the results folder at another disk, then run the same command again",
+    errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
+    errno.EFBIG: "the file system or a limit (ulimit -f) refuses files of this size: raise it, then run again",
+    errno.EACCES: "give yourself write permission for this folder or choose another results folder",
+    errno.EPERM: "give yourself write permission for this folder or choose another results folder",
+    errno.EROFS: "this file system is read-only: choose another results folder",
+    errno.ENOTDIR: "a file stands where a folder is expected: move it away",
+    errno.EEXIST: "a file stands where a folder is expected: move it away",
+}
+
+
+def _write_error(path: Path, error: OSError) -> GssError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return GssError(f"cannot write: {reason}", where=path, todo=_REMEDIES.get(error.errno or 0))
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under a temporary name in its own folder and rename it into place.
+
+    Args:
+        path: final name; missing parent folders are made.
+        write: called once with the open binary file.
+
+    Raises:
+        GssError: the disk is full, read-only or forbidden; the old file, if any, is untouched and no
+            temporary file stays behind.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise _write_error(path, error) from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, see `write_atomic`."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically (UTF-8, indented, keys in the given order; NaN is refused)."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        GssError: missing or damaged file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GssError("file not found", where=path, todo="run the stage that writes it") from error
+    except (ValueError, OSError) as error:
+        raise GssError(f"cannot be read as JSON: {error}", where=path, todo="delete it and run again") from error
+
+
+def replace_with_link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link where the file system has them, else a copy."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.link")
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # rename(2) does nothing when both names are one file already
+    except OSError:
+        content = source.read_bytes()
+        write_atomic(target, lambda file: file.write(content))
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """SHA-256 of a JSON value, independent of key order and white space."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
