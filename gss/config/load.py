@@ -1,0 +1,135 @@
+"""Configuration files: reading, overriding, checking, and messages that name the key."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gss.config.reference import model_in
+from gss.config.schema import Experiment, Project
+from gss.errors import ConfigError
+
+EXPERIMENTS = Path("config/experiments")
+PROJECT = Path("config/config.yaml")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_project(path: Path = PROJECT) -> Project:
+    """Read config/config.yaml; see `load_experiment` for errors."""
+    return _validate(Project, _read_yaml(path), path)
+
+
+def list_experiments(folder: Path = EXPERIMENTS) -> list[str]:
+    """Names of the experiments, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Read and check an experiment.
+
+    Args:
+        name: a name in config/experiments, or the path of a YAML file.
+        overrides: `section.key=value` strings; values are read as YAML.
+
+    Raises:
+        ConfigError: unknown experiment, unknown key (with the nearest valid one), or a wrong value.
+    """
+    path = experiment_path(name)
+    content = _read_yaml(path)
+    for override in overrides:
+        _apply(content, override)
+    return _validate(Experiment, content, path)
+
+
+def experiment_path(name: str | Path) -> Path:
+    """The YAML file of an experiment given by name or path."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = EXPERIMENTS / f"{name}.yaml"
+    if not path.is_file():
+        known = list_experiments(path.parent)
+        near = difflib.get_close_matches(path.stem, known, n=1)
+        raise ConfigError(f"no experiment {path.stem!r}; there are: {', '.join(known) or 'none'}", where=path,
+                          todo=f"did you mean {near[0]!r}?" if near else "write this file, see config/README.md")
+    return path
+
+
+def find_data(relative: str, *, kind: str, todo: str = "") -> Path:
+    """A data folder or file named in the configuration.
+
+    Args:
+        relative: absolute path, or one below `GSS_DATA` (when set) or `data_root` of config/config.yaml.
+        kind: what it is, for the message.
+
+    Raises:
+        ConfigError: it does not exist.
+    """
+    path = data_folder() / Path(relative).expanduser()
+    if not path.exists():
+        advice = f"put it there, or set GSS_DATA to the folder that holds {relative!r}"
+        raise ConfigError(f"{kind} not found", where=path.absolute(), todo=f"{advice}. {todo}".rstrip(". ") + ".")
+    return path
+
+
+def data_folder() -> Path:
+    """The folder that relative data paths start from."""
+    named = os.environ.get("GSS_DATA")
+    return Path(named) if named else Path(load_project().data_root if PROJECT.is_file() else "data")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError("configuration file not found", where=path) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=path) from error
+    if not isinstance(content, dict):
+        raise ConfigError("a configuration is a mapping of sections", where=path, todo="see config/README.md")
+    return content
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"not an override: {override!r}", todo="write section.key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{section!r} in the override {override!r} is a value, not a section")
+    content[last] = yaml.safe_load(value)
+
+
+def _validate(model: type[Model], content: dict[str, Any], path: Path) -> Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        messages = [_explain(model, fault) for fault in error.errors()]
+        raise ConfigError("; ".join(messages), where=path, todo="every key: docs/reference/config.md") from error
+
+
+def _explain(model: type[BaseModel], fault: Any) -> str:
+    location = [part for part in fault["loc"] if isinstance(part, str)]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        valid = _keys_at(model, location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
+        return f"unknown key {key!r}, " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(valid)}")
+    if fault["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(fault["input"], dict) else f", found {fault['input']!r}"
+    return f"{key or 'configuration'}: {message}{found}"
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    for name in location:
+        field = next((f for n, f in model.model_fields.items() if name in (n, f.alias)), None)
+        if field is not None:  # a name of a mapping (a split, a stage) stands for no field
+            model = model_in(field.annotation) or model
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,338 @@
+"""The configuration: typed, frozen, the one source of defaults, of the JSON schema and of the reference page."""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gss.files import sha256_json
+
+Stage = Literal["check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge",
+                "evaluate"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+# Raise a stage's number when its results change for the same configuration: results made before are redone.
+STAGE_VERSIONS: dict[Stage, int] = dict.fromkeys(STAGES, 1)
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = tuple[Positive, Positive]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Split(Section):
+    images: str
+    """Folder of photographs, relative to `data.root`; searched recursively."""
+    labels: str
+    """Folder of one-channel PNG labels with the same relative names."""
+
+
+class Data(Section):
+    root: str
+    """Folder of the data set: absolute, or relative to `GSS_DATA`, else to `data_root` of config/config.yaml."""
+    splits: dict[Literal["train", "val", "test"], Split]
+    """Image and label folders of each split."""
+    classes: str | tuple[str, ...]
+    """Class table: a CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or names."""
+    reduce_zero_label: bool = False
+    """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
+    label_map: dict[int, int] = {}
+    """Native id -> class id, 255 to ignore it; ids not listed stay as they are."""
+    image_suffix: str = ""
+    """End of the image names (before the extension) that the label names lack."""
+    label_suffix: str = ""
+    """End of the label names (before the extension) that the image names lack."""
+    generate: Literal["toy"] | None = None
+    """Make this built-in synthetic data set in `data.root` first."""
+    obtain: str = ""
+    """Where the data come from: shown when the folder is missing."""
+
+
+class Augment(Section):
+    base_scale: Size
+    """(width, height) that a resize ratio of 1 fits the image into, keeping its aspect."""
+    crop: Size
+    """(height, width) of the training crop, pixels."""
+    ratio: tuple[float, float] = (0.5, 2.0)
+    """Range of the random resize ratio."""
+    cat_max_ratio: Fraction = 0.75
+    """Largest share one class may have in a crop (tried ten times)."""
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip."""
+    photometric: bool = True
+    """Random brightness, contrast, saturation and hue."""
+
+
+class Palette(Section):
+    strategy: Literal["maximal", "grid", "dataset", "published"] = "maximal"
+    """Where the colours come from: optimised distances, the published random grid, the data set's, a published list."""
+    published: Literal["ade20k", "cityscapes", "mseg"] | None = None
+    """The published list, with `strategy: published`."""
+    seed: int = 0
+    """Seed of `maximal` and `grid`."""
+
+    @model_validator(mode="after")
+    def _list_is_named(self) -> Self:
+        if (self.strategy == "published") != (self.published is not None):
+            raise ValueError("`published` names the list exactly when strategy is `published`")
+        return self
+
+
+class TokenizerTraining(Section):
+    steps: Positive = 2000
+    """Updates."""
+    batch_size: Positive = 32
+    """Crops per update, over all processes."""
+    crop: Positive = 64
+    """Side of the square maskige crops, pixels; a multiple of 8."""
+    lr: float = 3e-3
+    """Peak learning rate."""
+    palettes: Literal["fixed", "random"] = "fixed"
+    """Paint every crop with the palette, or with freshly drawn colours (a tokenizer for any palette)."""
+
+
+class Tokenizer(Section):
+    source: Literal["train", "openai"] = "train"
+    """Train a dVAE on the maskiges of the training labels, or import DALL-E's."""
+    vocab_size: Positive = 8192
+    """Number of tokens V."""
+    n_hid: Positive = 256
+    """Width of the first encoder group."""
+    n_init: Positive = 128
+    """Width of a token's embedding in the decoder."""
+    blocks_per_group: Positive = 2
+    """Residual blocks in each of the four groups."""
+    encoder: str | None = None
+    """`openai`: path or URL of encoder.pkl."""
+    decoder: str | None = None
+    """`openai`: path or URL of decoder.pkl."""
+    encoder_sha256: str | None = None
+    """`openai`: expected SHA-256 of encoder.pkl; required for a URL."""
+    decoder_sha256: str | None = None
+    """`openai`: expected SHA-256 of decoder.pkl; required for a URL."""
+    train: TokenizerTraining = TokenizerTraining()
+    """`train`: how."""
+
+    @model_validator(mode="after")
+    def _files_are_named(self) -> Self:
+        if self.source == "openai" and not (self.encoder and self.decoder):
+            raise ValueError("source `openai` needs `encoder` and `decoder`: paths or URLs of the two pickles")
+        return self
+
+
+class Reconstruction(Section):
+    min_iou: Fraction = 0.9
+    """Classes that reconstruct worse than this get new colours."""
+    max_rounds: Annotated[int, Field(ge=0)] = 3
+    """Bound on refinement rounds; 0 keeps the palette."""
+    retrain_steps: Annotated[int, Field(ge=0)] = 300
+    """A tokenizer trained here learns the new colours for this many updates per round."""
+    refine_images: Positive = 64
+    """Training labels the refinement looks at, evenly spaced."""
+
+
+class Training(Section):
+    batch_size: Positive = 16
+    """Images per update, over all processes."""
+    lr: float = 1.5e-3
+    """Base learning rate."""
+    backbone_lr_factor: float = 1.0
+    """The image encoder's learning rate as a multiple of `lr`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 1500
+    """Updates of linear warm-up."""
+    weight_decay: float = 0.01
+    """AdamW weight decay."""
+    decay_rule: Literal["default", "published"] = "default"
+    """Spared from decay: all 1-D parameters and bias tables, or the published list of names."""
+    clip_norm: float | None = None
+    """Largest gradient norm."""
+    ema: Fraction | None = None
+    """Decay of an exponential moving average of the weights; the average is what is exported."""
+    class_balance: Fraction = 0.0
+    """Exponent p of class weights (median frequency / frequency)^p in the losses; 0: none, as published."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """Arithmetic of the trained network."""
+    accumulation: Positive = 1
+    """Micro-batches per update; changes memory, not the result."""
+
+
+class Backbone(Section):
+    name: str
+    """A timm model that gives features at strides 4, 8, 16 and 32."""
+    weights: str | None = None
+    """Pretrained weights (safetensors with timm's names), found like `data.root`; none: random."""
+    drop_path: Fraction = 0.0
+    """Stochastic depth."""
+    frozen_levels: Annotated[int, Field(ge=0, le=4)] = 0
+    """Leading feature levels that are not trained."""
+    norm_eval: bool = False
+    """BatchNorm uses its stored statistics: right for small batches."""
+
+
+class LatentPrior(Section):
+    backbone: Backbone
+    """The image encoder."""
+    milestones: tuple[Positive, ...] = (160000,)
+    """Steps at which a model file is written; the last one is the length of the training."""
+    head: Literal["ff", "single_fusion"] = "ff"
+    """Two fusions (GSS-FF) or one shared by tokens and pixels (MSeg configurations)."""
+    channels: Positive = 384
+    """Width of each level before fusion."""
+    seg_channels: Positive = 512
+    """Width of the token branch."""
+    cls_channels: Positive = 2048
+    """Width before the token classifier."""
+    swin_depth: Positive = 2
+    """Window-attention blocks."""
+    num_heads: Positive = 16
+    """Attention heads."""
+    dropout: Fraction = 0.1
+    """Channel dropout before the token classifier."""
+    training: Training = Training()
+    """Optimisation."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not self.milestones or list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("`milestones` must be one or more ascending steps, e.g. [32000, 160000]")
+        return self
+
+
+class Posterior(Section):
+    variant: Literal["window", "conv", "nearest"] = "window"
+    """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
+    from_: Annotated[str | None, Field(alias="from")] = None
+    """Take X^-1, palette and tokenizer of this experiment instead of training them."""
+    start_step: Positive | None = None
+    """Train behind this milestone of the latent prior; default: the last one."""
+    steps: Positive = 40000
+    """Updates."""
+    channels: Positive = 128
+    """Width."""
+    depth: Positive = 2
+    """Window-attention blocks."""
+    num_heads: Positive = 4
+    """Attention heads."""
+    training: Training = Training()
+    """Optimisation."""
+
+
+class Evaluation(Section):
+    mode: Literal["whole", "slide"] = "whole"
+    """One pass over the image, or overlapping windows."""
+    crop: Size = (768, 768)
+    """(height, width) of a window."""
+    stride: Size = (512, 512)
+    """(vertical, horizontal) step of the windows."""
+    scale: Size | None = None
+    """(width, height) a test image is fitted into, keeping its aspect; none: its own size."""
+    splits: tuple[Literal["val", "test"], ...] = ("val", "test")
+    """Splits to evaluate."""
+    pictures: Annotated[int, Field(ge=0)] = 8
+    """Images drawn as panels, evenly spaced."""
+
+
+class Resources(Section):
+    processes: Positive = 1
+    """Processes of `torchrun`; on GPUs one each."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs the job asks for."""
+    threads: Positive = 2
+    """CPU cores the job asks for, shared by its processes."""
+    memory_mb: Positive = 4000
+    """Memory the job asks for."""
+    minutes: Positive = 120
+    """Longest run time the job asks for."""
+
+
+class Run(Section):
+    resources: dict[Stage, Resources] = {}
+    """What each stage asks for; a stage not listed takes the defaults."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Loader processes of each training process."""
+    log_every: Positive = 50
+    """Steps between progress lines."""
+    save_every: Positive = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: Positive = 2
+    """Checkpoints kept for a restart."""
+
+
+class Experiment(Section):
+    data: Data
+    """The data set."""
+    augment: Augment
+    """Random changes of the training images."""
+    palette: Palette = Palette()
+    """The colours."""
+    tokenizer: Tokenizer = Tokenizer()
+    """The discrete VAE."""
+    reconstruction: Reconstruction = Reconstruction()
+    """The check of palette and tokenizer, and the refinement of the palette."""
+    latent_prior: LatentPrior
+    """Image -> tokens, GSS-FF."""
+    posterior: Posterior = Posterior()
+    """Tokens -> classes, GSS-FT."""
+    evaluation: Evaluation = Evaluation()
+    """The protocol of the final figures."""
+    seed: int = 0
+    """Seed of sampling, augmentation and initialisation."""
+    run: Run = Run()
+    """How to run; nothing here changes a result."""
+
+    @model_validator(mode="after")
+    def _start_exists(self) -> Self:
+        start = self.posterior.start_step
+        if start is not None and start not in self.latent_prior.milestones:
+            raise ValueError(f"posterior.start_step {start} is no milestone; "
+                             f"latent_prior.milestones are {list(self.latent_prior.milestones)}")
+        return self
+
+    @property
+    def milestones(self) -> list[int]:
+        return list(self.latent_prior.milestones)
+
+    def resources(self, stage: Stage) -> Resources:
+        return self.run.resources.get(stage, Resources())
+
+    def slice(self, stage: Stage) -> dict[str, Any]:
+        """What influences a stage beyond its input files: the configured values without defaults.
+
+        The rules take it as their `params`, so that a change re-runs just what depends on it.
+        """
+        dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for section, key in _WITHOUT_EFFECT:
+            dumped.get(section, {}).pop(key, None)
+        content: dict[str, Any] = {"version": STAGE_VERSIONS[stage]}
+        for path in _SLICES[stage]:
+            value: Any = dumped
+            for key in path.split("."):
+                value = value.get(key, {})
+            content[path] = value
+        return {key: value for key, value in content.items() if value != {}}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that can change a result."""
+        return sha256_json({stage: self.slice(stage) for stage in STAGES})
+
+
+_SLICES: dict[Stage, tuple[str, ...]] = {
+    "check": ("data",),
+    "palette": ("palette",),
+    "tokenizer": ("tokenizer", "seed"),
+    "reconstruct": ("reconstruction", "tokenizer", "seed"),
+    "latent_prior": ("latent_prior", "augment", "seed"),
+    "posterior": ("posterior", "augment", "seed"),
+    "merge": (),
+    "evaluate": ("evaluation",),
+}
+_WITHOUT_EFFECT = (("data", "obtain"), ("posterior", "from"))
+
+
+class Project(Section):
+    experiments: tuple[str, ...] = ("toy",)
+    """What `snakemake all` builds: names of files in config/experiments."""
+    data_root: str = "data"
+    """Folder of the data sets when the environment does not name one (`GSS_DATA`)."""
