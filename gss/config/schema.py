@@ -34,7 +34,7 @@ class Data(Section):
     splits: dict[Literal["train", "val", "test"], Split]
     """Image and label folders of each split."""
     classes: str | tuple[str, ...]
-    """Class table: a CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or names."""
+    """CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
     reduce_zero_label: bool = False
     """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
     label_map: dict[int, int] = {}
