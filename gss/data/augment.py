@@ -1,0 +1,181 @@
+"""Random geometry of a training sample: drawing of the random numbers, kept apart from applying them.
+
+Letters: H, W size of the image file; R, S size after the resize; h, w size of the crop.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from gss.data.classes import IGNORE_INDEX
+
+NO_PHOTOMETRIC = (0.0, 1.0, 1.0, 0.0, 1.0)
+_CROP_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Settings of the training pipeline.
+
+    Args:
+        base_scale: long and short side, in either order, of the box the image is fitted into before `ratio`.
+        ratio: range of the random factor on `base_scale`.
+        crop: (height, width) of the sample; smaller images are padded to it.
+        cat_max_ratio: a crop in which one class covers this share or more is drawn again.
+        flip: probability of a horizontal flip.
+        photometric: draw brightness, contrast, saturation and hue.
+    """
+
+    base_scale: tuple[int, int]
+    ratio: tuple[float, float]
+    crop: tuple[int, int]
+    cat_max_ratio: float = 0.75
+    flip: float = 0.5
+    photometric: bool = True
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All random decisions of one sample.
+
+    Args:
+        size: (R, S) after the resize.
+        offset: (y, x) of the crop in the resized image.
+        flip: mirrored left to right after the crop.
+        photometric: brightness added, contrast factor, saturation factor, hue shift (steps of two degrees),
+            second contrast factor, applied in this order; one contrast at most differs from 1.
+    """
+
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    flip: bool
+    photometric: tuple[float, float, float, float, float] = NO_PHOTOMETRIC
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample.
+
+    Args:
+        image: uint8 [h, w, 3], RGB, 0 in the padded area.
+        label: uint8 [h, w], 0..N-1 or 255; 255 in the padded area.
+        valid: (height, width) of the part that is not padding, at the top left.
+        photometric: as in `Draws`; applied on the device.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    valid: tuple[int, int]
+    photometric: tuple[float, float, float, float, float]
+
+
+def fit_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image fitted into a box, its proportions kept.
+
+    Args:
+        scale: long and short side of the box in either order.
+
+    Source: keep-ratio resize of the published pipeline.
+
+    Note: sizes are rounded half up.
+    """
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def nearest_indices(source: int, target: int) -> np.ndarray:
+    """intp [target]: the source index of every target index, equal to OpenCV's INTER_NEAREST.
+
+    Note: both divisions in float64, exactly in this form; floor(x * source / target) deviates by single rows.
+    """
+    indices = np.floor(np.arange(target) * (1.0 / (target / source))).astype(np.intp)
+    return np.minimum(indices, source - 1)
+
+
+def draw(rng: np.random.RandomState, label: np.ndarray, settings: Augment) -> Draws:
+    """Draw one sample's random decisions, in the order of the published pipeline.
+
+    Args:
+        rng: legacy generator of this sample.
+        label: uint8 [H, W], class ids; crops dominated by one class are found with it.
+    """
+    low, high = settings.ratio
+    ratio = rng.random_sample() * (high - low) + low
+    scale = int(settings.base_scale[0] * ratio), int(settings.base_scale[1] * ratio)
+    size = fit_size(*label.shape, scale)
+    offset = _draw_crop(rng, label, size, settings)
+    flip = bool(rng.random_sample() < settings.flip)
+    return Draws(size, offset, flip, _draw_photometric(rng) if settings.photometric else NO_PHOTOMETRIC)
+
+
+def _draw_crop(
+    rng: np.random.RandomState, label: np.ndarray, size: tuple[int, int], settings: Augment
+) -> tuple[int, int]:
+    height, width = settings.crop
+    for _ in range(_CROP_TRIALS):
+        offset = _draw_offset(rng, size, settings.crop)
+        counts = np.bincount(crop_label(label, size, offset, (height, width)).ravel(), minlength=256)[:IGNORE_INDEX]
+        if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < settings.cat_max_ratio:
+            return offset
+    return _draw_offset(rng, size, settings.crop)  # the eleventh box is taken as it is
+
+
+def _draw_offset(
+    rng: np.random.RandomState, size: tuple[int, int], crop: tuple[int, int]
+) -> tuple[int, int]:
+    y = rng.randint(0, max(size[0] - crop[0], 0) + 1)
+    x = rng.randint(0, max(size[1] - crop[1], 0) + 1)
+    return y, x
+
+
+def _draw_photometric(rng: np.random.RandomState) -> tuple[float, float, float, float, float]:
+    brightness = rng.uniform(-32, 32) if rng.randint(2) else 0.0
+    contrast_first = rng.randint(2) == 1
+    contrast = [1.0, 1.0]
+    if contrast_first and rng.randint(2):
+        contrast[0] = rng.uniform(0.5, 1.5)
+    saturation = rng.uniform(0.5, 1.5) if rng.randint(2) else 1.0
+    hue = float(rng.randint(-18, 18)) if rng.randint(2) else 0.0
+    if not contrast_first and rng.randint(2):
+        contrast[1] = rng.uniform(0.5, 1.5)
+    return brightness, contrast[0], saturation, hue, contrast[1]
+
+
+def crop_label(
+    label: np.ndarray, size: tuple[int, int], offset: tuple[int, int], crop: tuple[int, int]
+) -> np.ndarray:
+    """The crop of the label resized to `size`, without computing the rest of it.
+
+    Args:
+        label: uint8 [H, W].
+        size: (R, S); offset: (y, x); crop: (h, w).
+
+    Returns:
+        uint8 [min(h, R - y), min(w, S - x)].
+    """
+    rows, columns = (
+        nearest_indices(source, target)[start : start + length]
+        for source, target, start, length in zip(label.shape, size, offset, crop, strict=True)
+    )
+    return label.take(rows, axis=0).take(columns, axis=1)
+
+
+def apply(image: np.ndarray, label: np.ndarray, draws: Draws, settings: Augment) -> Sample:
+    """Resize, crop, flip and pad; the photometric draws are passed on.
+
+    Args:
+        image: uint8 [H, W, 3]. label: uint8 [H, W].
+    """
+    (y, x), (height, width) = draws.offset, settings.crop
+    resized = cv2.resize(image, draws.size[::-1], interpolation=cv2.INTER_LINEAR)  # OpenCV takes (width, height)
+    image = resized[y : y + height, x : x + width]
+    label = crop_label(label, draws.size, draws.offset, settings.crop)
+    if draws.flip:
+        image, label = image[:, ::-1], label[:, ::-1]
+    valid_height, valid_width = label.shape
+    padded_image = np.zeros((height, width, 3), np.uint8)
+    padded_image[:valid_height, :valid_width] = image
+    padded_label = np.full((height, width), IGNORE_INDEX, np.uint8)
+    padded_label[:valid_height, :valid_width] = label
+    return Sample(padded_image, padded_label, (valid_height, valid_width), draws.photometric)

@@ -1,0 +1,192 @@
+"""Class spaces: what the ids in label files mean."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gss.errors import ConfigError, DataError
+
+IGNORE_INDEX = 255
+MAX_CLASSES = 254  # 255 is the ignored label, 254 marks unknown ids inside `to_classes`
+_UNKNOWN = 254
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassSpace:
+    """Names of the classes and the way from native ids (those in the files) to class ids.
+
+    Args:
+        names: name of class 0, 1, ...; at most 254.
+        colours: RGB colour of every class, 0..255, or None.
+        reduce_zero_label: native 0 is ignored and native k is class k-1.
+        label_map: native id -> class id or 255; wins over every other rule.
+
+    Raises:
+        ConfigError: no class, too many, a number of colours that differs, or a map that leads nowhere.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...] | None = None
+    reduce_zero_label: bool = False
+    label_map: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise ConfigError(f"{len(self.names)} classes; allowed are 1 to {MAX_CLASSES}")
+        if self.colours is not None and len(self.colours) != len(self.names):
+            raise ConfigError(f"{len(self.names)} class names but {len(self.colours)} colours")
+        for native, target in self.label_map.items():
+            if not 0 <= native <= 255 or not (0 <= target < len(self.names) or target == IGNORE_INDEX):
+                raise ConfigError(
+                    f"label_map sends id {native} to {target}",
+                    where="label_map",
+                    todo=f"ids in files are 0..255, classes 0..{len(self.names) - 1}, 255 means ignored",
+                )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    def table(self) -> np.ndarray:
+        """int16 [256]: native id -> class id, 255 (ignored) or -1 (unknown)."""
+        table = np.full(256, -1, np.int16)
+        first = 1 if self.reduce_zero_label else 0
+        table[first : first + self.num_classes] = np.arange(self.num_classes)
+        table[:first] = IGNORE_INDEX
+        table[IGNORE_INDEX] = IGNORE_INDEX
+        for native, target in self.label_map.items():
+            table[native] = target
+        return table
+
+    @cached_property
+    def _lookup(self) -> np.ndarray:
+        table = self.table()
+        return np.where(table < 0, _UNKNOWN, table).astype(np.uint8)
+
+    def to_classes(self, native: np.ndarray) -> np.ndarray:
+        """Class ids of a label as it stands in the file.
+
+        Args:
+            native: uint8 [H, W].
+
+        Returns:
+            uint8 [H, W], 0..N-1 or 255.
+
+        Raises:
+            DataError: the label holds ids that are no class; the message names them.
+        """
+        label = cv2.LUT(native, self._lookup)
+        if (label == _UNKNOWN).any():
+            raise DataError(
+                f"label ids found: {format_ids(np.unique(native[label == _UNKNOWN]))}; allowed: {self.allowed()}",
+                todo="run the check stage: it lists all such files and proposes a label_map",
+            )
+        return label
+
+    def allowed(self) -> str:
+        """The native ids that mean something, as text for messages: '0..10, 255'."""
+        return format_ids(np.flatnonzero(self.table() >= 0))
+
+    def as_dict(self) -> dict:
+        """JSON value with everything in it; `from_dict` reads it."""
+        return {
+            "names": list(self.names),
+            "colours": None if self.colours is None else [list(colour) for colour in self.colours],
+            "reduce_zero_label": self.reduce_zero_label,
+            "label_map": {str(native): target for native, target in sorted(self.label_map.items())},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping) -> "ClassSpace":
+        colours = content["colours"]
+        return cls(
+            names=tuple(content["names"]),
+            colours=None if colours is None else tuple((r, g, b) for r, g, b in colours),
+            reduce_zero_label=content["reduce_zero_label"],
+            label_map={int(native): target for native, target in content["label_map"].items()},
+        )
+
+
+def format_ids(ids: np.ndarray) -> str:
+    """Sorted ids as text, runs of three and more joined: '0..10, 12, 255'."""
+    runs: list[list[int]] = []
+    for value in (int(v) for v in ids):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    parts = [f"{a}..{b}" if b > a + 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs]
+    return ", ".join(parts)
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:
+    """Read a class table.
+
+    Args:
+        path: CSV with the header `index,name` or `index,name,r,g,b`; indices 0, 1, 2, ... in order.
+
+    Returns:
+        Names, and RGB colours 0..255 or None.
+
+    Raises:
+        DataError: missing file, wrong header, a row that does not fit; the message names the row.
+    """
+    try:
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the class table cannot be read: {error}", where=path) from error
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if header not in (["index", "name"], ["index", "name", "r", "g", "b"]):
+        raise DataError(
+            f"header of the class table: {','.join(header) or 'nothing'}",
+            where=path,
+            todo="the first line is index,name or index,name,r,g,b",
+        )
+    parsed = [_class_row(row, index, len(header), path) for index, row in enumerate(rows[1:])]
+    names = tuple(name for name, _ in parsed)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or not names:
+        raise DataError(f"class names {', '.join(repeated)} occur twice" if names else "no class", where=path)
+    colours = tuple(colour for _, colour in parsed if colour is not None)
+    return names, colours or None
+
+
+def _class_row(row: list[str], index: int, width: int, path: Path) -> tuple[str, Colour | None]:
+    try:
+        numbers = [int(cell) for cell in (row[0], *row[2:])]
+        fits = len(row) == width and numbers[0] == index and all(0 <= value <= 255 for value in numbers[1:])
+    except (ValueError, IndexError):
+        fits = False
+    if not fits:
+        raise DataError(
+            f"row {','.join(row)} where index {index} is expected",
+            where=f"{path}, line {index + 2}",
+            todo="indices count 0, 1, 2, ... and colours are whole numbers 0..255",
+        )
+    return row[1].strip(), (numbers[1], numbers[2], numbers[3]) if width == 5 else None
+
+
+def read_class_space(
+    path: Path, *, reduce_zero_label: bool = False, label_map: Mapping[int, int] | None = None
+) -> ClassSpace:
+    """Class space of a table whose last rows may be void.
+
+    Rows at the end whose id `label_map` sends to 255, and that nothing else is sent to, are no classes: a
+    table that lists `11,Void` together with `label_map: {11: 255}` has eleven classes.
+
+    Raises:
+        DataError, ConfigError: see `read_classes` and `ClassSpace`.
+    """
+    names, colours = read_classes(path)
+    label_map = dict(label_map or {})
+    count = len(names)
+    while count and label_map.get(count - 1) == IGNORE_INDEX and count - 1 not in label_map.values():
+        count -= 1
+    return ClassSpace(names[:count], colours and colours[:count], reduce_zero_label, label_map)

@@ -1,0 +1,89 @@
+"""The part of the training pipeline that runs on the device, for a whole batch at once.
+
+Letters: B samples, H, W size of the crop. Deviation: the published pipeline goes through uint8 after every
+photometric step; here values stay float32, which differs by a few of 255 levels (tests/data/test_device.py).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_DEGREES_PER_HUE_STEP = 2.0  # OpenCV's uint8 hue counts 0..179
+
+
+def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(image - mean) / std.
+
+    Args:
+        image: [B, 3, H, W], RGB, 0..255, any dtype.
+        mean, std: three numbers each, in units of 0..255.
+
+    Returns:
+        float32 [B, 3, H, W]; the memory format of `image` is kept.
+    """
+    offset = torch.tensor(mean, dtype=torch.float32, device=image.device).view(1, 3, 1, 1)
+    scale = torch.tensor([1.0 / value for value in std], dtype=torch.float32, device=image.device).view(1, 3, 1, 1)
+    return (image.float() - offset).mul_(scale)  # [B, 3, H, W]
+
+
+def finish(
+    image: Tensor, valid: Tensor, photometric: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Photometric distortion, normalisation, padding.
+
+    Args:
+        image: uint8 [B, 3, H, W], RGB.
+        valid: int64 [B, 2], height and width of the part that is not padding.
+        photometric: float32 [B, 5], recorded draws (`gss.data.augment.Draws`).
+        mean, std: three numbers each, in units of 0..255.
+
+    Returns:
+        float32 [B, 3, H, W], normalised; exactly 0, the mean colour, in the padded area.
+    """
+    distorted = distort(image.float(), photometric)
+    result = normalise(distorted, mean, std)  # [B, 3, H, W]
+    height, width = image.shape[-2:]
+    rows = torch.arange(height, device=image.device) < valid[:, :1]  # [B, H]
+    columns = torch.arange(width, device=image.device) < valid[:, 1:]  # [B, W]
+    inside = rows[:, None, :, None] & columns[:, None, None, :]  # [B, 1, H, W]
+    return result.masked_fill_(~inside, 0.0)
+
+
+def distort(image: Tensor, photometric: Tensor) -> Tensor:
+    """Brightness, contrast, saturation, hue and second contrast, in this order.
+
+    Args:
+        image: float32 [B, 3, H, W], RGB, 0..255.
+        photometric: float32 [B, 5]; (0, 1, 1, 0, 1) leaves a sample unchanged.
+
+    Returns:
+        float32 [B, 3, H, W], 0..255.
+    """
+    brightness, contrast, saturation, hue, late_contrast = photometric[:, :, None, None, None].unbind(1)
+    image = (image + brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
+    return _turn_colours(image, saturation, hue).mul_(late_contrast).clamp_(0, 255)
+
+
+def _turn_colours(image: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Scale the saturation and shift the hue of the HSV model; value V stays.
+
+    A channel of an HSV colour is V - C * f(sector) with the trapezoid f(k) = clamp(min(k, 4 - k), 0, 1), where
+    the sectors of red, green and blue are 5, 3 and 1 plus the hue in units of 60 degrees, modulo 6. Scaling
+    the saturation scales the chroma C, to V at most.
+    """
+    value = image.amax(1, keepdim=True)  # [B, 1, H, W]
+    chroma = value - image.amin(1, keepdim=True)
+    red, green, blue = image.split(1, dim=1)
+    safe = chroma.clamp_min(1e-6)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )  # [B, 1, H, W], -1..5
+    sector += hue * (_DEGREES_PER_HUE_STEP / 60)
+    chroma = torch.minimum(chroma * saturation, value)
+    origins = torch.tensor([5.0, 3.0, 1.0], device=image.device).view(1, 3, 1, 1)
+    position = torch.remainder(sector + origins, 6)  # [B, 3, H, W]
+    trapezoid = torch.minimum(position, 4 - position).clamp_(0, 1)
+    return value - chroma * trapezoid
