@@ -1,6 +1,8 @@
 """What the schema says, for editors (JSON schema) and readers (the reference page)."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -8,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from gss.config.schema import Experiment
+from gss.files import write_text
 
 
 def json_schema() -> dict[str, Any]:
@@ -53,3 +56,39 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(model_in, get_args(annotation))), None)
+
+
+def write_reference(*, check: bool = False) -> int:
+    """Write `config/schema.json` and `docs/reference/config.md`, or only say whether they are up to date.
+
+    Returns:
+        0 when they are (now) up to date, 1 when a check found them stale.
+    """
+    stale = []
+    for path, text in {Path("config/schema.json"): json.dumps(json_schema(), indent=1) + "\n",
+                       Path("docs/reference/config.md"): reference_page()}.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path))
+            if not check:
+                write_text(path, text)
+    if check and stale:
+        print(f"stale: {', '.join(stale)}; run: python -m gss config-reference")
+    return int(check and bool(stale))
+
+
+def reference_page() -> str:
+    """The reference page of all keys of an experiment file, Markdown."""
+    lines = ["# Keys of an experiment file", "",
+             "`config/experiments/NAME.yaml`; on the command line the same keys are `section.key=value`. "
+             "Made by `python -m gss config-reference` from `gss/config/schema.py`."]
+    for key, kind, default, description in reference():
+        if "." not in key:
+            lines += ["", f"## {key}", "", description]
+            if kind:
+                lines.append(f"Type {kind}, default `{default}`.")
+            else:
+                lines += ["", "| key | type | default | meaning |", "|---|---|---|---|"]
+        else:
+            shown = default if default in ("", "required") else f"`{default}`"
+            lines.append(f"| `{key}` | {kind} | {shown} | {description} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,184 @@
+"""The command `gss VERB ...`: parses, calls the stage, sets the exit code.
+
+Modules are imported by the verb that needs them: `gss --help` loads no torch.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import gss
+from gss.errors import GssError, Interrupted
+
+TRAINED = ("latent-prior", "posterior")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 done; 1 a fault of ours; 2 the user can mend it; 75 interrupted in good order, call again to go on.
+    """
+    given = parser().parse_args(arguments)
+    try:
+        return given.act(given) or 0
+    except GssError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except Interrupted as signal:
+        print(signal, file=sys.stderr, flush=True)
+        return signal.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("this is a fault of gss itself; please report it with the lines above", file=sys.stderr, flush=True)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar: `gss VERB EXPERIMENT [section.key=value ...]`."""
+    root = argparse.ArgumentParser(prog="gss", description=gss.__doc__,
+                                   epilog="example: gss check toy   (most people type: snakemake results/toy/gss_ft.pth)")
+    root.add_argument("--version", action="version", version=gss.__version__)
+    verbs = root.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    stage = argparse.ArgumentParser(add_help=False)
+    stage.add_argument("experiment", help="name in config/experiments, or a YAML file")
+    stage.add_argument("overrides", nargs="*", metavar="section.key=value", help="change a value of the configuration")
+    stage.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+
+    def verb(name: str, act: object, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=parents)
+        added.set_defaults(act=act)
+        return added
+
+    verb("check", _check, "scan a data set: pairs, ids, sizes; write the manifest", stage)
+    verb("palette", _palette, "give every class a colour", stage)
+    verb("tokenizer", _tokenizer, "import OpenAI's dVAE or train one on the maskiges", stage)
+    verb("reconstruct", _reconstruct, "check label -> maskige -> tokens -> label, refine the palette", stage)
+    trained = verb("train", _train, "train the latent prior or the posterior (inside `gss launch`)")
+    trained.add_argument("part", choices=TRAINED, help="what to train")
+    for action in stage._actions:
+        trained._add_action(action)
+    trained.add_argument("--until", type=int, metavar="STEP", help="latent prior: milestone to reach")
+    verb("merge", _merge, "make one model file of latent prior and posterior", stage)
+    evaluated = verb("evaluate", _evaluate, "measure a model on a split: metrics, tables, pictures", stage)
+    evaluated.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
+    evaluated.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
+    verb("report", _report, "print the results of an experiment and where to look", stage)
+
+    launched = verb("launch", _launch, "run a verb under torchrun, one or many processes")
+    launched.add_argument("--nproc", type=int, default=1, metavar="P", help="processes on this machine")
+    launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
+    launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by the processes; default: all")
+    launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
+
+    synced = verb("mlflow-sync", _mlflow_sync, "deliver journals to MLflow")
+    synced.add_argument("folder", type=Path, help="results folder of an experiment")
+    synced.add_argument("--follow", action="store_true", help="go on until SIGTERM")
+    made = verb("toy-data", _toy_data, "write the built-in synthetic data set")
+    made.add_argument("folder", type=Path, help="where to")
+    described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
+    described.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    return root
+
+
+def _run(given: argparse.Namespace):  # type: ignore[no-untyped-def]  # the class is imported late
+    from gss.stages.run import Run
+
+    return Run.open(given.experiment, given.overrides, given.results)
+
+
+def _check(given: argparse.Namespace) -> None:
+    from gss.stages.check import check
+
+    check(_run(given))
+
+
+def _palette(given: argparse.Namespace) -> None:
+    from gss.stages.palette import palette
+
+    palette(_run(given))
+
+
+def _tokenizer(given: argparse.Namespace) -> None:
+    from gss.stages.tokenizer import tokenizer
+    from gss.train.distributed import worker
+
+    run = _run(given)
+    with worker(run.work("tokenizer")) as world:
+        tokenizer(run, world)
+
+
+def _reconstruct(given: argparse.Namespace) -> None:
+    from gss.stages.reconstruct import reconstruct
+    from gss.train.distributed import worker
+
+    run = _run(given)
+    with worker(run.work("reconstruct")) as world:
+        reconstruct(run, world)
+
+
+def _train(given: argparse.Namespace) -> None:
+    from gss.train.distributed import worker
+
+    run = _run(given)
+    with worker(run.work(given.part.replace("-", "_"))) as world:
+        if given.part == "posterior":
+            from gss.stages.posterior import posterior
+
+            posterior(run, world)
+        else:
+            from gss.stages.latent_prior import latent_prior
+
+            latent_prior(run, world, given.until)
+
+
+def _merge(given: argparse.Namespace) -> None:
+    from gss.stages.merge import merge
+
+    merge(_run(given))
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    from gss.stages.evaluate import evaluate
+    from gss.train.distributed import worker
+
+    run = _run(given)
+    with worker(run.work(f"evaluate_{given.model}_{given.split}")) as world:
+        evaluate(run, world, given.model, given.split)
+
+
+def _report(given: argparse.Namespace) -> None:
+    from gss.report.summary import summary
+
+    print(summary(given.results / Path(given.experiment).stem))
+
+
+def _launch(given: argparse.Namespace) -> int:
+    from gss.cluster.launch import launch
+
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    return launch(given.nproc, command, work=given.work, cpus=given.cpus)
+
+
+def _mlflow_sync(given: argparse.Namespace) -> None:
+    from gss.tracking.mlflow_sync import follow, sync
+
+    (follow if given.follow else sync)(given.folder)
+
+
+def _toy_data(given: argparse.Namespace) -> None:
+    from gss.data.toy import make_toy
+
+    make_toy(given.folder)
+
+
+def _config_reference(given: argparse.Namespace) -> int:
+    from gss.config.reference import write_reference
+
+    return write_reference(check=given.check)

@@ -1,0 +1,73 @@
+"""From the metadata of a model file to modules: the only place that knows how they are described there."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gss.errors import CheckpointError
+from gss.modelfile import ModelFile
+from gss.models.backbone import build_backbone
+from gss.models.gss import GSS
+from gss.models.latent_prior import LatentPrior, LatentPriorHead
+from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.store import load_tokenizer
+
+
+def build_prior(meta: dict[str, Any], weights: dict[str, Tensor] | None = None) -> LatentPrior:
+    """The latent prior a model file describes, freshly initialised.
+
+    Args:
+        weights: pretrained tensors of the backbone.
+    """
+    described = dict(meta["latent_prior"])
+    backbone = build_backbone(**described.pop("backbone"), weights=weights)
+    head = LatentPriorHead(backbone.channels, len(meta["classes"]), meta["vocab_size"], **described)
+    return LatentPrior(backbone, head)
+
+
+def build_posterior(meta: dict[str, Any]) -> nn.Module:
+    """X^-1 as a model file describes it, freshly initialised."""
+    described = dict(meta["posterior"])
+    variant = described.pop("variant")
+    if variant == "nearest":
+        return NearestPosterior(torch.tensor(meta["palette"]))
+    return {"window": WindowPosterior, "conv": ConvPosterior}[variant](len(meta["classes"]), **described)
+
+
+def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path) -> GSS:
+    """The whole model of `gss_ff.pth` (X^-1 = nearest colour) or `gss_ft.pth`, in eval mode.
+
+    Raises:
+        CheckpointError: the tokenizer is another one, or the tensors do not fit the description.
+    """
+    meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": {"variant": "nearest"}}
+    if tokenizer.sha256 != meta["tokenizer"]:
+        raise CheckpointError(f"made for the tokenizer {meta['tokenizer'][:12]}, not for {tokenizer.sha256[:12]}",
+                              where=where, todo="use the tokenizer.safetensors of the same experiment")
+    model = GSS(build_prior(meta), tokenizer, build_posterior(meta))
+    load_strictly(model.prior, file.tensors, "prior.", where=where)
+    if file.kind == "gss_ft":
+        load_strictly(model.posterior, file.tensors, "posterior.", where=where)
+    return model.eval()
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *, where: str | Path) -> None:
+    """Load the tensors under a prefix into a module; every one must be there with its shape.
+
+    Raises:
+        CheckpointError: what is missing, unexpected or of another shape.
+    """
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(own, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the tensors do not fit: {error}", where=where) from error
+
+
+def load_with_tokenizer(file: ModelFile, tokenizer_path: Path, device: torch.device, *, where: Path) -> GSS:
+    """`build_model` with the tokenizer read from its file, on a device."""
+    tokenizer = load_tokenizer(tokenizer_path, device=device, dtype=torch.float32)
+    return build_model(file, tokenizer, where=where).to(device)

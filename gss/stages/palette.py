@@ -1,0 +1,25 @@
+"""Stage 2: one colour per class."""
+
+from gss.files import write_json
+from gss.palette.palette import write_palette
+from gss.palette.strategies import make_palette
+from gss.report.plots import palette_swatches
+from gss.stages.run import Run
+
+
+def palette(run: Run) -> None:
+    """Write `palette/start.csv` (N+1 rows), its distances `palette/quality.json` and its swatches."""
+    config = run.experiment.palette
+    space = run.manifest.space
+    made = make_palette(config.strategy, space.names, seed=config.seed, published=config.published,
+                        colours=space.colours)
+    folder = run.folder / "palette"
+    quality = made.quality()
+    inputs = run.inputs(run.folder / "data" / "manifest.json")
+    with run.journal("palette", run.work("palette"), inputs) as journal:
+        journal.metrics(0, {f"palette/{name}": value for name, value in quality.items()
+                            if isinstance(value, int | float)})
+        palette_swatches(folder / "start.png", made)
+        journal.artifact(folder / "start.png")
+    write_json(folder / "quality.json", quality)
+    write_palette(folder / "start.csv", made)

@@ -1,0 +1,64 @@
+"""Stage 6: train X^-1, from decoded tokens back to classes (GSS-FT)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gss.modelfile import load_model, save_model
+from gss.models.training import PosteriorLearner
+from gss.stages.assemble import build_posterior, load_with_tokenizer
+from gss.stages.run import Run
+from gss.stages.training import class_weights, deliver, loop_settings, make_loader, prepare_work
+from gss.train.distributed import World, average_buffers
+from gss.train.loop import train
+
+
+def posterior(run: Run, world: World) -> None:
+    """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
+    start = start_file(run)
+    work = run.work("posterior")
+    finished = work / "finished.pth"
+    inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors")
+    prepare_work(run, "posterior", work, inputs, world)
+    if not finished.is_file():
+        _train(run, world, work, finished, start, inputs)
+    if world.is_main:
+        deliver(finished, run.folder / "posterior.pth")
+
+
+def start_file(run: Run) -> Path:
+    """The latent prior that X^-1 is trained behind."""
+    step = run.experiment.posterior.start_step
+    if step is None or step == run.experiment.milestones[-1]:
+        return run.folder / "gss_ff.pth"
+    return run.folder / "latent_prior" / f"step_{step}.pth"
+
+
+def _train(run: Run, world: World, work: Path, finished: Path, start: Path, inputs: dict[str, str]) -> None:
+    config = run.experiment.posterior
+    prior = load_model(start, "gss_ff")
+    meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
+    meta |= {"posterior": describe(run), "step": config.steps, "provenance": run.provenance("posterior", inputs)}
+    torch.manual_seed(run.experiment.seed)
+    module = build_posterior(meta)
+    if config.variant != "nearest":
+        model = load_with_tokenizer(prior, run.folder / "tokenizer.safetensors", world.device, where=start)
+        learner = PosteriorLearner(model.prior, model.tokenizer, module,
+                                   class_weights=class_weights(run, config.training.class_balance))
+        journal = run.journal("posterior", work, inputs) if world.is_main else None
+        result = train(learner, make_loader(run, config.training, world),
+                       loop_settings(run, config.training, config.steps), work=work, journal=journal, world=world)
+        average_buffers(result.exported, world)
+        module = result.exported
+    if world.is_main:
+        save_model(finished, "posterior", {f"posterior.{k}": v for k, v in module.state_dict().items()}, meta)
+    world.barrier()
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What a model file says of X^-1's architecture."""
+    config = run.experiment.posterior
+    sizes = {"window": {"channels": config.channels, "depth": config.depth, "num_heads": config.num_heads},
+             "conv": {"channels": config.channels}, "nearest": {}}
+    return {"variant": config.variant, **sizes[config.variant]}

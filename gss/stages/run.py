@@ -1,0 +1,128 @@
+"""One experiment's folder: where its files are, and how a stage opens its work folder and journal."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import gss
+from gss.config import Experiment, Stage, experiment_path, find_data, load_experiment
+from gss.data.check import Manifest, read_manifest
+from gss.data.classes import ClassSpace, read_classes
+from gss.errors import DataError
+from gss.files import sha256_file, sha256_json, write_text
+from gss.tracking.journal import Journal
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment and its results folder.
+
+    Args:
+        name: name of the experiment.
+        experiment: its configuration.
+        folder: `results/<name>`.
+    """
+
+    name: str
+    experiment: Experiment
+    folder: Path
+
+    @staticmethod
+    def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run":
+        """The run of an experiment given by name or YAML path; see `load_experiment` for errors."""
+        name_only = experiment_path(name).stem
+        return Run(name_only, load_experiment(name, overrides), results / name_only)
+
+    @cached_property
+    def root(self) -> Path:
+        """The data set's folder.
+
+        Raises:
+            DataError: it is missing; names every folder expected in it and how to get the data.
+        """
+        data = self.experiment.data
+        folders = sorted({folder for split in data.splits.values() for folder in (split.images, split.labels)})
+        expected = f"expected in it: {', '.join(folders)}"
+        return find_data(data.root, kind=f"data set folder of experiment {self.name!r}",
+                         todo=f"{expected}. {data.obtain}".strip())
+
+    @cached_property
+    def space(self) -> ClassSpace:
+        """Class names, colours and the map from native ids."""
+        data = self.experiment.data
+        if isinstance(data.classes, str):
+            shipped = Path(gss.__file__).parent / "resources" / "classes" / f"{data.classes}.csv"
+            names, colours = read_classes(shipped if shipped.is_file() else self.root / data.classes)
+        else:
+            names, colours = data.classes, None
+        return ClassSpace(tuple(names), colours, data.reduce_zero_label, dict(data.label_map))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The pairs found by the check, at the data folder of today."""
+        return read_manifest(self.folder / "data" / "manifest.json", root=self.root)
+
+    def work(self, stage: str) -> Path:
+        """Work folder of a stage: checkpoints and journal; never a declared output."""
+        return self.folder / "work" / stage
+
+    def inputs(self, *paths: Path) -> dict[str, str]:
+        """SHA-256 of input files by their path inside the results folder."""
+        return {str(path.relative_to(self.folder)): sha256_file(path) for path in paths}
+
+    def fingerprint(self, stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
+        """What the content of a work folder depends on."""
+        return {"stage": stage, "config": self.experiment.slice(stage), "inputs": inputs}
+
+    def journal(self, stage: Stage, work: Path, inputs: dict[str, str]) -> Journal:
+        """Open the stage's journal, with everything a reader needs to trace its numbers."""
+        self.write_config()
+        header = {"experiment": self.name, "stage": work.name, "dataset": Path(self.experiment.data.root).name,
+                  "config_sha256": self.experiment.sha256}
+        journal = Journal(work / "journal.jsonl", header)
+        journal.params(self.experiment.slice(stage))
+        journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
+        return journal
+
+    def write_config(self) -> None:
+        """Store the resolved configuration beside the results, when it changed."""
+        text = yaml.safe_dump(self.experiment.model_dump(mode="json", by_alias=True), sort_keys=False)
+        path = self.folder / "config.yaml"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    def provenance(self, stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
+        """What a model file says about where it comes from."""
+        return {"experiment": self.name, "stage": stage, "inputs": inputs, "config": self.experiment.slice(stage),
+                "config_sha256": self.experiment.sha256, "environment": environment()}
+
+    def check_split(self, split: str) -> None:
+        """Raise DataError unless the data set has this split."""
+        if split not in self.experiment.data.splits:
+            known = ", ".join(self.experiment.data.splits)
+            raise DataError(f"the data set of {self.name!r} has no split {split!r}; it has {known}",
+                            where=f"data.splits of {self.name}", todo="name its folders there")
+
+
+def environment() -> dict[str, str]:
+    """Versions, host and git state a number was made with."""
+    packages = {name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")}
+    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                         cwd=Path(gss.__file__).parent, check=False)
+    return {"gss": gss.__version__, "python": platform.python_version(), **packages, "host": platform.node(),
+            "git": git.stdout.strip() or "none", "command": " ".join(["gss", *sys.argv[1:]])}
+
+
+def content_hash(content: Any) -> str:
+    """Short hash of a JSON value, for file and folder names."""
+    return sha256_json(content)[:8]

@@ -1,0 +1,75 @@
+"""Configuration: unknown keys name the nearest valid one, slices hold just what matters, the pages are current."""
+
+from pathlib import Path
+
+import pytest
+
+from gss.config import STAGES, list_experiments, load_experiment, load_project
+from gss.config.reference import write_reference
+from gss.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_every_shipped_experiment_is_valid(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.milestones
+
+
+def test_shipped_project_lists_shipped_experiments() -> None:
+    assert set(load_project().experiments) <= set(list_experiments())
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("tokenizer.vocab=3", "unknown key 'tokenizer.vocab', did you mean 'vocab_size'?"),
+    ("tokeniser.n_hid=3", "did you mean 'tokenizer'?"),
+    ("run.resources.evaluate.process=3", "did you mean 'processes'?"),
+    ("data.splits.train.image=x", "did you mean 'images'?"),
+    ("tokenizer.n_hid=wide", "tokenizer.n_hid: Input should be a valid integer"),
+    ("latent_prior.milestones=[400,200]", "ascending steps"),
+    ("posterior.start_step=7", "posterior.start_step 7 is no milestone"),
+    ("palette.strategy=published", "names the list"),
+    ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
+    ("seed", "write section.key=value"),
+    ("seed.x=1", "seed: Input should be a valid integer"),
+])
+def test_wrong_value_is_one_clear_error(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_experiment("toy", [override])
+    assert message in str(error.value)
+
+
+def test_unknown_experiment_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'camvid'"):
+        load_experiment("camvit")
+
+
+def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: [1, 2")
+    with pytest.raises(ConfigError, match="not valid YAML") as error:
+        load_experiment(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(("override", "changed"), [
+    ("palette.seed=1", {"palette"}),
+    ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
+    ("reconstruction.min_iou=0.5", {"reconstruct"}),
+    ("latent_prior.training.lr=0.5", {"latent_prior"}),
+    ("posterior.steps=7", {"posterior"}),
+    ("augment.flip=0", {"latent_prior", "posterior"}),
+    ("evaluation.mode=slide", {"evaluate"}),
+    ("seed=1", {"tokenizer", "reconstruct", "latent_prior", "posterior"}),
+    ("run.save_every=7", set()),
+    ("run.resources.posterior.gpus=4", set()),
+    ("data.obtain=elsewhere", set()),
+    ("posterior.from=camvid", set()),
+    ("latent_prior.backbone.norm_eval=false", set()),
+])
+def test_a_change_shows_in_the_slices_it_influences(override: str, changed: set[str]) -> None:
+    before, after = load_experiment("toy"), load_experiment("toy", [override])
+    assert {stage for stage in STAGES if before.slice(stage) != after.slice(stage)} == changed
+
+
+def test_reference_page_and_schema_are_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert write_reference(check=True) == 0, capsys.readouterr().out
