@@ -61,6 +61,7 @@ def distort(image: Tensor, photometric: Tensor) -> Tensor:
         float32 [B, 3, H, W], 0..255.
     """
     brightness, contrast, saturation, hue, late_contrast = photometric[:, :, None, None, None].unbind(1)
+    image = image.contiguous()  # whole planes: three times as fast below as interleaved colours
     image = (image + brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
     return _turn_colours(image, saturation, hue).mul_(late_contrast).clamp_(0, 255)
 
@@ -72,9 +73,9 @@ def _turn_colours(image: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     the sectors of red, green and blue are 5, 3 and 1 plus the hue in units of 60 degrees, modulo 6. Scaling
     the saturation scales the chroma C, to V at most.
     """
-    value = image.amax(1, keepdim=True)  # [B, 1, H, W]
-    chroma = value - image.amin(1, keepdim=True)
     red, green, blue = image.split(1, dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)  # [B, 1, H, W]
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = chroma.clamp_min(1e-6)
     sector = torch.where(
         value == red,
@@ -83,7 +84,9 @@ def _turn_colours(image: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     )  # [B, 1, H, W], -1..5
     sector += hue * (_DEGREES_PER_HUE_STEP / 60)
     chroma = torch.minimum(chroma * saturation, value)
-    origins = torch.tensor([5.0, 3.0, 1.0], device=image.device).view(1, 3, 1, 1)
-    position = torch.remainder(sector + origins, 6)  # [B, 3, H, W]
-    trapezoid = torch.minimum(position, 4 - position).clamp_(0, 1)
-    return value - chroma * trapezoid
+    result = torch.empty_like(image)
+    for plane, origin in enumerate((5, 3, 1)):
+        from_middle = torch.remainder(sector + (origin + 1), 6).sub_(3).abs_()  # of the trapezoid, at k = 2
+        trapezoid = from_middle.neg_().add_(2).clamp_(0, 1)
+        torch.addcmul(value, chroma, trapezoid, value=-1, out=result[:, plane : plane + 1])
+    return result

@@ -1,0 +1,212 @@
+"""Batches as a pure function of (seed, step): the same for any number of processes and after any restart."""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import TypedDict
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gss.data.augment import Augment, apply, draw
+from gss.data.check import Pair
+from gss.data.classes import ClassSpace
+from gss.data.images import read_image, read_label
+from gss.errors import ConfigError, DataError
+
+
+class Batch(TypedDict):
+    """One micro-batch of b samples.
+
+    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: uint8 [b, h, w]; valid: int64 [b, 2], height
+    and width of the part that is not padding; photometric: float32 [b, 5], see `gss.data.augment.Draws`;
+    position: int64 [b], place of the sample in the endless stream of samples.
+    """
+
+    image: Tensor
+    label: Tensor
+    valid: Tensor
+    photometric: Tensor
+    position: Tensor
+
+
+def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image and its label.
+
+    Returns:
+        uint8 [H, W, 3] RGB and uint8 [H, W] class ids or 255.
+
+    Raises:
+        DataError: a file is missing, damaged or not what the check saw.
+    """
+    image, label = read_image(pair.image), read_label(pair.label, space)
+    for path, size in ((pair.image, image.shape[:2]), (pair.label, label.shape)):
+        if size != (pair.height, pair.width):
+            raise DataError(
+                f"size {size[0]}x{size[1]}, but {pair.height}x{pair.width} when the data set was checked",
+                where=path,
+                todo="the data set changed: delete data/manifest.json of this experiment and run the check again",
+            )
+    return image, label
+
+
+def shard(num_items: int, rank: int, world_size: int) -> range:
+    """The items of one process: disjoint over the ranks, together all, none twice."""
+    return range(rank, num_items, world_size)
+
+
+def sample_seed(seed: int, position: int) -> int:
+    """Seed, 32 bit, of the generator of the sample at a position of the stream."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=4).digest(), "little")
+
+
+class SampleOrder:
+    """Which pair stands at a position of the stream: one permutation of all pairs after the other.
+
+    Args:
+        num_pairs: length of each permutation.
+        seed: permutation k is drawn with seed + k.
+    """
+
+    def __init__(self, num_pairs: int, seed: int) -> None:
+        self.num_pairs, self.seed = num_pairs, seed
+        self._round, self._permutation = -1, torch.empty(0, dtype=torch.int64)
+
+    def __getitem__(self, position: int) -> int:
+        turn, place = divmod(position, self.num_pairs)
+        if turn != self._round:
+            generator = torch.Generator().manual_seed(self.seed + turn)
+            self._round, self._permutation = turn, torch.randperm(self.num_pairs, generator=generator)
+        return int(self._permutation[place])
+
+
+class TrainLoader:
+    """Endless training batches, from a given step on.
+
+    The global batch of step t is made of the positions t * B ... (t + 1) * B - 1 of the stream. It is cut into
+    `accumulation * world_size` equal parts; micro-batch a of rank r is part a * world_size + r.
+
+    Args:
+        pairs: the training split.
+        augment: settings of the random geometry.
+        seed: of order and augmentation.
+        batch_size: B, samples of one step over all processes.
+        accumulation: micro-batches per step and process.
+        workers: processes that read and augment; 0 does it in this one.
+        start_step: step of the first batch; a resumed run sees what an unbroken one would.
+        pin_memory: page-locked batches, for CUDA.
+
+    Raises:
+        ConfigError: `batch_size` cannot be divided.
+        DataError: no pairs; while iterating: a file that cannot be used, by name.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        space: ClassSpace,
+        augment: Augment,
+        *,
+        seed: int,
+        batch_size: int,
+        accumulation: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        start_step: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        parts = accumulation * world_size
+        if batch_size % parts:
+            raise ConfigError(
+                f"batch_size {batch_size} cannot be divided among {world_size} processes with accumulation "
+                f"{accumulation}",
+                todo=f"choose a multiple of {parts}, for example {max(round(batch_size / parts), 1) * parts}",
+            )
+        if not pairs:
+            raise DataError("the training split has no pairs", todo="run the check stage")
+        self.accumulation = accumulation
+        # One endless pass keeps the workers alive; each work unit is a whole micro-batch.
+        self._batches = DataLoader(
+            _MicroBatches(pairs, space, augment, seed),
+            sampler=_Positions(batch_size, parts, rank, world_size, start_step),
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=_prepare_worker if workers else None,
+        )
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """The micro-batches of one step after the other."""
+        items = iter(self._batches)
+        while True:
+            step = list(islice(items, self.accumulation))
+            for item in step:
+                if isinstance(item, DataError):
+                    raise item
+            yield step
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """The positions of one micro-batch after the other, as the sampler of a DataLoader."""
+
+    batch_size: int
+    parts: int
+    rank: int
+    world_size: int
+    start_step: int
+
+    def __iter__(self) -> Iterator[range]:
+        size = self.batch_size // self.parts
+        for step in count(self.start_step):
+            for part in range(self.rank, self.parts, self.world_size):
+                start = step * self.batch_size + part * size
+                yield range(start, start + size)
+
+
+class _MicroBatches(Dataset):
+    """Positions -> micro-batch. A fault is returned, not raised: torch would bury it in its own traceback."""
+
+    def __init__(self, pairs: Sequence[Pair], space: ClassSpace, augment: Augment, seed: int) -> None:
+        self.pairs, self.space, self.augment, self.seed = pairs, space, augment, seed
+        self.order = SampleOrder(len(pairs), seed)
+
+    def __getitem__(self, positions: range) -> Batch | DataError:
+        size, (height, width) = len(positions), self.augment.crop
+        image = torch.empty(size, height, width, 3, dtype=torch.uint8)
+        label = torch.empty(size, height, width, dtype=torch.uint8)
+        valid = torch.empty(size, 2, dtype=torch.int64)
+        photometric = torch.empty(size, 5)
+        for row, position in enumerate(positions):
+            rng = np.random.RandomState(sample_seed(self.seed, position))
+            try:
+                native_image, native_label = read_pair(self.pairs[self.order[position]], self.space)
+            except DataError as error:
+                return error
+            draws = draw(rng, native_label, self.augment)
+            sample = apply(native_image, native_label, draws, self.augment)
+            image[row] = torch.from_numpy(sample.image)
+            label[row] = torch.from_numpy(sample.label)
+            valid[row] = torch.tensor(sample.valid)
+            photometric[row] = torch.tensor(sample.photometric)
+        return Batch(
+            image=image.permute(0, 3, 1, 2),  # [b, 3, h, w]
+            label=label,
+            valid=valid,
+            photometric=photometric,
+            position=torch.tensor(positions),
+        )
+
+
+def _prepare_worker(worker: int) -> None:
+    """One thread per worker; stop signals are the training process's business, which then ends its workers."""
+    del worker
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
