@@ -1,0 +1,191 @@
+"""Image encoders: any timm model with feature maps at strides 4, 8, 16 and 32.
+
+Letters: B batch, H W size of the image, C_i channels of level i (0..3).
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gss._compat import import_timm
+from gss.errors import CheckpointError, ConfigError
+from gss.models.published import publish_hrnet, publish_swin
+
+_LEVELS = 4
+_FAMILY_OPTIONS = {  # prefix of the timm name -> what else the model must be built with
+    "swin_": {"strict_img_size": False, "always_partition": True},
+    "hrnet_": {"feature_location": ""},
+}
+
+
+def build_backbone(
+    name: str,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    drop_path: float = 0.0,
+    frozen_levels: int = 0,
+    norm_eval: bool = False,
+    output_stride: int = 32,
+) -> "Backbone":
+    """A timm model as a backbone.
+
+    Args:
+        name: timm's name of a model with levels at strides 4, 8, 16, 32.
+        weights: pretrained tensors under timm's names, in any floating type; those of a classifier are ignored.
+            None: random.
+        drop_path: probability of skipping a residual branch (stochastic depth).
+        frozen_levels, norm_eval: see `Backbone`.
+        output_stride: 8 or 16 dilates the last levels instead of shrinking them further (ResNets).
+
+    Raises:
+        ConfigError: unknown name, or no such levels.
+        CheckpointError: the weights lack a tensor, or have another shape.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise ConfigError(f"timm has no model {name!r}", todo=f"choose another name, e.g. {', '.join(near)}")
+    options = next((extra for prefix, extra in _FAMILY_OPTIONS.items() if name.startswith(prefix)), {})
+    if drop_path:
+        options = {**options, "drop_path_rate": drop_path}
+    if output_stride != 32:
+        options = {**options, "output_stride": output_stride}
+    try:
+        features = timm.create_model(name, features_only=True, out_indices=_level_indices(name), **options)
+    except (TypeError, NotImplementedError) as error:
+        raise ConfigError(f"timm cannot build {name} with {options}: {error}") from error
+    backbone = Backbone(features, frozen_levels=frozen_levels, norm_eval=norm_eval)
+    if weights is not None:
+        _load(backbone.features, weights, name)
+    return backbone
+
+
+class Backbone(nn.Module):
+    """A timm feature extractor with four levels, made uniform.
+
+    Args:
+        features: what `timm.create_model(..., features_only=True)` returned for four levels.
+        frozen_levels: leading levels that are not trained and stay in eval mode; 4: everything.
+        norm_eval: BatchNorm uses its stored statistics in training too; its scale and offset are trained.
+
+    Attributes:
+        channels: C_0..C_3, from stride 4 to the coarsest.
+        mean, std: three numbers each, in units of 0..255: the normalisation the model was made for.
+
+    Note:
+        Swin and HRNet models are changed to the arithmetic of the published GSS (`gss.models.published`).
+    """
+
+    def __init__(self, features: nn.Module, *, frozen_levels: int = 0, norm_eval: bool = False) -> None:
+        super().__init__()
+        info = features.feature_info
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides: tuple[int, ...] = tuple(info.reduction())
+        self.mean = tuple(255 * value for value in features.default_cfg["mean"])
+        self.std = tuple(255 * value for value in features.default_cfg["std"])
+        publish_hrnet(features)
+        self.features = features.to(memory_format=torch.channels_last)
+        # timm's Swin gives channels-last maps without the norms that the published one has.
+        norms = [nn.LayerNorm(channels) for channels in self.channels] if publish_swin(features) else []
+        self.norms = nn.ModuleList(norms)
+        self.size_multiple = 4 if norms else _size_multiple(features, self.strides)
+        self._eval_modules = [*_leading_modules(features, info.module_name(), frozen_levels), *norms[:frozen_levels]]
+        for module in self._eval_modules:
+            module.requires_grad_(False)
+        if norm_eval:
+            self._eval_modules += [module for module in features.modules() if isinstance(module, _BatchNorm)]
+        self.train()
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Normalised image [B, 3, H, W] of any size -> four maps [B, C_i, ceil(H / stride_i), ceil(W / stride_i)]."""
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % self.size_multiple, 0, -height % self.size_multiple))
+        maps = self.features(image.contiguous(memory_format=torch.channels_last))
+        if self.norms:
+            return [norm(x).permute(0, 3, 1, 2) for norm, x in zip(self.norms, maps, strict=True)]
+        sizes = _level_sizes(height, width, self.strides)
+        return [x[..., :rows, :columns] for x, (rows, columns) in zip(maps, sizes, strict=True)]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for what is trained; frozen levels and, with `norm_eval`, BatchNorm stay in eval mode."""
+        super().train(mode)
+        for module in self._eval_modules:
+            module.eval()
+        return self
+
+
+def _level_indices(name: str) -> tuple[int, ...]:
+    """Positions of the levels with strides 4, 8, 16, 32 among a timm model's features."""
+    timm = import_timm()
+    strides: list[int] = []
+    try:
+        with torch.device("meta"):
+            strides = timm.create_model(name, features_only=True).feature_info.reduction()
+        return tuple(strides.index(stride) for stride in (4, 8, 16, 32))
+    except (ValueError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"{name} has no feature maps at strides 4, 8, 16 and 32, but at {strides or 'none'}",
+            todo="choose a backbone with a pyramid, e.g. a ResNet, an EfficientNet, a ConvNeXt or a Swin",
+        ) from error
+
+
+def _level_sizes(height: int, width: int, strides: Sequence[int]) -> list[tuple[int, int]]:
+    return [(-(-height // stride), -(-width // stride)) for stride in strides]
+
+
+@torch.no_grad()
+def _size_multiple(features: nn.Module, strides: Sequence[int]) -> int:
+    """1 where the levels of any image have its size divided by the stride, rounded up; 32 where it must be padded."""
+    side = 37
+    device = next(features.parameters()).device
+    try:
+        maps = features.eval()(torch.zeros(1, 3, side, side, device=device))
+    except (RuntimeError, AssertionError):
+        return 32
+    return 1 if [tuple(x.shape[2:]) for x in maps] == _level_sizes(side, side, strides) else 32
+
+
+def _leading_modules(features: nn.Module, level_modules: Sequence[str], frozen_levels: int) -> list[nn.Module]:
+    """Every module that runs before the end of the last frozen level, from timm's order of registration."""
+    if frozen_levels == 0:
+        return []
+    if frozen_levels == _LEVELS:
+        return [features]
+    end = _own_name(level_modules[frozen_levels - 1], dict(features.named_modules()))
+    if end is None:
+        raise ConfigError(f"frozen_levels {frozen_levels}: this backbone's levels cannot be told apart",
+                          todo=f"use 0 or {_LEVELS}")
+    names = [name for name, _ in features.named_modules()]
+    last = max(i for i, name in enumerate(names) if f"{name}.".startswith(f"{end}."))
+    rest = names[last + 1 :]
+    complete = [name for name in names[1 : last + 1] if not any(other.startswith(f"{name}.") for other in rest)]
+    return [features.get_submodule(name) for name in complete]
+
+
+def _own_name(name: str, own: Mapping[str, object]) -> str | None:
+    """Name within a feature extractor, which may have flattened `layers.0` to `layers_0`."""
+    return next((candidate for candidate in (name, re.sub(r"^(\w+?)\.(\d+)", r"\1_\2", name)) if candidate in own), None)
+
+
+def _load(features: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    own = features.state_dict()
+    found = {_own_name(key, own): value for key, value in weights.items()}
+    missing = sorted(set(own) - set(found))
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} of {len(own)} tensors of {name} are missing in the pretrained weights: "
+            f"{', '.join(missing[:5])}",
+            todo=f"use a file with timm's parameter names for {name}",
+        )
+    wrong = [key for key in own if own[key].shape != found[key].shape]
+    if wrong:
+        raise CheckpointError(
+            f"pretrained weights of another shape than {name} has: {wrong[0]} is {list(found[wrong[0]].shape)}, "
+            f"not {list(own[wrong[0]].shape)}"
+        )
+    features.load_state_dict({key: found[key] for key in own})

@@ -1,0 +1,36 @@
+"""The whole model: photograph -> tokens -> maskige -> class scores.
+
+Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 4), N classes.
+"""
+
+from torch import Tensor, nn
+
+from gss.models.latent_prior import LatentPrior
+from gss.models.posterior import Posterior
+from gss.tokenizer.dvae import DVAE
+
+
+class GSS(nn.Module):
+    """Latent prior, tokenizer and X^-1, for prediction.
+
+    Args:
+        prior: predicts tokens; its backbone holds the `mean` and `std` the image must be normalised with.
+        tokenizer: the dVAE that decodes tokens.
+        posterior: X^-1.
+    """
+
+    def __init__(self, prior: LatentPrior, tokenizer: DVAE, posterior: Posterior) -> None:
+        super().__init__()
+        self.prior, self.tokenizer, self.posterior = prior, tokenizer, posterior
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> tokens int64 [B, h, w]."""
+        return self.prior.tokens(image)
+
+    def rgb(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> predicted maskige float [B, 3, 8h, 8w] in 0..1."""
+        return self.tokenizer.decode(self.tokens(image))
+
+    def scores(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> class scores float32 [B, N, H, W]; higher is more probable."""
+        return self.posterior.scores(self.rgb(image), (image.shape[2], image.shape[3]))

@@ -1,0 +1,73 @@
+"""timm models with the arithmetic of the published GSS, under timm's parameter names.
+
+Source: the Swin and HRNet backbones of the published configurations, compared with timm 1.0.31.
+"""
+
+from torch import Tensor, nn
+
+from gss.models.losses import resize
+from gss.models.window import WindowAttention
+
+
+def publish_swin(features: nn.Module) -> bool:
+    """Replace the blocks of a timm Swin Transformer in place; returns whether it is one.
+
+    timm rolls a map before it pads it and shrinks windows on small maps; the published model pads first and keeps
+    its windows, which changes values near the lower and right border.
+    """
+    from timm.models.swin_transformer import SwinTransformerBlock
+
+    found = False
+    for parent in list(features.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, SwinTransformerBlock):
+                setattr(parent, name, _SwinBlock(child))
+                found = True
+    return found
+
+
+def publish_hrnet(features: nn.Module) -> None:
+    """Replace the fusions of a timm HRNet in place: bilinear instead of nearest, and any image size."""
+    from timm.models.hrnet import HighResolutionModule
+
+    for parent in list(features.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, HighResolutionModule):
+                setattr(parent, name, _HighResolutionModule(child))
+
+
+class _SwinBlock(nn.Module):
+    """A timm Swin block on [B, H, W, C] with this project's window attention; its bias table starts at zero."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        window, shift = block.window_size[0], block.shift_size[0]
+        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
+        self.attn = WindowAttention(block.dim, block.attn.num_heads, window=window, shift=shift)
+        self.attn.qkv, self.attn.proj = block.attn.qkv, block.attn.proj
+        nn.init.zeros_(self.attn.relative_position_bias_table)
+        self.drop_path1, self.drop_path2 = block.drop_path1, block.drop_path2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+class _HighResolutionModule(nn.Module):
+    """A timm HRNet module: parallel branches, then every output is the sum of all branches at its size."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.branches, self.fuse_layers, self.fuse_act = module.branches, module.fuse_layers, module.fuse_act
+        for layer in self.fuse_layers.modules():
+            if isinstance(layer, nn.Upsample):
+                layer.mode, layer.align_corners = "bilinear", False
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
+        fused = []
+        for target, layers in zip(maps, self.fuse_layers, strict=False):
+            size = (target.shape[2], target.shape[3])
+            parts = [resize(layer(x), size) for layer, x in zip(layers, maps, strict=True)]
+            fused.append(self.fuse_act(sum(parts[1:], parts[0])))
+        return fused
