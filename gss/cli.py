@@ -41,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar: `gss VERB EXPERIMENT [section.key=value ...]`."""
-    root = argparse.ArgumentParser(prog="gss", description=gss.__doc__,
-                                   epilog="example: gss check toy   (most people type: snakemake results/toy/gss_ft.pth)")
+    root = argparse.ArgumentParser(
+        prog="gss",
+        description=gss.__doc__,
+        epilog="example: gss check toy   (most people type: snakemake results/toy/gss_ft.pth)",
+    )
     root.add_argument("--version", action="version", version=gss.__version__)
     verbs = root.add_subparsers(title="verbs", metavar="VERB", required=True)
 

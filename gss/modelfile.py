@@ -53,8 +53,9 @@ def load_model(path: Path, kind: str | None = None) -> ModelFile:
         content = load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"not readable as a model file: {reason}", where=path,
-                              todo="delete it and build it again") from error
+        raise CheckpointError(
+            f"not readable as a model file: {reason}", where=path, todo="delete it and build it again"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError("not a model file of this project", where=path)
     if kind is not None and content["kind"] != kind:

@@ -53,8 +53,11 @@ def experiment_path(name: str | Path) -> Path:
     if not path.is_file():
         known = list_experiments(path.parent)
         near = difflib.get_close_matches(path.stem, known, n=1)
-        raise ConfigError(f"no experiment {path.stem!r}; there are: {', '.join(known) or 'none'}", where=path,
-                          todo=f"did you mean {near[0]!r}?" if near else "write this file, see config/README.md")
+        raise ConfigError(
+            f"no experiment {path.stem!r}; there are: {', '.join(known) or 'none'}",
+            where=path,
+            todo=f"did you mean {near[0]!r}?" if near else "write this file, see config/README.md",
+        )
     return path
 
 

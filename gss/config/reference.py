@@ -27,9 +27,19 @@ def _reference(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, 
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
         inner = model_in(field.annotation)
-        default = "required" if field.is_required() else ("" if inner else yaml.safe_dump(
-            list(field.default) if isinstance(field.default, tuple) else field.default,
-            default_flow_style=True).removesuffix("...\n").strip())
+        default = (
+            "required"
+            if field.is_required()
+            else (
+                ""
+                if inner
+                else yaml.safe_dump(
+                    list(field.default) if isinstance(field.default, tuple) else field.default, default_flow_style=True
+                )
+                .removesuffix("...\n")
+                .strip()
+            )
+        )
         yield key, "" if inner else _type_name(field.annotation), default, field.description or ""
         if inner is not None:
             repeated = get_origin(field.annotation) is dict
@@ -49,7 +59,8 @@ def _type_name(annotation: Any) -> str:
     if origin is dict:
         return "mapping"
     return {"int": "integer", "str": "text", "bool": "true or false", "float": "number"}.get(
-        annotation.__name__, annotation.__name__)
+        annotation.__name__, annotation.__name__
+    )
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
@@ -65,8 +76,10 @@ def write_reference(*, check: bool = False) -> int:
         0 when they are (now) up to date, 1 when a check found them stale.
     """
     stale = []
-    for path, text in {Path("config/schema.json"): json.dumps(json_schema(), indent=1) + "\n",
-                       Path("docs/reference/config.md"): reference_page()}.items():
+    for path, text in {
+        Path("config/schema.json"): json.dumps(json_schema(), indent=1) + "\n",
+        Path("docs/reference/config.md"): reference_page(),
+    }.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path))
             if not check:
@@ -78,9 +91,12 @@ def write_reference(*, check: bool = False) -> int:
 
 def reference_page() -> str:
     """The reference page of all keys of an experiment file, Markdown."""
-    lines = ["# Keys of an experiment file", "",
-             "`config/experiments/NAME.yaml`; on the command line the same keys are `section.key=value`. "
-             "Made by `python -m gss config-reference` from `gss/config/schema.py`."]
+    lines = [
+        "# Keys of an experiment file",
+        "",
+        "`config/experiments/NAME.yaml`; on the command line the same keys are `section.key=value`. "
+        "Made by `python -m gss config-reference` from `gss/config/schema.py`.",
+    ]
     for key, kind, default, description in reference():
         if "." not in key:
             lines += ["", f"## {key}", "", description]

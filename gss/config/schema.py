@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gss.files import sha256_json
 
-Stage = Literal["check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge",
-                "evaluate"]
+Stage = Literal["check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
 STAGE_VERSIONS: dict[Stage, int] = dict.fromkeys(STAGES, 1)
@@ -285,8 +284,10 @@ class Experiment(Section):
     def _start_exists(self) -> Self:
         start = self.posterior.start_step
         if start is not None and start not in self.latent_prior.milestones:
-            raise ValueError(f"posterior.start_step {start} is no milestone; "
-                             f"latent_prior.milestones are {list(self.latent_prior.milestones)}")
+            raise ValueError(
+                f"posterior.start_step {start} is no milestone; "
+                f"latent_prior.milestones are {list(self.latent_prior.milestones)}"
+            )
         return self
 
     @property

@@ -18,8 +18,11 @@ def summary(folder: Path) -> str:
     Raises:
         GssError: nothing was evaluated there yet.
     """
-    found = {(name, path.parent.name): read_json(path)
-             for name in MODELS for path in sorted((folder / "evaluation" / name).glob("*/metrics.json"))}
+    found = {
+        (name, path.parent.name): read_json(path)
+        for name in MODELS
+        for path in sorted((folder / "evaluation" / name).glob("*/metrics.json"))
+    }
     if not found:
         raise GssError("nothing evaluated yet", where=folder, todo=f"snakemake --cores all {folder}/gss_ft.pth")
     lines = [f"Results of {folder.name}", "", *headline(folder, found), ""]
@@ -33,8 +36,11 @@ def headline(folder: Path, found: dict[tuple[str, str], dict[str, Any]]) -> list
     rows = [("", "split", "mIoU", "mAcc", "aAcc", "images")]
     checked = folder / "reconstruction" / "metrics.json"
     if checked.is_file():
-        rows += [(f"reconstruction, stride {stride}", split, *_percent(m), str(m["images"]))
-                 for split, strides in read_json(checked)["splits"].items() for stride, m in strides.items()]
+        rows += [
+            (f"reconstruction, stride {stride}", split, *_percent(m), str(m["images"]))
+            for split, strides in read_json(checked)["splits"].items()
+            for stride, m in strides.items()
+        ]
     rows += [(MODELS[name], split, *_percent(m), str(m["images"])) for (name, split), m in found.items()]
     return table(rows)
 
@@ -49,19 +55,27 @@ def per_class(found: dict[str, dict[str, Any]]) -> list[str]:
 
 def where_to_look(folder: Path, split: str) -> list[str]:
     """The files a reader wants next."""
-    return ["Where to look",
-            f"  pictures    {folder}/evaluation/gss_ft/{split}/pictures/",
-            f"  tables      {folder}/evaluation/gss_ft/{split}/per_class.csv, metrics.json",
-            f"  palette     {folder}/palette.csv, {folder}/reconstruction/",
-            f"  model       {folder}/gss_ft.pth",
-            "  curves      mlflow ui   (then open the address it prints; switch to 'Model training' at the top left)"]
+    return [
+        "Where to look",
+        f"  pictures    {folder}/evaluation/gss_ft/{split}/pictures/",
+        f"  tables      {folder}/evaluation/gss_ft/{split}/per_class.csv, metrics.json",
+        f"  palette     {folder}/palette.csv, {folder}/reconstruction/",
+        f"  model       {folder}/gss_ft.pth",
+        "  curves      mlflow ui   (then open the address it prints; switch to 'Model training' at the top left)",
+    ]
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
     """Rows of cells as aligned text: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                             for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _percent(metrics: dict[str, Any]) -> tuple[str, str, str]:

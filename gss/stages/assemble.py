@@ -45,8 +45,11 @@ def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path) -> GSS:
     """
     meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": {"variant": "nearest"}}
     if tokenizer.sha256 != meta["tokenizer"]:
-        raise CheckpointError(f"made for the tokenizer {meta['tokenizer'][:12]}, not for {tokenizer.sha256[:12]}",
-                              where=where, todo="use the tokenizer.safetensors of the same experiment")
+        raise CheckpointError(
+            f"made for the tokenizer {meta['tokenizer'][:12]}, not for {tokenizer.sha256[:12]}",
+            where=where,
+            todo="use the tokenizer.safetensors of the same experiment",
+        )
     model = GSS(build_prior(meta), tokenizer, build_posterior(meta))
     load_strictly(model.prior, file.tensors, "prior.", where=where)
     if file.kind == "gss_ft":

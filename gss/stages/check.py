@@ -1,11 +1,8 @@
 """Stage 1: look at every image and label before anything trains."""
 
-from gss.data.check import SplitFolders, scan
-from gss.errors import DataError
-from gss.files import write_json, write_text
+from gss.data.check import SplitFolders, fault_error, scan
+from gss.files import sha256_json, write_json, write_text
 from gss.stages.run import Run
-
-SHOWN = 20
 
 
 def check(run: Run) -> None:
@@ -15,21 +12,28 @@ def check(run: Run) -> None:
         DataError: any fault; the message shows the first ones, `data/faults.txt` all of them.
     """
     data = run.experiment.data
-    splits = {name: SplitFolders(split.images, split.labels) for name, split in data.splits.items()}
+    splits = {
+        name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix)
+        for name, split in data.splits.items()
+    }
     manifest, statistics, faults = scan(
-        run.root, splits, run.space, workers=run.experiment.resources("check").threads,
-        image_suffix=data.image_suffix, label_suffix=data.label_suffix)
+        run.root,
+        splits,
+        run.space,
+        workers=run.experiment.resources("check").threads,
+        progress=lambda line: print(line, flush=True),
+        obtain=data.obtain,
+    )
     folder = run.folder / "data"
     if faults:
         write_text(folder / "faults.txt", "\n".join(faults) + "\n")
-        more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise DataError(f"{len(faults)} faults in the data set:\n  " + "\n  ".join(faults[:SHOWN]) + more,
-                        where=folder / "faults.txt", todo="mend the files or the class table, then check again")
+        raise fault_error(faults, run.root)
     (folder / "faults.txt").unlink(missing_ok=True)
-    with run.journal("check", run.work("check"), {}) as journal:
-        for split, found in statistics["splits"].items():
-            journal.metrics(0, {f"{split}/images": found["images"]})
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
-    write_json(folder / "statistics.json", statistics)
-    write_json(folder / "manifest.json", manifest)
+    manifest["root"] = data.root  # as the configuration names it: the manifest is the same on every machine
+    with run.stage("check", {"manifest": sha256_json(manifest)}) as journal:
+        assert journal is not None
+        journal.metrics(0, {f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
+        write_json(folder / "statistics.json", statistics)
+        write_json(folder / "manifest.json", manifest)

@@ -1,13 +1,15 @@
 """Stage 8: the final figures of GSS-FF and GSS-FT."""
 
+import numpy as np
 import torch
 
-import gss
-from gss.data.images import read_image, read_label
-from gss.evaluate.pictures import panel
+from gss.data.check import Pair
+from gss.data.device import normalise
+from gss.data.loader import read_pair
+from gss.evaluate.inference import Inference, resize_image
+from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation
-from gss.files import sha256_file
 from gss.modelfile import load_model
 from gss.report.plots import iou_bars
 from gss.stages.assemble import load_with_tokenizer
@@ -15,6 +17,80 @@ from gss.stages.run import Run
 from gss.train.distributed import World
 
 
-def evaluate(run: Run, world: World, model_name: str, split: str) -> None:
-    """Measure `gss_ff.pth` or `gss_ft.pth` on a split; files of `evaluation/<model>/<split>/`."""
-    raise SystemExit
+def evaluate(run: Run, world: World, name: str, split: str) -> None:
+    """Measure a model on a split and write the files of `evaluation/<name>/<split>/`.
+
+    Args:
+        name: `gss_ff` or `gss_ft`.
+        split: `val` or `test`.
+    """
+    run.check_split(split)
+    config = run.experiment.evaluation
+    path = run.folder / f"{name}.pth"
+    folder = run.folder / "evaluation" / name / split
+    file = load_model(path, name)
+    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path)
+    model = load_with_tokenizer(file, run.folder / "tokenizer.safetensors", world.device, where=path)
+    backbone = model.prior.backbone
+    names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.manifest.space
+    inference = Inference(config.mode, config.crop, config.stride, config.scale)
+    pairs = run.manifest.pairs(split)
+    drawn = set(evenly_spaced(len(pairs), config.pictures))
+
+    def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        return read_pair(pair, space)
+
+    def draw(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
+        if index in drawn:
+            pixels = torch.from_numpy(resize_image(image, inference.scale)).to(world.device).movedim(-1, 0)[None]
+            with torch.inference_mode():
+                rgb = model.rgb(normalise(pixels, backbone.mean, backbone.std))[0]  # [3, 8h, 8w]
+            source = pairs[index].image
+            panel(
+                folder / "pictures" / picture_name(index, source),
+                image=image,
+                label=label,
+                prediction=prediction,
+                rgb=rgb.movedim(0, -1).cpu().numpy(),
+                palette=palette,
+                names=names,
+                colours=space.colours,
+                title=f"{name} {split} {source.stem}",
+            )
+
+    with run.stage("evaluate", inputs, world=world, name=f"evaluate_{name}_{split}") as journal:
+        evaluation = evaluate_pairs(
+            model,
+            pairs,
+            len(names),
+            world,
+            read=read,
+            inference=inference,
+            mean=backbone.mean,
+            std=backbone.std,
+            each=draw,
+            title=f"{name} {split}",
+        )
+        if journal is None:
+            return
+        iou_bars(folder / "iou.png", names, {name: list(evaluation.scores.iou)})
+        metrics = write_evaluation(
+            folder,
+            evaluation,
+            names,
+            protocol=inference.as_dict(),
+            model=path,
+            model_sha256=file.sha256,
+            manifest_sha256=run.manifest.sha256,
+        )
+        found = {f"{split}/{key}": metrics[key] for key in ("mIoU", "mAcc", "aAcc")}
+        found |= {f"{split}/iou/{key}": value for key, value in metrics["IoU"].items()}
+        found |= {f"{split}/acc/{key}": value for key, value in metrics["Acc"].items()}
+        journal.metrics(0, {key: value for key, value in found.items() if value is not None})
+        for artifact in ("metrics.json", "per_class.csv", "iou.png"):
+            journal.artifact(folder / artifact)
+        print(
+            f"{name} on {split}: mIoU {metrics['mIoU']:.4f}  mAcc {metrics['mAcc']:.4f}  aAcc {metrics['aAcc']:.4f}  "
+            f"({metrics['images']} images)",
+            flush=True,
+        )

@@ -14,9 +14,10 @@ from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
 from gss.stages.assemble import build_prior
 from gss.stages.run import Run
-from gss.stages.training import class_weights, deliver, loop_settings, make_loader, prepare_work
+from gss.stages.training import class_weights, deliver, loop_settings, make_loader
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
+from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
 from gss.train.loop import train
 
@@ -36,36 +37,54 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
     finished = work / f"step_{until}.pth"
     weights = config.backbone.weights and find_data(config.backbone.weights, kind="pretrained weights")
-    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "palette.csv",
-                        run.folder / "tokenizer.safetensors")
+    inputs = run.inputs(
+        run.folder / "data" / "manifest.json", run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
+    )
     if weights:
         inputs["pretrained weights"] = sha256_file(weights)
-    prepare_work(run, "latent_prior", work, inputs, world)
-    if not finished.is_file():
-        _train(run, world, work, finished, until, weights, inputs)
-    if world.is_main:
-        deliver(finished, output)
+    with run.stage("latent_prior", inputs, world=world) as journal:
+        if not finished.is_file():
+            _train(run, world, journal, finished, until, weights, inputs)
+        if world.is_main:
+            deliver(finished, output)
 
 
-def _train(run: Run, world: World, work: Path, finished: Path, until: int, weights: Path | None,
-           inputs: dict[str, str]) -> None:
+def _train(
+    run: Run,
+    world: World,
+    journal: Journal | None,
+    finished: Path,
+    until: int,
+    weights: Path | None,
+    inputs: dict[str, str],
+) -> None:
     config = run.experiment.latent_prior
     colours = read_palette(run.folder / "palette.csv")
     tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors", device=world.device, dtype=torch.float32)
     meta = describe(run, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
     prior = build_prior(meta, weights=load_file(weights) if weights else None)
-    learner = LatentPriorLearner(prior, tokenizer, torch.from_numpy(colours.colours),
-                                 class_weights=class_weights(run, config.training.class_balance))
-    journal = run.journal("latent_prior", work, inputs) if world.is_main else None
-    result = train(learner, make_loader(run, config.training, world),
-                   loop_settings(run, config.training, config.milestones[-1]),
-                   work=work, journal=journal, world=world, until=until)
+    learner = LatentPriorLearner(
+        prior,
+        tokenizer,
+        torch.from_numpy(colours.colours),
+        class_weights=class_weights(run, config.training.class_balance),
+    )
+    result = train(
+        learner,
+        make_loader(run, config.training, world),
+        loop_settings(run, config.training, config.milestones[-1]),
+        work=finished.parent,
+        journal=journal,
+        world=world,
+        until=until,
+    )
     average_buffers(result.exported, world)
     if world.is_main:
         tensors = {f"prior.{name}": tensor for name, tensor in result.exported.state_dict().items()}
-        save_model(finished, "gss_ff", tensors,
-                   {**meta, "step": until, "provenance": run.provenance("latent_prior", inputs)})
+        save_model(
+            finished, "gss_ff", tensors, {**meta, "step": until, "provenance": run.provenance("latent_prior", inputs)}
+        )
     world.barrier()
 
 
@@ -79,9 +98,18 @@ def describe(run: Run, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
         "tokenizer": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "latent_prior": {
-            "backbone": {"name": backbone.name, "drop_path": backbone.drop_path,
-                         "frozen_levels": backbone.frozen_levels, "norm_eval": backbone.norm_eval},
-            "kind": config.head, "channels": config.channels, "seg_channels": config.seg_channels,
-            "cls_channels": config.cls_channels, "swin_depth": config.swin_depth, "num_heads": config.num_heads,
-            "dropout": config.dropout},
+            "backbone": {
+                "name": backbone.name,
+                "drop_path": backbone.drop_path,
+                "frozen_levels": backbone.frozen_levels,
+                "norm_eval": backbone.norm_eval,
+            },
+            "kind": config.head,
+            "channels": config.channels,
+            "seg_channels": config.seg_channels,
+            "cls_channels": config.cls_channels,
+            "swin_depth": config.swin_depth,
+            "num_heads": config.num_heads,
+            "dropout": config.dropout,
+        },
     }

@@ -20,13 +20,19 @@ def merge(run: Run) -> None:
     posterior = load_model(posterior_path, "posterior")
     refuse_strangers(prior, posterior, where=f"{run.folder / 'gss_ff.pth'} and {posterior_path}")
     inputs = {"gss_ff.pth": prior.sha256, "posterior.pth": posterior.sha256}
-    meta = {**prior.meta, "posterior": posterior.meta["posterior"],
-            "parents": {"gss_ff": {"sha256": prior.sha256, **prior.meta["provenance"]},
-                        "posterior": {"sha256": posterior.sha256, **posterior.meta["provenance"]}},
-            "provenance": run.provenance("merge", inputs)}
+    meta = {
+        **prior.meta,
+        "posterior": posterior.meta["posterior"],
+        "parents": {
+            "gss_ff": {"sha256": prior.sha256, **prior.meta["provenance"]},
+            "posterior": {"sha256": posterior.sha256, **posterior.meta["provenance"]},
+        },
+        "provenance": run.provenance("merge", inputs),
+    }
     tensors = {**prior.tensors, **posterior.tensors}
     path = run.folder / "gss_ft.pth"
-    with run.journal("merge", run.work("merge"), inputs) as journal:
+    with run.stage("merge", inputs) as journal:
+        assert journal is not None
         save_model(path, "gss_ft", tensors, meta)
         journal.tags({"file": str(path), "sha256": sha256_file(path)})
 
@@ -36,8 +42,11 @@ def refuse_strangers(prior: ModelFile, posterior: ModelFile, *, where: str) -> N
     for key in SHARED:
         ours, theirs = prior.meta[key], posterior.meta[key]
         if ours != theirs:
-            raise CheckpointError(f"the latent prior and X^-1 have different {key}: {_differ(ours, theirs)}",
-                                  where=where, todo="train X^-1 again for this latent prior, or name the right one")
+            raise CheckpointError(
+                f"the latent prior and X^-1 have different {key}: {_differ(ours, theirs)}",
+                where=where,
+                todo="train X^-1 again for this latent prior, or name the right one",
+            )
     clash = sorted(set(prior.tensors) & set(posterior.tensors))
     if clash:
         raise CheckpointError(f"both files hold the tensors {', '.join(clash[:5])}", where=where)

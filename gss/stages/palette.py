@@ -11,15 +11,18 @@ def palette(run: Run) -> None:
     """Write `palette/start.csv` (N+1 rows), its distances `palette/quality.json` and its swatches."""
     config = run.experiment.palette
     space = run.manifest.space
-    made = make_palette(config.strategy, space.names, seed=config.seed, published=config.published,
-                        colours=space.colours)
+    made = make_palette(
+        config.strategy, space.names, seed=config.seed, published=config.published, colours=space.colours
+    )
     folder = run.folder / "palette"
     quality = made.quality()
     inputs = run.inputs(run.folder / "data" / "manifest.json")
-    with run.journal("palette", run.work("palette"), inputs) as journal:
-        journal.metrics(0, {f"palette/{name}": value for name, value in quality.items()
-                            if isinstance(value, int | float)})
+    with run.stage("palette", inputs) as journal:
+        assert journal is not None
+        journal.metrics(
+            0, {f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)}
+        )
         palette_swatches(folder / "start.png", made)
         journal.artifact(folder / "start.png")
-    write_json(folder / "quality.json", quality)
-    write_palette(folder / "start.csv", made)
+        write_json(folder / "quality.json", quality)
+        write_palette(folder / "start.csv", made)

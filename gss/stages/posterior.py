@@ -9,7 +9,8 @@ from gss.modelfile import load_model, save_model
 from gss.models.training import PosteriorLearner
 from gss.stages.assemble import build_posterior, load_with_tokenizer
 from gss.stages.run import Run
-from gss.stages.training import class_weights, deliver, loop_settings, make_loader, prepare_work
+from gss.stages.training import class_weights, deliver, loop_settings, make_loader
+from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
 from gss.train.loop import train
 
@@ -17,14 +18,13 @@ from gss.train.loop import train
 def posterior(run: Run, world: World) -> None:
     """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
     start = start_file(run)
-    work = run.work("posterior")
-    finished = work / "finished.pth"
+    finished = run.work("posterior") / "finished.pth"
     inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors")
-    prepare_work(run, "posterior", work, inputs, world)
-    if not finished.is_file():
-        _train(run, world, work, finished, start, inputs)
-    if world.is_main:
-        deliver(finished, run.folder / "posterior.pth")
+    with run.stage("posterior", inputs, world=world) as journal:
+        if not finished.is_file():
+            _train(run, world, journal, finished, start, inputs)
+        if world.is_main:
+            deliver(finished, run.folder / "posterior.pth")
 
 
 def start_file(run: Run) -> Path:
@@ -35,7 +35,9 @@ def start_file(run: Run) -> Path:
     return run.folder / "latent_prior" / f"step_{step}.pth"
 
 
-def _train(run: Run, world: World, work: Path, finished: Path, start: Path, inputs: dict[str, str]) -> None:
+def _train(
+    run: Run, world: World, journal: Journal | None, finished: Path, start: Path, inputs: dict[str, str]
+) -> None:
     config = run.experiment.posterior
     prior = load_model(start, "gss_ff")
     meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
@@ -44,11 +46,17 @@ def _train(run: Run, world: World, work: Path, finished: Path, start: Path, inpu
     module = build_posterior(meta)
     if config.variant != "nearest":
         model = load_with_tokenizer(prior, run.folder / "tokenizer.safetensors", world.device, where=start)
-        learner = PosteriorLearner(model.prior, model.tokenizer, module,
-                                   class_weights=class_weights(run, config.training.class_balance))
-        journal = run.journal("posterior", work, inputs) if world.is_main else None
-        result = train(learner, make_loader(run, config.training, world),
-                       loop_settings(run, config.training, config.steps), work=work, journal=journal, world=world)
+        learner = PosteriorLearner(
+            model.prior, model.tokenizer, module, class_weights=class_weights(run, config.training.class_balance)
+        )
+        result = train(
+            learner,
+            make_loader(run, config.training, world),
+            loop_settings(run, config.training, config.steps),
+            work=finished.parent,
+            journal=journal,
+            world=world,
+        )
         average_buffers(result.exported, world)
         module = result.exported
     if world.is_main:
@@ -59,6 +67,9 @@ def _train(run: Run, world: World, work: Path, finished: Path, start: Path, inpu
 def describe(run: Run) -> dict[str, Any]:
     """What a model file says of X^-1's architecture."""
     config = run.experiment.posterior
-    sizes = {"window": {"channels": config.channels, "depth": config.depth, "num_heads": config.num_heads},
-             "conv": {"channels": config.channels}, "nearest": {}}
+    sizes = {
+        "window": {"channels": config.channels, "depth": config.depth, "num_heads": config.num_heads},
+        "conv": {"channels": config.channels},
+        "nearest": {},
+    }
     return {"variant": config.variant, **sizes[config.variant]}

@@ -1,10 +1,11 @@
 """One experiment's folder: where its files are, and how a stage opens its work folder and journal."""
 
+import contextlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,11 @@ import gss
 from gss.config import Experiment, Stage, experiment_path, find_data, load_experiment
 from gss.data.check import Manifest, read_manifest
 from gss.data.classes import ClassSpace, read_classes
-from gss.errors import DataError
-from gss.files import sha256_file, sha256_json, write_text
+from gss.errors import DataError, Interrupted
+from gss.files import sha256_file, write_text
 from gss.tracking.journal import Journal
+from gss.train.checkpoint import open_work
+from gss.train.distributed import World
 
 RESULTS = Path("results")
 
@@ -53,8 +56,9 @@ class Run:
         data = self.experiment.data
         folders = sorted({folder for split in data.splits.values() for folder in (split.images, split.labels)})
         expected = f"expected in it: {', '.join(folders)}"
-        return find_data(data.root, kind=f"data set folder of experiment {self.name!r}",
-                         todo=f"{expected}. {data.obtain}".strip())
+        return find_data(
+            data.root, kind=f"data set folder of experiment {self.name!r}", todo=f"{expected}. {data.obtain}".strip()
+        )
 
     @cached_property
     def space(self) -> ClassSpace:
@@ -70,7 +74,7 @@ class Run:
     @cached_property
     def manifest(self) -> Manifest:
         """The pairs found by the check, at the data folder of today."""
-        return read_manifest(self.folder / "data" / "manifest.json", root=self.root)
+        return replace(read_manifest(self.folder / "data" / "manifest.json"), root=self.root)
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
@@ -80,16 +84,56 @@ class Run:
         """SHA-256 of input files by their path inside the results folder."""
         return {str(path.relative_to(self.folder)): sha256_file(path) for path in paths}
 
-    def fingerprint(self, stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
-        """What the content of a work folder depends on."""
-        return {"stage": stage, "config": self.experiment.slice(stage), "inputs": inputs}
+    @contextlib.contextmanager
+    def stage(
+        self, stage: Stage, inputs: dict[str, str], *, world: World | None = None, name: str | None = None
+    ) -> Iterator[Journal | None]:
+        """Work on a stage: its work folder is this configuration's, its journal is open and says how it ended.
 
-    def journal(self, stage: Stage, work: Path, inputs: dict[str, str]) -> Journal:
-        """Open the stage's journal, with everything a reader needs to trace its numbers."""
+        Content of another configuration or of other inputs is put aside before anyone reads it.
+
+        Args:
+            inputs: SHA-256 of what the stage reads, by name.
+            world: the processes that share the work; None: this one alone.
+            name: of the work folder, where a stage has several.
+
+        Yields:
+            The journal; None in processes other than the main one.
+        """
+        work = self.work(name or stage)
+        is_main = world is None or world.is_main
+        message = (
+            open_work(work, {"stage": stage, "config": self.experiment.slice(stage), "inputs": inputs})
+            if is_main
+            else None
+        )
+        if message:
+            print(message, flush=True)
+        if world is not None:
+            world.barrier()
+        journal = self._journal(stage, work, inputs) if is_main else None
+        status = "failed"
+        try:
+            yield journal
+            status = "finished"
+        except Interrupted:
+            status = "interrupted"
+            raise
+        finally:
+            if journal is not None:
+                journal.end(status)
+
+    def _journal(self, stage: Stage, work: Path, inputs: dict[str, str]) -> Journal:
         self.write_config()
-        header = {"experiment": self.name, "stage": work.name, "dataset": Path(self.experiment.data.root).name,
-                  "config_sha256": self.experiment.sha256}
-        journal = Journal(work / "journal.jsonl", header)
+        journal = Journal(
+            work / "journal.jsonl",
+            {
+                "experiment": self.name,
+                "stage": work.name,
+                "dataset": Path(self.experiment.data.root).name,
+                "config_sha256": self.experiment.sha256,
+            },
+        )
         journal.params(self.experiment.slice(stage))
         journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
         return journal
@@ -103,26 +147,41 @@ class Run:
 
     def provenance(self, stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
         """What a model file says about where it comes from."""
-        return {"experiment": self.name, "stage": stage, "inputs": inputs, "config": self.experiment.slice(stage),
-                "config_sha256": self.experiment.sha256, "environment": environment()}
+        return {
+            "experiment": self.name,
+            "stage": stage,
+            "inputs": inputs,
+            "config": self.experiment.slice(stage),
+            "config_sha256": self.experiment.sha256,
+            "environment": environment(),
+        }
 
     def check_split(self, split: str) -> None:
         """Raise DataError unless the data set has this split."""
         if split not in self.experiment.data.splits:
             known = ", ".join(self.experiment.data.splits)
-            raise DataError(f"the data set of {self.name!r} has no split {split!r}; it has {known}",
-                            where=f"data.splits of {self.name}", todo="name its folders there")
+            raise DataError(
+                f"the data set of {self.name!r} has no split {split!r}; it has {known}",
+                where=f"data.splits of {self.name}",
+                todo="name its folders there",
+            )
 
 
 def environment() -> dict[str, str]:
     """Versions, host and git state a number was made with."""
     packages = {name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")}
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
-                         cwd=Path(gss.__file__).parent, check=False)
-    return {"gss": gss.__version__, "python": platform.python_version(), **packages, "host": platform.node(),
-            "git": git.stdout.strip() or "none", "command": " ".join(["gss", *sys.argv[1:]])}
-
-
-def content_hash(content: Any) -> str:
-    """Short hash of a JSON value, for file and folder names."""
-    return sha256_json(content)[:8]
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        cwd=Path(gss.__file__).parent,
+        check=False,
+    )
+    return {
+        "gss": gss.__version__,
+        "python": platform.python_version(),
+        **packages,
+        "host": platform.node(),
+        "git": git.stdout.strip() or "none",
+        "command": " ".join(["gss", *sys.argv[1:]]),
+    }

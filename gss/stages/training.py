@@ -7,46 +7,60 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss.config import Stage
 from gss.config.schema import Training
 from gss.data.augment import Augment
 from gss.data.loader import Batch, TrainLoader
 from gss.files import read_json, replace_with_link
 from gss.stages.run import Run
-from gss.train.checkpoint import open_work
 from gss.train.distributed import World
-from gss.train.loop import LoopSettings
+from gss.train.settings import LoopSettings
 
 
 def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
     """The loop's settings for one stage of an experiment."""
     return LoopSettings(
-        steps=steps, lr=training.lr, warmup_steps=training.warmup_steps, weight_decay=training.weight_decay,
-        decay_rule=training.decay_rule, backbone_lr_factor=training.backbone_lr_factor,
-        clip_norm=training.clip_norm, ema=training.ema, precision=training.precision, seed=run.experiment.seed,
-        log_every=run.experiment.run.log_every, save_every=run.experiment.run.save_every,
-        keep_last=run.experiment.run.keep_checkpoints)
-
-
-def prepare_work(run: Run, stage: Stage, work: Path, inputs: dict[str, str], world: World) -> None:
-    """Open the stage's work folder on the main process; a foreign one is put aside before anyone reads it."""
-    if world.is_main:
-        message = open_work(work, run.fingerprint(stage, inputs))
-        if message:
-            print(message, flush=True)
-    world.barrier()
+        steps=steps,
+        lr=training.lr,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        decay_rule=training.decay_rule,
+        backbone_lr_factor=training.backbone_lr_factor,
+        clip_norm=training.clip_norm,
+        ema=training.ema,
+        precision=training.precision,
+        seed=run.experiment.seed,
+        log_every=run.experiment.run.log_every,
+        save_every=run.experiment.run.save_every,
+        keep_last=run.experiment.run.keep_checkpoints,
+    )
 
 
 def make_loader(run: Run, training: Training, world: World) -> Callable[[int], Iterable[list[Batch]]]:
     """Batches of the training split from any step on."""
     config = run.experiment.augment
-    augment = Augment(base_scale=config.base_scale, ratio=config.ratio, crop=config.crop,
-                      cat_max_ratio=config.cat_max_ratio, flip=config.flip, photometric=config.photometric)
+    augment = Augment(
+        base_scale=config.base_scale,
+        ratio=config.ratio,
+        crop=config.crop,
+        cat_max_ratio=config.cat_max_ratio,
+        flip=config.flip,
+        photometric=config.photometric,
+    )
 
     def from_step(step: int) -> TrainLoader:
-        return TrainLoader(run.manifest.pairs("train"), run.space, augment, seed=run.experiment.seed,
-                           batch_size=training.batch_size, accumulation=training.accumulation, rank=world.rank,
-                           world_size=world.size, workers=run.experiment.run.workers, start_step=step)
+        return TrainLoader(
+            run.manifest.pairs("train"),
+            run.space,
+            augment,
+            seed=run.experiment.seed,
+            batch_size=training.batch_size,
+            accumulation=training.accumulation,
+            rank=world.rank,
+            world_size=world.size,
+            workers=run.experiment.run.workers,
+            start_step=step,
+            pin_memory=world.device.type == "cuda",
+        )
 
     return from_step
 

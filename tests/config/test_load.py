@@ -19,19 +19,22 @@ def test_shipped_project_lists_shipped_experiments() -> None:
     assert set(load_project().experiments) <= set(list_experiments())
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("tokenizer.vocab=3", "unknown key 'tokenizer.vocab', did you mean 'vocab_size'?"),
-    ("tokeniser.n_hid=3", "did you mean 'tokenizer'?"),
-    ("run.resources.evaluate.process=3", "did you mean 'processes'?"),
-    ("data.splits.train.image=x", "did you mean 'images'?"),
-    ("tokenizer.n_hid=wide", "tokenizer.n_hid: Input should be a valid integer"),
-    ("latent_prior.milestones=[400,200]", "ascending steps"),
-    ("posterior.start_step=7", "posterior.start_step 7 is no milestone"),
-    ("palette.strategy=published", "names the list"),
-    ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
-    ("seed", "write section.key=value"),
-    ("seed.x=1", "seed: Input should be a valid integer"),
-])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tokenizer.vocab=3", "unknown key 'tokenizer.vocab', did you mean 'vocab_size'?"),
+        ("tokeniser.n_hid=3", "did you mean 'tokenizer'?"),
+        ("run.resources.evaluate.process=3", "did you mean 'processes'?"),
+        ("data.splits.train.image=x", "did you mean 'images'?"),
+        ("tokenizer.n_hid=wide", "tokenizer.n_hid: Input should be a valid integer"),
+        ("latent_prior.milestones=[400,200]", "ascending steps"),
+        ("posterior.start_step=7", "posterior.start_step 7 is no milestone"),
+        ("palette.strategy=published", "names the list"),
+        ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
+        ("seed", "write section.key=value"),
+        ("seed.x=1", "seed: Input should be a valid integer"),
+    ],
+)
 def test_wrong_value_is_one_clear_error(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_experiment("toy", [override])
@@ -51,21 +54,24 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize(("override", "changed"), [
-    ("palette.seed=1", {"palette"}),
-    ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
-    ("reconstruction.min_iou=0.5", {"reconstruct"}),
-    ("latent_prior.training.lr=0.5", {"latent_prior"}),
-    ("posterior.steps=7", {"posterior"}),
-    ("augment.flip=0", {"latent_prior", "posterior"}),
-    ("evaluation.mode=slide", {"evaluate"}),
-    ("seed=1", {"tokenizer", "reconstruct", "latent_prior", "posterior"}),
-    ("run.save_every=7", set()),
-    ("run.resources.posterior.gpus=4", set()),
-    ("data.obtain=elsewhere", set()),
-    ("posterior.from=camvid", set()),
-    ("latent_prior.backbone.norm_eval=false", set()),
-])
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("palette.seed=1", {"palette"}),
+        ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
+        ("reconstruction.min_iou=0.5", {"reconstruct"}),
+        ("latent_prior.training.lr=0.5", {"latent_prior"}),
+        ("posterior.steps=7", {"posterior"}),
+        ("augment.flip=0", {"latent_prior", "posterior"}),
+        ("evaluation.mode=slide", {"evaluate"}),
+        ("seed=1", {"tokenizer", "reconstruct", "latent_prior", "posterior"}),
+        ("run.save_every=7", set()),
+        ("run.resources.posterior.gpus=4", set()),
+        ("data.obtain=elsewhere", set()),
+        ("posterior.from=camvid", set()),
+        ("latent_prior.backbone.norm_eval=false", set()),
+    ],
+)
 def test_a_change_shows_in_the_slices_it_influences(override: str, changed: set[str]) -> None:
     before, after = load_experiment("toy"), load_experiment("toy", [override])
     assert {stage for stage in STAGES if before.slice(stage) != after.slice(stage)} == changed
