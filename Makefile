@@ -1,0 +1,43 @@
+# make demo   environment, then the whole pipeline on the built-in toy set, then its results
+# make test   all tests;  make test-fast  those of a few minutes;  make lint  style, types, workflow
+# make lock   write constraints.txt from this environment after requirements.in has changed
+
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+
+.PHONY: demo env test test-fast lint lock
+
+demo: env
+	snakemake all
+	@gss report toy
+
+env: $(VENV)/.stamp
+
+$(VENV)/.stamp: requirements.in constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -r requirements.in -c constraints.txt
+	@touch $@
+
+test: env
+	$(PYTEST) -m "not slow"
+	$(PYTEST) -m slow
+
+test-fast: env
+	$(PYTEST) -m "not slow"
+
+lint: env
+	ruff check
+	mypy
+	gss config-reference --check
+	snakemake --lint
+
+lock: env
+	envs/lock.sh $(VENV)/bin/python > constraints.txt.new
+	mv constraints.txt.new constraints.txt

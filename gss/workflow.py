@@ -1,0 +1,109 @@
+"""What the Snakemake rules ask: paths, targets, configuration slices and resources of an experiment.
+
+Functions of `wildcards` take any object with the attributes `experiment` and, for a segment of the latent prior,
+`step`. No torch and no Snakemake is imported: the rules load this module in every job.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from gss.config import Experiment, Stage, data_folder, load_experiment, load_project
+
+MODELS = ("gss_ff", "gss_ft")
+# Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
+NESTED_SNAKEMAKES_MB = 300
+
+
+def targets() -> list[str]:
+    """Files that `snakemake all` makes: merged model and evaluations of each experiment of config/config.yaml."""
+    return [file for name in load_project().experiments for file in experiment_targets(name)]
+
+
+def experiment_targets(name: str) -> list[str]:
+    """The final files of one experiment; splits that its data set lacks are not evaluated."""
+    experiment = _experiment(name)
+    splits = [split for split in experiment.evaluation.splits if split in experiment.data.splits]
+    evaluations = [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in MODELS for split in splits]
+    return [f"results/{name}/gss_ft.pth", *evaluations]
+
+
+def config_slice(stage: Stage) -> Callable[[Any], dict[str, Any]]:
+    """For `params`: what of the configuration influences a stage, so that no other change runs it again."""
+    return lambda wildcards: _experiment(wildcards.experiment).slice(stage)
+
+
+def threads(stage: Stage) -> Callable[[Any], int]:
+    """For `threads`: the cores a stage asks for."""
+    return lambda wildcards: _experiment(wildcards.experiment).resources(stage).threads
+
+
+def resources(stage: Stage) -> dict[str, Callable[[Any], int | str]]:
+    """For `resources`: what a stage asks for, by the configuration.
+
+    `accel` is 1 for a stage that uses GPUs (a profile limits how many run at once), `gres` is its request to SLURM,
+    `processes` is read by the shell lines. None of them is a parameter: a change runs nothing again.
+    """
+
+    def asked(value: Callable[[Any], int | str]) -> Callable[[Any], int | str]:
+        return lambda wildcards: value(_experiment(wildcards.experiment).resources(stage))
+
+    return {
+        "mem_mb": asked(lambda stage: stage.memory_mb + NESTED_SNAKEMAKES_MB),
+        "runtime": asked(lambda stage: stage.minutes),
+        "processes": asked(lambda stage: stage.processes),
+        "accel": asked(lambda stage: int(stage.gpus > 0)),
+        "gres": asked(lambda stage: f"gpu:{stage.gpus}" if stage.gpus else ""),
+        "tasks_per_gpu": asked(lambda stage: 0),  # otherwise SLURM multiplies the tasks by the GPUs
+    }
+
+
+def data_inputs(wildcards: Any) -> list[str]:
+    """What the check waits for: nothing, or the class table of a data set that is made by the project.
+
+    Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
+    """
+    data = _experiment(wildcards.experiment).data
+    return [f"{data_folder() / data.root}/classes.csv"] if data.generate else []
+
+
+def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
+    """Palette and tokenizer to check: the experiment's own, or the final ones that its foreign X^-1 was trained with."""
+    source = _experiment(wildcards.experiment).posterior.from_
+    if source:
+        return {"palette": f"results/{source}/palette.csv", "tokenizer": f"results/{source}/tokenizer.safetensors"}
+    own = f"results/{wildcards.experiment}"
+    return {"palette": f"{own}/palette/start.csv", "tokenizer": f"{own}/tokenizer/start.safetensors"}
+
+
+def milestone(wildcards: Any) -> int:
+    """The step a segment of the latent prior ends at; without the wildcard `step`, the last one."""
+    return int(getattr(wildcards, "step", _experiment(wildcards.experiment).milestones[-1]))
+
+
+def previous_segment(wildcards: Any) -> list[str]:
+    """The model file of the milestone before, if there is one: training goes on from there."""
+    earlier = [step for step in _experiment(wildcards.experiment).milestones if step < milestone(wildcards)]
+    return [milestone_file(wildcards.experiment, step) for step in earlier[-1:]]
+
+
+def posterior_start(wildcards: Any) -> str:
+    """The latent prior that X^-1 is trained behind."""
+    experiment = _experiment(wildcards.experiment)
+    return milestone_file(wildcards.experiment, experiment.posterior.start_step or experiment.milestones[-1])
+
+
+def posterior_file(wildcards: Any) -> str:
+    """The X^-1 to merge: the experiment's own, or that of `posterior.from`."""
+    return f"results/{_experiment(wildcards.experiment).posterior.from_ or wildcards.experiment}/posterior.pth"
+
+
+def milestone_file(name: str, step: int) -> str:
+    """The model file of a milestone; that of the last one is GSS-FF."""
+    last = _experiment(name).milestones[-1]
+    return f"results/{name}/gss_ff.pth" if step == last else f"results/{name}/latent_prior/step_{step}.pth"
+
+
+@cache
+def _experiment(name: str) -> Experiment:
+    return load_experiment(name)

@@ -1,0 +1,9 @@
+# Names the rules share. Every function is plain Python in gss/workflow.py (`workflow` itself is Snakemake's own name).
+import gss.workflow as workflow_of
+
+
+wildcard_constraints:
+    experiment="[^/]+",
+    step=r"\d+",
+    model="|".join(workflow_of.MODELS),
+    split="val|test",

@@ -1,0 +1,28 @@
+# The final figures of GSS-FF and GSS-FT.
+
+
+rule evaluate:
+    input:
+        "results/{experiment}/{model}.pth",
+        "results/{experiment}/data/manifest.json",
+        "results/{experiment}/tokenizer.safetensors",
+    output:
+        "results/{experiment}/evaluation/{model}/{split}/metrics.json",
+        "results/{experiment}/evaluation/{model}/{split}/per_class.csv",
+        "results/{experiment}/evaluation/{model}/{split}/confusion.npz",
+    params:
+        config=workflow_of.config_slice("evaluate"),
+    log:
+        "results/{experiment}/logs/evaluate_{model}_{split}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    threads: workflow_of.threads("evaluate")
+    resources:
+        **workflow_of.resources("evaluate"),
+    retries: 0
+    shell:
+        "python -m gss launch --nproc {resources.processes} --cpus {threads}"
+        " --work results/{wildcards.experiment}/work/evaluate_{wildcards.model}_{wildcards.split}"
+        " -- evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split} > {log} 2>&1"
