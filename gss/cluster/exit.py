@@ -1,0 +1,100 @@
+"""How a process that torchrun started ends: with its launcher, and with a reason that reaches the caller."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gss.errors import GssError, Interrupted
+
+TORCHRUN_PID = "GSS_TORCHRUN_PID"
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however the parent dies (Linux; else nothing).
+
+    torchrun's workers and our torchrun have sessions of their own: no signal to a group reaches them.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os._exit(1)
+
+
+def die_with_torchrun() -> None:
+    """Be killed when the torchrun that started this process dies; nothing outside torchrun."""
+    if TORCHRUN_PID in os.environ:
+        die_with(int(os.environ[TORCHRUN_PID]))
+
+
+def write_exit(work: Path, code: int, reason: str, step: int | None = None) -> bool:
+    """Leave `exit.json` for the launcher, unless another process of this job already did; success leaves none.
+
+    Returns:
+        Whether this process was the first; the first knows the cause, the others only suffer from it.
+    """
+    path = work / "exit.json"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"code": code, "reason": reason, "step": step, "rank": int(os.environ.get("RANK", 0))}, file)
+    except FileExistsError:
+        return False
+    except OSError:  # the disk may be what failed; the exit code travels through torchrun, too
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return True
+
+
+def read_exit(work: Path) -> dict[str, Any] | None:
+    """What `write_exit` left, if anything."""
+    try:
+        return json.loads((work / "exit.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def worker_exit(work: Path) -> Iterator[None]:
+    """Around what a worker does: turns its end into `exit.json`, one message and the exit code.
+
+    SIGTERM and SIGINT raise `Interrupted`, except where the training loop has taken them over.
+
+    Raises:
+        SystemExit: 2 after a `GssError`, 75 after `Interrupted`, 1 after any other exception.
+    """
+    die_with_torchrun()
+    if TORCHRUN_PID not in os.environ:
+        (work / "exit.json").unlink(missing_ok=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _raise_interrupted)
+    try:
+        yield
+    except Interrupted as stop:
+        _leave(work, stop.exit_code, str(stop), step=stop.step)
+    except GssError as error:
+        _leave(work, error.exit_code, f"error: {error}")
+    except Exception:
+        _leave(work, 1, traceback.format_exc())
+
+
+def _leave(work: Path, code: int, reason: str, *, step: int | None = None) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them again while we write
+        signal.signal(number, signal.SIG_IGN)
+    if write_exit(work, code, reason, step):
+        print(reason, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command starts it again", step=0)

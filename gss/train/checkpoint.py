@@ -1,0 +1,189 @@
+"""Checkpoints that are whole or absent, and work folders that are one's own."""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gss.errors import CheckpointError, GssError
+from gss.files import read_json, sha256_file, sha256_json, write_atomic, write_json
+from gss.tracking.journal import flatten
+
+_NAME = re.compile(r"step_(\d+)-([0-9a-f]{16})\.pt")
+LAUNCHER_FILES = {"lock", "owner.json", "exit.json"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint: its step, file name, and SHA-256 (64 hex digits)."""
+
+    step: int
+    file: str
+    sha256: str
+
+
+class CheckpointFolder:
+    """The last checkpoints of a training. One process writes; any may load.
+
+    A file's name carries the beginning of its SHA-256, `checkpoints.json` lists the names with the whole sums: a
+    file that is damaged, or listed and gone, is noticed, and a damaged list costs no checkpoint.
+
+    Args:
+        path: the folder; it is made by the first `save`.
+        keep_last: number of checkpoints kept.
+    """
+
+    def __init__(self, path: Path, keep_last: int = 2) -> None:
+        self.path, self.keep_last = path, keep_last
+        self._index = path / "checkpoints.json"
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, list it, and delete those no longer kept; in this order, so that one always stands.
+
+        Args:
+            state: tensors and plain values.
+
+        Raises:
+            GssError: disk full or not writable; earlier checkpoints stand.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        content = buffer.getbuffer()
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.path / f"step_{step:08d}-{digest[:16]}.pt"
+        write_atomic(path, lambda file: file.write(content))
+        written = Entry(step, path.name, digest)
+        others = [entry for entry in self._entries()[0] if entry.step < step and (self.path / entry.file).is_file()]
+        kept = [*others[-(self.keep_last - 1):], written] if self.keep_last > 1 else [written]
+        write_json(self._index, {"version": 1, "checkpoints": [asdict(entry) for entry in kept]})
+        self._sweep({entry.file for entry in kept})
+        return path
+
+    def find_latest(self) -> tuple[Entry | None, list[str]]:
+        """The newest checkpoint whose content is what was written, and what was wrong with newer ones.
+
+        A damaged file is renamed to `<name>.damaged`.
+        """
+        entries, reports = self._entries()
+        for entry in reversed(entries):
+            fault = self._fault(entry)
+            if fault is None:
+                if reports:
+                    reports.append(f"going on from the checkpoint of step {entry.step}")
+                return entry, reports
+            reports.append(f"checkpoint of step {entry.step} cannot be used: {fault} ({self.path / entry.file})")
+        if reports:
+            reports.append("no good checkpoint is left: starting from step 0")
+        return None, reports
+
+    def load(self, step: int, *, map_location: torch.device) -> dict[str, Any]:
+        """Load the checkpoint of a step that `find_latest` found good.
+
+        Raises:
+            CheckpointError: there is none, or it holds more than tensors and plain values.
+        """
+        for entry in reversed(self._entries()[0]):
+            if entry.step == step:
+                try:
+                    return torch.load(self.path / entry.file, map_location=map_location, weights_only=True)
+                except Exception as error:
+                    raise CheckpointError(f"the checkpoint cannot be loaded: {error}", where=self.path / entry.file,
+                                          todo="move it away to go on from the one before") from error
+        raise CheckpointError(f"no checkpoint of step {step}", where=self.path)
+
+    def _entries(self) -> tuple[list[Entry], list[str]]:
+        """Checkpoints listed or lying in the folder, by step, and what was wrong with the list."""
+        found: dict[str, Entry] = {}
+        for file in self.path.glob("step_*.pt"):
+            if match := _NAME.fullmatch(file.name):
+                found[file.name] = Entry(int(match[1]), file.name, match[2])
+        reports = []
+        if self._index.exists():
+            try:
+                for entry in read_json(self._index)["checkpoints"]:
+                    found[entry["file"]] = Entry(**entry)
+            except (GssError, KeyError, TypeError):
+                reports.append(f"{self._index} is damaged; the checkpoints are found by their names")
+        return sorted(found.values(), key=lambda entry: entry.step), reports
+
+    def _fault(self, entry: Entry) -> str | None:
+        """What is wrong with a file; a damaged one is put aside."""
+        path = self.path / entry.file
+        if not path.is_file():
+            return "the file is missing"
+        found = sha256_file(path)
+        if found.startswith(entry.sha256):
+            return None
+        with contextlib.suppress(OSError):
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        return f"SHA-256 is {found[:16]}... instead of {entry.sha256[:16]}..., {path.name} was renamed to *.damaged"
+
+    def _sweep(self, kept: set[str]) -> None:
+        """Delete checkpoints not kept, and temporary files of killed processes."""
+        for file in [*self.path.glob("step_*.pt"), *self.path.glob(".*.tmp")]:
+            if file.name not in kept:
+                file.unlink(missing_ok=True)
+
+
+def open_work(work: Path, fingerprint: Mapping[str, Any]) -> str | None:
+    """Make sure that what lies in a work folder belongs to this configuration and these inputs.
+
+    Foreign content is moved to `stale/<stage>-<hash>` beside the work folder, never used and never deleted. The
+    launcher's own files (lock, owner, exit code) stay.
+
+    Args:
+        work: the stage's work folder.
+        fingerprint: JSON value of all that the content depends on.
+
+    Returns:
+        A message that says which keys differ and where the old content is; None when nothing was moved.
+
+    Raises:
+        GssError: the folder cannot be written.
+    """
+    record = work / "fingerprint.json"
+    content = [item for item in (work.iterdir() if work.is_dir() else ()) if item.name not in LAUNCHER_FILES]
+    old: Any = None
+    with contextlib.suppress(GssError):
+        old = read_json(record)
+    if old is not None and sha256_json(old) == sha256_json(fingerprint):
+        return None
+    message = None
+    if content:
+        target = _stale_folder(work, "unknown" if old is None else sha256_json(old)[:8])
+        try:
+            target.mkdir(parents=True)
+            for item in content:
+                os.replace(item, target / item.name)
+        except OSError as error:
+            raise GssError(f"cannot move the files of another training away: {error.strerror}", where=work,
+                           todo="make the folder and its parent writable, or move its content yourself") from error
+        message = f"{work} held another training ({_difference(old, fingerprint)}); it was moved to {target}"
+    write_json(record, fingerprint)
+    return message
+
+
+def _stale_folder(work: Path, name: str) -> Path:
+    """A new name below `stale/`."""
+    base, number = work.parent / "stale" / f"{work.name}-{name}", 1
+    target = base
+    while target.exists():
+        number += 1
+        target = base.with_name(f"{base.name}-{number}")
+    return target
+
+
+def _difference(old: Any, new: Mapping[str, Any]) -> str:
+    """The keys in which two fingerprints differ, with both values."""
+    if not isinstance(old, dict):
+        return "no readable fingerprint.json"
+    before, now = flatten(old), flatten(new)
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "different: " + ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in keys)

@@ -1,0 +1,139 @@
+"""Processes of one training: who am I, sums over all, and the end in good order."""
+
+import contextlib
+import datetime
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gss.cluster.exit import die_with_torchrun, worker_exit
+from gss.errors import GssError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all processes of a job.
+
+    Args:
+        rank: 0..size-1.
+        size: number of processes.
+        local_rank: number of this process on its machine.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and lines."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place and returned; on CPU or this process's device."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; the device is not waited for."""
+        return bool(self.sum(torch.tensor(int(flag)))) if self.size > 1 else flag
+
+    def from_main(self, number: int) -> int:
+        """The main process's number, in every process."""
+        return int(self.sum(torch.tensor(number if self.is_main else 0)))
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all processes, by rank, on the CPU; all have one shape and dtype."""
+        tensor = tensor.cpu()
+        if self.size == 1:
+            return [tensor]
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(gathered, tensor)
+        return gathered
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.any(False)
+
+    def close(self) -> None:
+        """Leave the group; every process calls it, in good order."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def setup() -> World:
+    """Join the processes that torchrun started; without torchrun, a single process.
+
+    CPU tensors travel by gloo, also beside NCCL: counting flags there does not make the host wait for the GPU.
+
+    Raises:
+        GssError: more processes than GPUs on this machine.
+    """
+    die_with_torchrun()
+    rank, size, local_rank = (int(os.environ.get(name, default))
+                              for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise GssError(f"{local_rank + 1} or more processes, but {torch.cuda.device_count()} GPUs",
+                           where="gss launch --nproc", todo="ask for at most one process per GPU")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    if size > 1:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+    return World(rank, size, local_rank, device)
+
+
+@contextlib.contextmanager
+def worker(work: Path) -> Iterator[World]:
+    """Be one process of a verb that runs under `gss launch` (or alone): the world inside, the exit code at the end."""
+    with worker_exit(work):
+        world = setup()
+        yield world
+        world.close()
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one step: what is random in it does not depend on the steps before, so no state is saved."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def float_buffers(module: nn.Module) -> list[Tensor]:
+    """Running statistics: the buffers that differ between processes when batch norm is not synchronised."""
+    return [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module, world: World) -> None:
+    """Replace running statistics by their mean over the processes, in place; before a module is used as a whole."""
+    if world.size > 1:
+        for buffer in float_buffers(module):
+            world.sum(buffer).div_(world.size)
+
+
+def gather_buffers(module: nn.Module, world: World) -> list[Tensor]:
+    """The running statistics of every process, each as one vector, for a checkpoint."""
+    buffers = float_buffers(module)
+    return world.gather(torch.cat([buffer.flatten() for buffer in buffers])) if buffers else []
+
+
+@torch.no_grad()
+def restore_buffers(module: nn.Module, gathered: list[Tensor], world: World) -> None:
+    """Take this process's running statistics from a checkpoint; the mean where the number of processes changed."""
+    if not gathered:
+        return
+    vector = gathered[world.rank] if len(gathered) == world.size else torch.stack(gathered).mean(0)
+    buffers = float_buffers(module)
+    for buffer, part in zip(buffers, vector.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))

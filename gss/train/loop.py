@@ -1,0 +1,241 @@
+"""The only training loop: it knows nothing of what it trains.
+
+What differs between trainings is a *learner*, an nn.Module with
+    terms    dict loss name -> weight, in a fixed order of k names;
+    saved    the trained module: its state goes into checkpoints, its parameters are updated;
+    counts(batch)         float64 [k]: over how many elements each term is a mean, from the labels alone;
+    forward(batch, step)  sums float [k] of the terms, and statistics {name: (sum, count)}.
+A batch is a dict of tensors; a step has one or more of them (micro-batches).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gss.errors import CheckpointError, Interrupted
+from gss.tracking.journal import Journal
+from gss.train.checkpoint import CheckpointFolder
+from gss.train.distributed import World, average_buffers, seed_step
+from gss.train.guard import FiniteGuard
+from gss.train.optim import set_learning_rate
+from gss.train.progress import Progress
+from gss.train.schedule import learning_rate
+from gss.train.settings import LoopSettings
+from gss.train.state import TrainState
+from gss.train.stop import StopSignal
+
+__all__ = ["Learner", "LoopSettings", "TrainResult", "train"]
+
+Batch = Mapping[str, Tensor]
+MakeBatches = Callable[[int], Iterable[Sequence[Batch]]]
+Evaluate = Callable[[nn.Module, int], Mapping[str, float]]
+EPS = float(torch.finfo(torch.float32).eps)  # the published losses divide by count + eps
+
+
+class Learner(Protocol):
+    """What the loop asks of an nn.Module that is to be trained; see the module docstring."""
+
+    terms: dict[str, float]
+    saved: nn.Module
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Float64 [k]: elements of each term in a micro-batch."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a training stands: `step` updates done, `finished` when these are all, and the module to `export`
+    (the moving average where one is kept; running statistics are this process's own)."""
+
+    step: int
+    finished: bool
+    exported: nn.Module
+
+
+def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings, *,
+          work: Path, journal: Journal | None, world: World, until: int | None = None,
+          evaluate: Evaluate | None = None) -> TrainResult:
+    """Train a learner from the last checkpoint in `work`, if any, up to step `until`.
+
+    The loss of a step is the weighted sum over terms of sum / (count + eps), with sums and counts over all
+    processes and micro-batches: how the batch is divided does not change it. Everything random in a step depends
+    on (seed, step, rank) alone, so an interrupted training that goes on ends with the same bits.
+
+    Args:
+        learner: see the module docstring; moved to the device and precision.
+        make_batches: gives the steps' micro-batches of this process from a step on.
+        work: folder of this training; checkpoints are kept in `checkpoints/` below it.
+        journal: of the main process; None in the others.
+        until: ends after this many steps of the schedule, with a checkpoint; default: all.
+        evaluate: called in all processes with the module to export and the step after each planned checkpoint;
+            returns metrics by name. It must not change the module.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT came; a checkpoint of the step is written.
+        GssError: the loss is not finite; a checkpoint cannot be written or belongs to other settings.
+    """
+    run = _Run(learner, settings, work, journal, world)
+    target = until or settings.steps
+    try:
+        run.train(make_batches, target, evaluate)
+    except BaseException as error:
+        if journal is not None:
+            journal.ended_by(error)
+        raise
+    finished = target == settings.steps
+    if finished and journal is not None:
+        journal.end("finished")
+    return TrainResult(target, finished, run.state.exported)
+
+
+class _Run:
+    """The parts of one training and what is done with them."""
+
+    def __init__(self, learner: nn.Module, settings: LoopSettings, work: Path, journal: Journal | None,
+                 world: World) -> None:
+        self.settings, self.work, self.journal, self.world = settings, work, journal, world
+        self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        learner.to(device=world.device, dtype=self.dtype)
+        if world.size > 1 and world.device.type == "cuda":
+            learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+        self.learner = cast(Learner, learner)
+        self.model = learner if world.size == 1 else DistributedDataParallel(learner, broadcast_buffers=False)
+        self.weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)
+        self.state = TrainState(self.learner.saved, settings)
+        self.optimizer, self.meter = self.state.optimizer, self.state.meter
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.guard = FiniteGuard(self.optimizer, world.device)
+        self.folder = CheckpointFolder(work / "checkpoints", settings.keep_last)
+
+    def train(self, make_batches: MakeBatches, target: int, evaluate: Evaluate | None) -> None:
+        """Steps up to `target`."""
+        settings, world = self.settings, self.world
+        start = self.resume(target)
+        progress = Progress(world, self.journal, steps=target, first=start)
+        if start == target or (start and start % settings.save_every == 0):
+            self.evaluate(evaluate, start, progress)  # the stop may have come between checkpoint and evaluation
+
+        batches = iter(make_batches(start)) if start < target else iter(())
+        self.model.train()
+        with StopSignal().caught() as stop:
+            for step in range(start, target):
+                began = time.perf_counter()
+                micro = [self.move(batch) for batch in next(batches)]
+                progress.fetched(sum(len(next(iter(batch.values()))) for batch in micro), time.perf_counter() - began)
+
+                rate = learning_rate(step, settings)
+                set_learning_rate(self.optimizer, rate)
+                seed_step(settings.seed, step, world.rank)
+
+                loss = self.accumulate(micro, step)
+                norm = self.gradient_norm()
+                self.guard.watch(step, loss, norm)
+                self.update(norm)
+
+                done = step + 1
+                progress.tick(done)
+                stopped = world.any(stop.name is not None)
+                planned = done % settings.save_every == 0 or done == target
+                if done % settings.log_every == 0 or done == settings.steps:
+                    self.guard.check()
+                    progress.line(done, self.meter.read(world), rate)
+                if planned or stopped:
+                    self.guard.check()
+                    self.save(done)
+                if stopped and done < target:
+                    raise Interrupted(f"stopped by {stop.name or 'a signal to another process'} after step {done} of "
+                                      f"{settings.steps}; checkpoint {self.guard.last_good}; "
+                                      "the same command goes on from there", step=done)
+                if planned:
+                    self.evaluate(evaluate, done, progress)
+
+    def evaluate(self, evaluate: Evaluate | None, step: int, progress: Progress) -> None:
+        """Measure the module as it would be exported now."""
+        if evaluate is not None:
+            exported = self.state.exported
+            average_buffers(exported, self.world)
+            progress.metrics(step, evaluate(exported.eval(), step))
+            self.model.train()
+
+    def move(self, batch: Batch) -> dict[str, Tensor]:
+        """A batch on the device, its floats in the precision of the training."""
+        return {name: value.to(self.world.device, self.dtype if value.is_floating_point() else None, non_blocking=True)
+                for name, value in batch.items()}
+
+    def accumulate(self, micro: Sequence[Batch], step: int) -> Tensor:
+        """Gradients of the whole step's loss; returns this process's share of that loss, float64."""
+        counts = self.world.sum(torch.stack([self.learner.counts(batch) for batch in micro]).sum(0))
+        total = torch.zeros_like(self.weights)
+        for number, batch in enumerate(micro, start=1):
+            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+            with ddp.no_sync() if ddp is not None and number < len(micro) else nullcontext():
+                with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+                    sums, stats = self.model(batch, step)
+                terms = self.weights * sums / (counts + EPS)  # [k]
+                (terms.sum() * self.world.size).backward()  # DDP takes the mean over processes
+            total += terms.detach()
+            for name, (value, count) in stats.items():
+                self.meter.add(f"train/{name}", value, count)
+        size = self.world.size
+        self.meter.add("train/loss", total.sum() * size, 1.0)
+        for name, term in zip(self.learner.terms, total, strict=True):
+            self.meter.add(f"train/loss_{name}", term * size, 1.0)
+        return total.sum()
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of all gradients."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.meter.add("train/grad_norm", norm, 1.0)
+        return norm
+
+    def update(self, norm: Tensor) -> None:
+        """Clip, step, and let the average follow."""
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.state.average is not None:
+            self.state.average.update()
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint from the main process, after the journal's lines up to it are on disk."""
+        content = self.state.content(step, self.world)
+        if self.world.is_main:
+            if self.journal is not None:
+                self.journal.sync()
+            self.guard.last_good = str(self.folder.save(step, content))
+        self.world.barrier()
+
+    def resume(self, target: int) -> int:
+        """Go on from the last good checkpoint, the same in all processes, and say so; returns its step or 0."""
+        step = 0
+        if self.world.is_main:
+            entry, reports = self.folder.find_latest()
+            for report in reports:
+                print(f"warning: {report}", flush=True)
+            step = entry.step if entry is not None else 0
+        step = self.world.from_main(step)
+        if step:
+            self.state.load(self.folder.load(step, map_location=self.world.device), self.world, where=self.folder.path)
+            self.guard.last_good = f"step {step} in {self.folder.path}"
+        self.banner(step, target)
+        if step > target:
+            raise CheckpointError(f"the last checkpoint is of step {step}, past the wanted step {target}",
+                                  where=self.folder.path, todo="move the work folder away to train up to it again")
+        return step
+
+    def banner(self, start: int, target: int) -> None:
+        """Say what is about to run."""
+        if self.world.is_main:
+            trained = sum(parameter.numel() for parameter in self.parameters)
+            origin = f"resumed from step {start}" if start else "fresh start"
+            print(f"training in {self.work}: {origin}, up to step {target} of {self.settings.steps}\n"
+                  f"{self.world.size} process(es) on {self.world.device.type}, {self.settings.precision}, "
+                  f"{trained:,} trained parameters", flush=True)

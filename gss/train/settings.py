@@ -1,0 +1,43 @@
+"""What the training loop is told: plain numbers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Settings of one training.
+
+    Args:
+        steps: optimizer updates of the whole training; the learning rate falls to `min_lr` over them.
+        lr: base learning rate.
+        warmup_steps, warmup_ratio, power, min_lr: see `gss.train.schedule.learning_rate`.
+        weight_decay, betas: of AdamW.
+        decay_rule: which parameters are spared from decay, see `gss.train.optim.decays`.
+        backbone_lr_factor: learning rate of parameters below `backbone.` as a multiple of `lr`.
+        clip_norm: largest norm of the gradient; None: no clipping.
+        ema: decay of an exponential moving average of the weights; None: no average.
+        precision: arithmetic of the trained network; `bf16` is autocast over float32 weights.
+        seed: of everything random inside the learner.
+        log_every: steps between progress lines.
+        save_every: steps between checkpoints.
+        keep_last: checkpoints kept.
+    """
+
+    steps: int
+    lr: float
+    warmup_steps: int = 1500
+    warmup_ratio: float = 1e-6
+    power: float = 1.0
+    min_lr: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_rule: Literal["default", "published"] = "default"
+    backbone_lr_factor: float = 1.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    keep_last: int = 2

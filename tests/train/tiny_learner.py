@@ -1,0 +1,127 @@
+"""A learner of the tests' own, and a program that trains it: `python -m tiny_learner FOLDER '{"json": "options"}'`."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gss.tracking.journal import Journal
+from gss.train.distributed import World, average_buffers, worker
+from gss.train.loop import LoopSettings, TrainResult, train
+
+FEATURES, CLASSES, BATCH = 5, 3, 8
+ALONE = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+SETTINGS = {"steps": 30, "lr": 0.05, "warmup_steps": 4, "log_every": 1, "save_every": 5, "seed": 3}
+
+
+class TinyLearner(nn.Module):
+    """Two terms over different numbers of elements; dropout and batch norm when asked."""
+
+    def __init__(self, *, dropout: float = 0.0, norm: bool = False, poison: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.terms = {"class": 1.0, "square": 0.5}
+        self.saved = nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16) if norm else nn.Identity(), nn.GELU(),
+                                   nn.Dropout(dropout), nn.Linear(16, CLASSES))
+        self.poison = poison
+
+    def counts(self, batch: dict[str, Tensor]) -> Tensor:
+        valid = (batch["label"] >= 0).sum()
+        return torch.stack([valid, torch.full_like(valid, batch["label"].numel())]).double()
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        scores = self.saved(batch["image"])  # [B, CLASSES]
+        if step == self.poison:
+            scores = scores / 0
+        valid = batch["label"] >= 0
+        cross = nn.functional.cross_entropy(scores, batch["label"], ignore_index=-1, reduction="sum")
+        right = ((scores.argmax(1) == batch["label"]) & valid).sum()
+        return torch.stack([cross, scores.square().sum()]), {"accuracy": (right, valid.sum())}
+
+
+def sample(seed: int, position: int) -> tuple[Tensor, int]:
+    """A sample as a function of its position; a third of the labels is -1, to be ignored."""
+    digest = hashlib.sha256(f"{seed}/{position}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+    return torch.randn(FEATURES, generator=generator), digest[4] % 4 % CLASSES - (digest[5] % 3 == 0) * 10
+
+
+def make_batches(world: World = ALONE, *, batch_size: int = BATCH, accumulation: int = 1, delay: float = 0.0,
+                 seen: list[int] | None = None):
+    """Batches of this process; positions are noted in `seen`."""
+
+    def batches(start: int) -> Iterator[list[dict[str, Tensor]]]:
+        step, share = start, batch_size // (world.size * accumulation)
+        while True:
+            time.sleep(delay)
+            first = step * batch_size + world.rank * share * accumulation
+            step += 1
+            micro = []
+            for number in range(accumulation):
+                positions = [first + number * share + i for i in range(share)]
+                if seen is not None:
+                    seen.extend(positions)
+                images, labels = zip(*(sample(11, position) for position in positions), strict=True)
+                micro.append({"image": torch.stack(images), "label": torch.tensor(labels).clamp(min=-1)})
+            yield micro
+
+    return batches
+
+
+def run(folder: Path, world: World = ALONE, *, until: int | None = None, accumulation: int = 1, batch_size: int = BATCH,
+        delay: float = 0.0, learner: dict | None = None, evaluate=None, **settings) -> TrainResult:
+    """Train a tiny learner in a folder and leave `final.pt` when finished."""
+    seen: list[int] = []
+    journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
+    module = TinyLearner(**(learner or {}))
+    result = train(module, make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen),
+                   LoopSettings(**{**SETTINGS, **settings}), work=folder, journal=journal, world=world, until=until,
+                   evaluate=evaluate)
+    average_buffers(result.exported, world)
+    (folder / f"seen_{world.rank}.json").write_text(json.dumps(seen))
+    if world.is_main and result.finished:
+        torch.save(result.exported.state_dict(), folder / "final.pt")
+    return result
+
+
+def main() -> None:
+    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    if "exit" in options:
+        with worker(folder) as world:
+            act(options, world)
+        return
+    with worker(folder) as world:
+        torch.set_num_threads(1)
+        run(folder, world, **options)
+
+
+def act(options: dict, world: World) -> None:
+    """End in the way the test asks for."""
+    from gss.errors import DataError, Interrupted
+
+    (Path(sys.argv[1]) / f"worker_{world.rank}.pid").write_text(str(os.getpid()))
+    print(f"threads {os.environ.get('OMP_NUM_THREADS')} of {world.size}", flush=True)
+    if world.rank == world.size - 1:
+        match options["exit"]:
+            case "mend":
+                raise DataError("label 7 is unknown", where="a.png", todo="map it")
+            case "fault":
+                raise ZeroDivisionError("our own fault")
+            case "again":
+                raise Interrupted("come again", step=5)
+            case "kill":
+                os.kill(os.getpid(), 9)
+            case "sleep":
+                time.sleep(600)
+    if options["exit"] not in ("done",):
+        time.sleep(600)
+
+
+if __name__ == "__main__":
+    main()
