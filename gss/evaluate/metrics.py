@@ -1,0 +1,93 @@
+"""Figures of merit, all derived from one integer confusion matrix.
+
+Letters: N classes; H, W size of the label. The definitions are those of the `mIoU` metric of mmsegmentation,
+counted in int64 instead of float32.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gss.data.classes import IGNORE_INDEX
+
+
+def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Count every pair of true and predicted class.
+
+    Args:
+        prediction: integer [H, W] (or any shape), 0..N-1.
+        label: integer, same shape and device, 0..N-1 or 255 (ignored: counted nowhere).
+
+    Returns:
+        int64 [N, N], [label, prediction], on the CPU.
+    """
+    assert prediction.shape == label.shape, f"prediction {prediction.shape}, label {label.shape}"
+    assert prediction.numel() == 0 or int(prediction.max()) < num_classes, "a predicted id is no class"
+    rows = torch.where(label == IGNORE_INDEX, num_classes, label.long())  # ignored pixels fill an extra row
+    bins = rows.mul_(num_classes).add_(prediction)
+    counts = torch.bincount(bins.flatten(), minlength=(num_classes + 1) * num_classes)
+    return counts.view(num_classes + 1, num_classes)[:num_classes].cpu()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-class fractions and their means; None where a fraction is 0/0.
+
+    Args:
+        iou: pixels in label and prediction / pixels in either; None: the class is in neither.
+        acc: share of the label's pixels that were found (recall); None: the class is not in the label.
+        precision: share of the predicted pixels that are right; None: the class was never predicted.
+        pixels: pixels of the class in the label.
+        aAcc: share of all labelled pixels that are right; None: no pixel is labelled.
+    """
+
+    iou: tuple[float | None, ...]
+    acc: tuple[float | None, ...]
+    precision: tuple[float | None, ...]
+    pixels: tuple[int, ...]
+    aAcc: float | None
+
+    @property
+    def mIoU(self) -> float | None:
+        """Mean over the classes that occur in label or prediction."""
+        return _mean(self.iou)
+
+    @property
+    def mAcc(self) -> float | None:
+        """Mean over the classes that occur in the label."""
+        return _mean(self.acc)
+
+
+def scores(counts: np.ndarray) -> Scores:
+    """All figures of a confusion matrix.
+
+    Args:
+        counts: int64 [N, N], [label, prediction].
+    """
+    right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    return Scores(
+        iou=_divide(right, labelled + predicted - right),
+        acc=_divide(right, labelled),
+        precision=_divide(right, predicted),
+        pixels=tuple(labelled.tolist()),
+        aAcc=_divide([right.sum()], [labelled.sum()])[0],
+    )
+
+
+def h_mean(values: Sequence[float]) -> float:
+    """Harmonic mean of one or more values >= 0; 0 when one of them is 0."""
+    if min(values) == 0:
+        return 0.0
+    return len(values) / sum(1 / value for value in values)
+
+
+def _divide(parts: Iterable[int], wholes: Iterable[int]) -> tuple[float | None, ...]:
+    return tuple(int(part) / int(whole) if whole else None for part, whole in zip(parts, wholes, strict=True))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

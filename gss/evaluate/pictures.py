@@ -1,0 +1,175 @@
+"""One picture per image: what went in, what came out, and where it is wrong.
+
+Letters: N classes; H, W size of the image. Drawn with Pillow alone: matplotlib would read `$` in a class
+name as a formula.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from gss.data.classes import IGNORE_INDEX
+from gss.evaluate.metrics import confusion, scores
+from gss.files import write_atomic
+
+TILE = 400  # longest side of a tile, pixels
+MIN_INNER = 760  # width of the headings, for panels of tall images
+GAP, MARGIN, LINE, SWATCH = 12, 20, 24, 16  # pixels
+INK, PALE_INK, PAPER = (33, 37, 41), (110, 118, 126), (255, 255, 255)
+WRONG, IGNORED = (214, 39, 40), (150, 150, 150)
+VOID = (0, 0, 0)  # ignored pixels of the label picture
+
+Picture = np.ndarray  # uint8 [height, width, 3], RGB
+Colour = tuple[int, int, int]
+
+
+def evenly_spaced(num_images: int, count: int) -> list[int]:
+    """Ascending, distinct indices of the images to draw: the middle of each of `count` equal parts."""
+    count = min(count, num_images)
+    return [(2 * index + 1) * num_images // (2 * count) for index in range(count)]
+
+
+def picture_name(index: int, image: Path) -> str:
+    """File name of a panel, distinct for every image of a split."""
+    return f"{index:05d}_{image.stem}.png"
+
+
+def panel(
+    path: Path,
+    *,
+    image: np.ndarray,
+    label: np.ndarray,
+    prediction: np.ndarray,
+    rgb: np.ndarray,
+    palette: np.ndarray,
+    names: Sequence[str],
+    colours: np.ndarray | Sequence[Sequence[int]] | None = None,
+    title: str,
+) -> None:
+    """Draw image, label and maskige above error, prediction and predicted maskige, and a legend.
+
+    Args:
+        path: PNG to write, atomically.
+        image: uint8 [H, W, 3], RGB.
+        label: uint8 [H, W], 0..N-1 or 255.
+        prediction: uint8 [H, W], 0..N-1.
+        rgb: the decoded maskige, float [h, w, 3], 0..1, of any size.
+        palette: int [N+1, 3], 0..255, colours of the maskige, the ignore colour last.
+        names: N class names.
+        colours: [N, 3], 0..255, for label and prediction; None: those of the palette.
+        title: name of the image; its mIoU and accuracy are added.
+
+    Raises:
+        GssError: the file cannot be written.
+    """
+    palette = np.asarray(palette, np.uint8)
+    shown, void = (palette[:-1], palette[-1]) if colours is None else (np.asarray(colours, np.uint8), VOID)
+    tiles = [
+        ("image", image),
+        ("label", _paint(label, shown, void)),
+        ("maskige", _paint(label, palette[:-1], palette[-1])),
+        ("error", error_picture(image, label, prediction)),
+        ("prediction", _paint(prediction, shown, void)),
+        ("predicted maskige", (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)),
+    ]
+    found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
+    present = [int(index) for index in np.union1d(label, prediction) if index != IGNORE_INDEX]
+    entries = [
+        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(palette[i]))
+        for i in present
+    ]
+    entries += [("wrong", WRONG, WRONG), ("ignored", IGNORED, IGNORED)]
+    heading = (
+        _shorten(title, 90),
+        f"mIoU {_percent(found.mIoU)},  pixels right {_percent(found.aAcc)}.  "
+        "Below: IoU of each class in this image; colour in the label | in the maskige",
+    )
+    canvas = _compose(heading, tiles, entries, (image.shape[0], image.shape[1]))
+    write_atomic(path, lambda file: canvas.save(file, "PNG", optimize=True))
+
+
+def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Picture:
+    """Red where the prediction is wrong, grey where the label is ignored, the faded photograph elsewhere."""
+    faded = 160 + image.mean(axis=2, keepdims=True) * (95 / 255)  # [H, W, 1], 160..255
+    result = np.broadcast_to(faded, image.shape).astype(np.uint8)
+    result[label != prediction] = WRONG
+    result[label == IGNORE_INDEX] = IGNORED
+    return result
+
+
+def _paint(ids: np.ndarray, colours: np.ndarray, ignored: Sequence[int] | np.ndarray) -> Picture:
+    table = np.empty((256, 3), np.uint8)
+    table[:] = ignored
+    table[: len(colours)] = colours
+    return table[ids]
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def _rgb(colour: np.ndarray) -> Colour:
+    return int(colour[0]), int(colour[1]), int(colour[2])
+
+
+def _shorten(text: str, length: int) -> str:
+    """One line (Pillow measures no text with line breaks) of at most `length` letters."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _compose(
+    heading: tuple[str, str],
+    tiles: list[tuple[str, Picture]],
+    entries: list[tuple[str, Colour, Colour]],
+    size: tuple[int, int],
+) -> Image.Image:
+    """Two lines of heading, two rows of three tiles, the legend in as many columns as fit."""
+    text = _font(14)
+    height, width = (max(1, round(side * TILE / max(size))) for side in size)
+    inner = max(3 * width + 2 * GAP, MIN_INNER)
+    columns = max(1, inner // (3 * SWATCH + max(int(text.getlength(name)) for name, *_ in entries)))
+    rows = -(-len(entries) // columns)
+    top = MARGIN + 58
+    below = top + 2 * (LINE + height + GAP)
+    canvas = Image.new("RGB", (inner + 2 * MARGIN, below + rows * LINE + MARGIN), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, MARGIN), heading[0], INK, _font(20))
+    draw.text((MARGIN, MARGIN + 28), heading[1], PALE_INK, text)
+    for index, (name, tile) in enumerate(tiles):
+        row, column = divmod(index, 3)
+        x, y = MARGIN + column * (width + GAP), top + row * (LINE + height + GAP)
+        draw.text((x, y), name, INK, text)
+        canvas.paste(_fit(tile, width, height), (x, y + LINE))
+    for index, (name, colour, painted) in enumerate(entries):
+        column, row = divmod(index, rows)
+        x, y = MARGIN + column * (inner // columns), below + row * LINE
+        _swatch(draw, x, y, colour, painted)
+        draw.text((x + 2 * SWATCH, y), name, INK, text)
+    return canvas
+
+
+def _fit(tile: Picture, width: int, height: int) -> Image.Image:
+    """Small pictures grow in hard squares, so that single pixels stay visible; large ones are averaged."""
+    grows = width >= tile.shape[1]
+    return Image.fromarray(tile).resize(
+        (width, height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX
+    )
+
+
+def _swatch(draw: ImageDraw.ImageDraw, x: int, y: int, colour: Colour, painted: Colour) -> None:
+    """Left half: colour of label and prediction; right half: colour in the maskige."""
+    draw.rectangle((x, y, x + SWATCH, y + SWATCH), painted)
+    draw.rectangle((x, y, x + SWATCH // 2, y + SWATCH), colour)
+    draw.rectangle((x, y, x + SWATCH, y + SWATCH), outline=PALE_INK)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    from matplotlib import (
+        get_data_path,
+    )  # brings DejaVu Sans, which has far more letters than Pillow's own font
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

@@ -1,0 +1,227 @@
+"""Evaluation of many images by one or more processes, on disjoint shards.
+
+Letters: I images, N classes; H, W size of an image.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gss.data.loader import shard
+from gss.errors import GssError
+from gss.evaluate.inference import Inference, Segmenter, predict
+from gss.evaluate.metrics import Scores, confusion, scores
+
+READ_AHEAD = 2  # images decoded on a thread while the model works
+AGREE_EVERY = 8  # images of a process between two looks at whether another one has failed
+LINE_SECONDS, BAR_SECONDS = 5.0, 0.2
+
+Item = TypeVar("Item")
+
+
+class Processes(Protocol):
+    """This process among those that share the work (`gss.train.distributed.World`)."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def sum(self, tensor: Tensor) -> Tensor: ...
+
+    def any(self, flag: bool) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts over all images; everything else follows from them.
+
+    Args:
+        confusion: int64 [N, N], [label, prediction].
+        intersection: int64 [I, N], pixels of an image that are right, by class.
+        predicted: int64 [I, N], pixels predicted as the class where the label is not ignored.
+        labelled: int64 [I, N], pixels of the class in the label.
+        ignored_pixels: pixels whose label is 255.
+    """
+
+    confusion: np.ndarray
+    intersection: np.ndarray
+    predicted: np.ndarray
+    labelled: np.ndarray
+    ignored_pixels: int
+
+    @property
+    def scores(self) -> Scores:
+        return scores(self.confusion)
+
+
+def evaluate_pairs(
+    model: Segmenter,
+    pairs: Sequence[Item],
+    num_classes: int,
+    world: Processes,
+    *,
+    read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
+    inference: Inference,
+    mean: Sequence[float],
+    std: Sequence[float],
+    each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
+    title: str = "evaluate",
+) -> Evaluation:
+    """Compare a model's predictions with the labels; see `measure`.
+
+    Args:
+        model: on `world.device`, in eval mode, with `num_classes` score maps.
+        mean, std: of the model's input, three numbers each in units of 0..255.
+    """
+
+    def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
+        return predict(model, image, inference, mean=mean, std=std, device=world.device)
+
+    return measure(segment, pairs, num_classes, world, read=read, each=each, title=title)
+
+
+def measure(
+    segment: Callable[[np.ndarray, np.ndarray], Tensor],
+    pairs: Sequence[Item],
+    num_classes: int,
+    world: Processes,
+    *,
+    read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
+    each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
+    title: str = "evaluate",
+) -> Evaluation:
+    """Compare the output of any function with the labels.
+
+    Every process takes its own images, none twice; the counts are added as int64, so that the result does
+    not depend on the number of processes.
+
+    Args:
+        segment: image and label -> integer [H, W], 0..N-1, on any device.
+        pairs: the same sequence in every process.
+        read: gives image uint8 [H, W, 3] RGB and label uint8 [H, W], 0..N-1 or 255; called on a thread.
+        each: called with index, image, label and prediction (uint8 [H, W]) by the process that has the image.
+        title: first word of the progress line.
+
+    Returns:
+        The same value in every process.
+
+    Raises:
+        GssError: raised by `read`, `segment` or `each` in any process; all processes raise it.
+    """
+    mine = shard(len(pairs), world.rank, world.size)
+    images = _read_ahead(read, [pairs[index] for index in mine])
+    tally = _Tally(len(pairs), num_classes)
+    progress = _Progress(title, len(pairs), world)
+    rounds = len(shard(len(pairs), 0, world.size))  # the first process has the most images
+    failure: Exception | None = None
+    for done in range(rounds):
+        if failure is None and done < len(mine):
+            try:
+                image, label = next(images)
+                prediction = segment(image, label)
+                tally.add(mine[done], prediction, label)
+                if each is not None:
+                    each(mine[done], image, label, prediction.to("cpu", torch.uint8).numpy())
+            except Exception as error:
+                failure = error
+        if (done + 1) % AGREE_EVERY == 0 or done + 1 == rounds or world.size == 1:
+            _raise_together(failure, world)
+        progress.show(done + 1)
+    return tally.summed(world)
+
+
+class _Tally:
+    """Counts of this process's images; rows of other images stay 0."""
+
+    def __init__(self, num_images: int, num_classes: int) -> None:
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self.per_image = np.zeros((3, num_images, num_classes), np.int64)
+        self.ignored = np.zeros(1, np.int64)
+
+    def add(self, index: int, prediction: Tensor, label: np.ndarray) -> None:
+        on_device = torch.from_numpy(label).to(prediction.device)
+        counts = confusion(prediction, on_device, len(self.confusion)).numpy()
+        self.confusion += counts
+        self.per_image[:, index] = np.diag(counts), counts.sum(0), counts.sum(1)
+        self.ignored += label.size - counts.sum()
+
+    def summed(self, world: Processes) -> Evaluation:
+        """The counts of all processes."""
+        arrays = (self.confusion, self.per_image, self.ignored)
+        total, per_image, ignored = (world.sum(torch.from_numpy(array)).numpy() for array in arrays)
+        intersection, predicted, labelled = per_image
+        return Evaluation(total, intersection, predicted, labelled, int(ignored[0]))
+
+
+def _raise_together(failure: Exception | None, world: Processes) -> None:
+    """Raise in every process when one has failed: a process that leaves alone would let the others hang."""
+    if not world.any(failure is not None):
+        return
+    if world.size > 1:
+        portable = failure if failure is None or isinstance(failure, GssError) else repr(failure)
+        reports: list[Any] = [None] * world.size
+        dist.all_gather_object(reports, portable)
+        if failure is None:
+            first = next(report for report in reports if report is not None)
+            failure = first if isinstance(first, GssError) else RuntimeError(f"in another process: {first}")
+    assert failure is not None
+    raise failure
+
+
+def _read_ahead(
+    read: Callable[[Item], tuple[np.ndarray, np.ndarray]], pairs: Sequence[Item]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+        for pair in pairs:
+            waiting.append(pool.submit(read, pair))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class _Progress:
+    """Images done, speed and time left: a line now and then, on a terminal one that rewrites itself."""
+
+    def __init__(self, title: str, num_images: int, world: Processes) -> None:
+        self.title, self.num_images, self.world = title, num_images, world
+        self.is_terminal = sys.stdout.isatty()
+        self.start = self.shown = time.monotonic()
+
+    def show(self, rounds: int) -> None:
+        """Print, when it is time to, that every process has done `rounds` images (rank 0 only)."""
+        now, done = time.monotonic(), min(rounds * self.world.size, self.num_images)
+        finished = done == self.num_images
+        wait = BAR_SECONDS if self.is_terminal else LINE_SECONDS
+        if self.world.rank != 0 or (not finished and now - self.shown < wait):
+            return
+        self.shown = now
+        seconds = max(now - self.start, 1e-9)
+        left = seconds / done * (self.num_images - done)
+        clock = f"in {_clock(seconds)}" if finished else f"ETA {_clock(left)}"
+        line = f"{self.title} {done}/{self.num_images}  {done / seconds:.1f} img/s  {clock}"
+        if self.is_terminal:
+            print(f"\r{line}\x1b[K", end="\n" if finished else "", flush=True)
+        else:
+            print(line, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

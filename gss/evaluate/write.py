@@ -1,0 +1,89 @@
+"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gss import __version__
+from gss.evaluate.run import Evaluation
+from gss.files import write_atomic, write_json, write_text
+
+
+def summarise(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
+    """The figures of `metrics.json` as a JSON value.
+
+    Args:
+        names: N distinct class names.
+
+    Returns:
+        `mIoU`, `mAcc`, `aAcc` (fractions, or None when nothing is labelled); `IoU`, `Acc` (class name ->
+        fraction or None); `images`, `pixels` (that were scored), `ignored_pixels`.
+    """
+    found = evaluation.scores
+    return {
+        "mIoU": found.mIoU,
+        "mAcc": found.mAcc,
+        "aAcc": found.aAcc,
+        "IoU": dict(zip(names, found.iou, strict=True)),
+        "Acc": dict(zip(names, found.acc, strict=True)),
+        "images": len(evaluation.intersection),
+        "pixels": sum(found.pixels),
+        "ignored_pixels": evaluation.ignored_pixels,
+    }
+
+
+def write_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    names: Sequence[str],
+    *,
+    protocol: dict[str, Any],
+    model: Path,
+    model_sha256: str,
+    manifest_sha256: str,
+) -> dict[str, Any]:
+    """Write the three files, each atomically and `metrics.json` last: where it is, the others are.
+
+    Args:
+        protocol: `Inference.as_dict()`.
+        model: the file measured; its name is recorded.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        GssError: the folder cannot be written to.
+    """
+    metrics = {
+        **summarise(evaluation, names),
+        "protocol": protocol,
+        "model": {"file": model.name, "sha256": model_sha256},
+        "data": {"manifest_sha256": manifest_sha256},
+        "version": __version__,
+    }
+    write_confusion(folder / "confusion.npz", evaluation)
+    write_per_class(folder / "per_class.csv", evaluation, names)
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def write_confusion(path: Path, evaluation: Evaluation) -> None:
+    """The int64 arrays `confusion` [label, prediction] and `intersection`, `predicted`, `labelled` [image, class]."""
+    arrays = {
+        name: getattr(evaluation, name) for name in ("confusion", "intersection", "predicted", "labelled")
+    }
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
+    """The table `class,iou,acc,precision,pixels`: fractions, an empty cell where there is none."""
+    found = evaluation.scores
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")  # writes None as an empty cell
+    table.writerow(("class", "iou", "acc", "precision", "pixels"))
+    table.writerows(zip(names, found.iou, found.acc, found.precision, found.pixels, strict=True))
+    write_text(path, text.getvalue())

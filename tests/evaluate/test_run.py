@@ -1,0 +1,156 @@
+"""Evaluation of many images: real processes, shards, failures, progress."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gss.errors import DataError
+from gss.evaluate import run
+from gss.evaluate.run import evaluate_pairs, measure
+
+from .standins import ALONE, MEAN, STD, WHOLE, ColourVotes, Convolution, class_image, read_case
+
+ROOT = Path(__file__).resolve().parents[2]
+ARRAYS = ("confusion", "intersection", "predicted", "labelled")
+
+
+def _evaluate(pairs, read, model=None, **options):
+    return evaluate_pairs(
+        model or Convolution(), pairs, 5, ALONE, read=read, inference=WHOLE, mean=MEAN, std=STD, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[int, Path]:
+    """What worker.py left under torchrun with one and with two processes."""
+    return {processes: _torchrun(tmp_path_factory.mktemp("run"), processes) for processes in (1, 2)}
+
+
+def _torchrun(folder: Path, processes: int) -> Path:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    worker = [str(Path(__file__).with_name("worker.py")), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*command, *worker], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _seen(folder: Path) -> list[int]:
+    return sorted(int(path.name.split("_")[1]) for path in folder.glob("seen_*"))
+
+
+def test_counts_of_known_predictions():
+    labels = [np.array([[0, 1], [255, 1]], np.uint8), np.array([[4, 4, 4]], np.uint8)]
+    predictions = [np.array([[0, 0], [3, 1]]), np.array([[4, 2, 4]])]
+    found = _evaluate([0, 1], lambda i: (class_image(predictions[i]), labels[i]), ColourVotes(5))
+    np.testing.assert_array_equal(found.intersection, [[1, 1, 0, 0, 0], [0, 0, 0, 0, 2]])
+    np.testing.assert_array_equal(found.predicted, [[2, 1, 0, 0, 0], [0, 0, 1, 0, 2]])
+    np.testing.assert_array_equal(found.labelled, [[1, 2, 0, 0, 0], [0, 0, 0, 0, 3]])
+    np.testing.assert_array_equal(np.diag(found.confusion), found.intersection.sum(0))
+    assert (found.confusion[1, 0], found.confusion[4, 2], found.ignored_pixels) == (1, 1, 1)
+    assert found.scores.aAcc == pytest.approx(4 / 6)
+
+
+def test_result_does_not_depend_on_the_order_of_images():
+    forward, backward = (_evaluate(order, read_case) for order in (range(9), range(8, -1, -1)))
+    np.testing.assert_array_equal(forward.confusion, backward.confusion)
+    np.testing.assert_array_equal(forward.labelled, backward.labelled[::-1])
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_agree_exactly(folders):
+    """Seven images over two processes: nothing padded, nothing twice, the same arrays in every process."""
+    alone = _evaluate(range(7), read_case)
+    assert alone.labelled.any(1).all()
+    for processes, folder in folders.items():
+        assert _seen(folder / "whole") == list(range(7))
+        for rank in range(processes):
+            result = np.load(folder / "whole" / f"rank_{rank}.npz")
+            for name in ARRAYS:
+                np.testing.assert_array_equal(result[name], getattr(alone, name))
+            assert result["ignored"] == alone.ignored_pixels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "of_owner", "of_other"),
+    [
+        ("user", "DataError: image 3 is broken", "DataError: image 3 is broken"),
+        (
+            "bug",
+            "ZeroDivisionError: image 3 is broken",
+            "RuntimeError: in another process: ZeroDivisionError('image 3 is broken')",
+        ),
+    ],
+)
+def test_a_failing_process_takes_the_others_with_it(folders, case, of_owner, of_other):
+    """Image 3 of 40 belongs to process 1; process 0 must neither wait in vain nor go on to the end."""
+    folder = folders[2] / case
+    assert (folder / "error_1").read_text() == of_owner
+    assert (folder / "error_0").read_text() == of_other
+    assert _seen(folder) == sorted([1, *range(0, 2 * run.AGREE_EVERY, 2)])
+
+
+def test_a_broken_image_is_named():
+    def read(index):
+        raise DataError("the image cannot be decoded", where=f"image {index}")
+
+    with pytest.raises(DataError, match="image 0"):
+        _evaluate(range(3), read)
+
+
+def test_reading_runs_ahead_but_not_far():
+    started = []
+
+    def read(index):
+        started.append(index)
+        return read_case(index)
+
+    ahead = []
+    _evaluate(range(12), read, each=lambda index, *_: ahead.append(len(started) - index - 1))
+    assert max(ahead) <= run.READ_AHEAD
+    assert started == list(range(12))
+
+
+def test_any_function_can_be_measured():
+    found = measure(
+        lambda image, label: torch.from_numpy(np.where(label == 255, 0, label)),
+        range(3),
+        5,
+        ALONE,
+        read=read_case,
+    )
+    assert found.scores.mIoU == 1.0
+
+
+def test_no_images_give_empty_counts():
+    found = _evaluate([], read_case)
+    assert (found.intersection.shape, found.scores.mIoU) == ((0, 5), None)
+
+
+def test_progress_lines(capsys, monkeypatch):
+    monkeypatch.setattr(run, "LINE_SECONDS", 0.0)
+    _evaluate(range(3), read_case, title="evaluate test")
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"evaluate test 1/3  \d+\.\d img/s  ETA 0:\d\d", first)
+    assert re.fullmatch(r"evaluate test 3/3  \d+\.\d img/s  in 0:\d\d", last)
+
+
+def test_progress_is_one_process_s_business(capsys):
+    silent = SimpleNamespace(**{**vars(ALONE), "rank": 1, "size": 2})
+    run._Progress("evaluate", 4, silent).show(2)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (201, "3:21"), (7322, "2:02:02")]
+)
+def test_clock(seconds, text):
+    assert run._clock(seconds) == text
