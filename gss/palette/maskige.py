@@ -11,7 +11,7 @@ def paint(label: Tensor, colours: Tensor) -> Tensor:
     """Return the maskige of a label map: every pixel gets the colour of its class.
 
     Args:
-        label: [B,H,W] class ids of any dtype; 255 and every other id of N or more is painted in the ignore colour.
+        label: [B,H,W] class ids of any dtype; 255 and every other id of N or more get the ignore colour.
         colours: [N+1,3] in 0..255, last row = ignore.
 
     Returns:
@@ -36,8 +36,8 @@ def nearest(rgb: Tensor, colours: Tensor) -> Tensor:
 
     Source: X^-1 of GSS-FF.
 
-    Note: the squared distance is float32 ((r-R)^2 + (g-G)^2) + (b-B)^2; equal distances go to the lowest class. Classes
-        are compared one after the other, so memory does not grow with N.
+    Note: the squared distance is float32 ((r-R)^2 + (g-G)^2) + (b-B)^2; equal distances go to the lowest
+        class. Classes are compared one after the other, so memory does not grow with N.
     """
     red, green, blue = rgb.float().unbind(1)  # each [B,H,W]
     best = torch.full_like(red, float("inf"))
