@@ -68,7 +68,7 @@ def data_inputs(wildcards: Any) -> list[str]:
 
 
 def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
-    """Palette and tokenizer to check: the experiment's own, or the final ones that its foreign X^-1 was trained with."""
+    """Palette and tokenizer to check: the experiment's own, or the final ones of `posterior.from`."""
     source = _experiment(wildcards.experiment).posterior.from_
     if source:
         return {"palette": f"results/{source}/palette.csv", "tokenizer": f"results/{source}/tokenizer.safetensors"}

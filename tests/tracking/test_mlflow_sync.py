@@ -1,0 +1,240 @@
+"""Journals reach MLflow: every point once, at its own time, also after the store was away."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gss.files import read_json
+from gss.tracking.journal import Journal
+from gss.tracking.mlflow_sync import sanitise, sync
+
+SHA = "0123456789abcdef" * 4
+NEAR_MISSES = ("test/iou/door;double door", "test/iou/door", "a//b", "/a", "../x", "a/./b", "a/", "", ";",
+               "wall, brick", "100%", "é ñ", "x" * 300, "x" * 299 + "y", "a/" * 150, "new\nline", "a=b", "a_b", "a&b", "a_b_2")
+
+
+def start_journal(folder: Path, stage: str, name: str = "journal.jsonl") -> Journal:
+    header = {"experiment": folder.name, "stage": stage, "dataset": "toy", "config_sha256": SHA}
+    return Journal(folder / "work" / stage / name, header)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder in an empty project."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path("results/mine")
+
+
+def runs(uri: str) -> dict[str, Any]:
+    """All runs of a store by name."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return {run.info.run_name: run for run in client.search_runs(experiments)}
+
+
+def history(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    return [(point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, metric)]
+
+
+def database(folder: Path) -> str:
+    return f"sqlite:///{folder.absolute().parents[1] / 'mlflow.db'}"
+
+
+def test_names_are_accepted_and_distinct() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    names = [*NEAR_MISSES, *("".join(rng.choices("ab./;_- :%é\n&", k=rng.randint(0, 12))) for _ in range(2000))]
+    known: dict[str, str] = {}
+    for name in names:
+        clean = sanitise(name, known)
+        _validate_metric_name(clean)
+        assert 0 < len(clean) <= 250
+        assert sanitise(name, known) == clean
+    assert len(set(known.values())) == len(set(names))
+
+
+def test_good_names_stay_and_synonyms_are_cut() -> None:
+    known: dict[str, str] = {}
+    assert sanitise("test/iou/traffic light", known) == "test/iou/traffic light"
+    assert sanitise("test/iou/door;double door", known) == "test/iou/door"
+    assert sanitise("test/iou/door", known) == "test/iou/door_2"
+
+
+@pytest.mark.slow
+def test_a_pipeline_becomes_a_parent_with_children(folder: Path) -> None:
+    with start_journal(folder, "latent_prior") as journal:
+        journal.params({"latent_prior": {"training": {"lr": 0.5}}})
+        journal.tags({"git": "abc"})
+        for step in range(1, 1501):
+            journal.metrics(step, {"train/loss": 1 / step, "train/lr": 0.1})
+    for model, value in (("gss_ff", 0.5), ("gss_ft", 0.75)):
+        for split in ("val", "test"):
+            with start_journal(folder, f"evaluate_{model}_{split}") as journal:
+                table = folder / "evaluation" / model / split / "per_class.csv"
+                table.parent.mkdir(parents=True)
+                table.write_text(split)
+                journal.metrics(0, {f"{split}/mIoU": value, f"{split}/iou/door;double door": value})
+                journal.artifact(table)
+    assert sync(folder)
+    uri = database(folder)
+    found = runs(uri)
+    parent_name = next(name for name in found if name.startswith("pipeline/"))
+    assert parent_name == f"pipeline/mine/{time.strftime('%Y-%m-%d')}-{SHA[:8]}"
+    assert set(found) == {parent_name, "latent_prior", "evaluate_gss_ff", "evaluate_gss_ft"}
+    parent, trained = found[parent_name], found["latent_prior"]
+    assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert trained.data.tags["stage"] == "latent_prior"
+    assert trained.data.tags["git"] == "abc"
+    assert trained.data.params == {"latent_prior.training.lr": "0.5"}
+    assert history(uri, trained, "train/loss") == [(step, 1 / step) for step in range(1, 1501)]
+    for split in ("val", "test"):
+        assert found["evaluate_gss_ft"].data.metrics[f"{split}/iou/door"] == 0.75
+        assert parent.data.metrics[f"{split}/iou/door"] == 0.75
+        assert parent.data.metrics[f"{split}/mIoU"] == 0.75
+        assert parent.data.metrics[f"gss_ff/{split}/mIoU"] == 0.5
+    assert "gss_ff/test/iou/door" not in parent.data.metrics
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    stored = {path.relative_to(path.parents[2]).as_posix() for path in Path("mlruns").rglob("per_class.csv")}
+    assert stored == {f"{model}/{split}/per_class.csv" for model in ("gss_ff", "gss_ft") for split in ("val", "test")}
+
+
+@pytest.mark.slow
+def test_points_arrive_once_and_runs_are_kept(folder: Path) -> None:
+    uri = database(folder)
+    journal = start_journal(folder, "posterior")
+    journal.metrics(1, {"train/loss": 3.0})
+    assert sync(folder)
+    assert runs(uri)["posterior"].info.status == "RUNNING"
+    journal.metrics(2, {"train/loss": 2.0})
+    with journal.path.open("ab") as file:
+        file.write(b'{"t": 1, "step": 3, "m": {"train/lo')  # torn by a crash
+    assert sync(folder)
+    journal = start_journal(folder, "posterior")  # a restart: the same journal, the same run
+    journal.params({"lr": 1})
+    assert sync(folder)
+    journal.params({"lr": 2})  # MLflow refuses to change one; the first stays
+    journal.metrics(3, {"train/loss": 1.0})
+    journal.end("interrupted")
+    assert sync(folder)
+    memory = folder / "work" / "mlflow.json"
+    remembered = memory.read_text()
+    assert sync(folder)
+    assert memory.read_text() == remembered
+
+    offsets = read_json(memory)
+    offsets[uri]["offsets"] = {}  # as after a delivery whose end was not written down
+    memory.write_text(json.dumps(offsets))
+    assert sync(folder)
+    found = runs(uri)
+    assert len(found) == 2
+    assert history(uri, found["posterior"], "train/loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert found["posterior"].data.params == {"lr": "1"}
+    assert {run.info.status for run in found.values()} == {"KILLED"}
+
+    Path("mlflow.db").unlink()  # the user began a new store: it gets everything
+    subprocess.run([sys.executable, "-m", "gss", "mlflow-sync", folder], check=True)  # MLflow keeps files open
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as store:
+        assert store.execute("select step, value from metrics order by step").fetchall() == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+@pytest.mark.slow
+def test_two_at_once_do_not_break_a_new_store(folder: Path) -> None:
+    for name in ("one", "two", "three"):
+        start_journal(folder.parent / name, "merge").metrics(0, {"x": 1.0})
+    command = [sys.executable, "-m", "gss", "mlflow-sync"]
+    processes = [subprocess.Popen([*command, f"results/{name}"], stdout=subprocess.PIPE, text=True)
+                 for name in ("one", "two", "three")]
+    assert [(process.communicate()[0], process.returncode) for process in processes] == [("", 0)] * 3
+    assert sum(name.startswith("pipeline/") for name in runs(database(folder))) == 3
+
+
+@pytest.mark.slow
+def test_points_arrive_when_the_server_is_back(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capfd: pytest.CaptureFixture[str]) -> None:
+    port = _free_port()
+    uri = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    journal = start_journal(folder, "latent_prior")
+    journal.metrics(1, {"train/loss": 3.0})
+    began = time.monotonic()
+    with _follower(folder) as follower:
+        _wait(lambda: "warning" in capfd.readouterr().out, "a warning")
+        assert time.monotonic() - began < 60
+        with _server(port):
+            _wait(lambda: "latent_prior" in runs(uri), "the first point")
+            journal.metrics(2, {"train/loss": 2.0})
+            journal.end("finished")
+            follower.send_signal(signal.SIGTERM)  # delivers the rest before it ends
+            assert follower.wait(60) == 0
+            run = runs(uri)["latent_prior"]
+            assert history(uri, run, "train/loss") == [(1, 3.0), (2, 2.0)]
+            assert run.info.status == "FINISHED"
+    assert capfd.readouterr().out.count("warning") == 0  # the one above was the only one
+
+
+@contextlib.contextmanager
+def _follower(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    code = f"from pathlib import Path; from gss.tracking.mlflow_sync import follow; follow(Path({str(folder)!r}), 0.5)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _server(port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "stored"]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    process = subprocess.Popen(command, start_new_session=True, env=environment, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        _wait(lambda: _healthy(port), "the server", seconds=180)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
+        process.wait()
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _wait(happened: Any, what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"{what} did not come within {seconds} s"
+        time.sleep(0.5)
