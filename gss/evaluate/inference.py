@@ -96,12 +96,24 @@ def predict(
     """
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
     with torch.inference_mode():
-        pixels = torch.from_numpy(resize_image(image, inference.scale)).to(device)  # [R, S, 3]
-        network_input = normalise(pixels.permute(2, 0, 1)[None], mean, std)  # [1, 3, R, S]
-        views = [_scores(model, network_input, inference)]  # [N, R, S] each
+        prepared = network_input(image, inference, mean=mean, std=std, device=device)  # [1, 3, R, S]
+        views = [_scores(model, prepared, inference)]  # [N, R, S] each
         if inference.flip:
-            views.append(_scores(model, network_input.flip(-1), inference).flip(-1))
+            views.append(_scores(model, prepared.flip(-1), inference).flip(-1))
         return lowest_best(views, (image.shape[0], image.shape[1]))
+
+
+def network_input(
+    image: np.ndarray,
+    inference: Inference,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+) -> Tensor:
+    """Resized and normalised image, float32 [1, 3, R, S]; arguments as in `predict`."""
+    pixels = torch.from_numpy(resize_image(image, inference.scale)).to(device)  # [R, S, 3]
+    return normalise(pixels.permute(2, 0, 1)[None], mean, std)  # [1, 3, R, S]
 
 
 def resize_image(image: np.ndarray, scale: tuple[int, int] | None) -> np.ndarray:
@@ -158,13 +170,10 @@ def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
     """
     best = views[0].new_full(size, -torch.inf)  # [H, W]
     ids = torch.zeros(size, dtype=torch.uint8, device=best.device)  # [H, W]
-    first = 0
-    for chunk in _resized(views[0], size) if len(views) == 1 else _probabilities(views, size):
-        highest, index = chunk.max(dim=0)  # the first of equal values
-        better = highest > best  # strict: an equal score of a later class loses
-        best = torch.where(better, highest, best)
-        ids = torch.where(better, (index + first).to(torch.uint8), ids)
-        first += len(chunk)
+    chunks = _resized(views[0], size) if len(views) == 1 else _probabilities(views, size)
+    for index, scores in enumerate(scores for chunk in chunks for scores in chunk):  # [H, W]
+        ids.masked_fill_(scores > best, index)  # strict: an equal score of a later class loses
+        torch.maximum(best, scores, out=best)
     return ids
 
 
