@@ -132,7 +132,9 @@ class _Delivery:
         self.folder, self.uri = folder, tracking_uri()
         self.path = folder / "work" / "mlflow.json"
         self.store = re.sub(r"//[^@/]*@", "//", self.uri)  # without a password
-        self.memory = read_json(self.path) if self.path.is_file() else {}
+        database = _sqlite_file(self.uri)
+        store_is_gone = database is not None and not database.is_file()
+        self.memory = read_json(self.path) if self.path.is_file() and not store_is_gone else {}
         self.done = _Delivered(**self.memory.get(self.store, {}))
 
     def deliver(self, journals: list[Path]) -> None:
@@ -140,7 +142,7 @@ class _Delivery:
         if not news:
             return
         self.client = _client(self.uri)
-        if not self._runs_exist():  # the store was deleted: fill the new one from the start
+        if not self._runs_exist():  # deleted there: deliver all again
             self.done, news = _Delivered(), journals
         for path in news:
             self._ship(path)
@@ -270,6 +272,10 @@ def _chunks(path: Path, offset: int) -> Iterator[_Chunk]:
         yield chunk
 
 
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
 def _client(uri: str) -> Any:
     """A client of the store; a new SQLite store is made first, by one process and under a temporary name.
 
@@ -281,8 +287,8 @@ def _client(uri: str) -> Any:
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
+    database = _sqlite_file(uri)
+    if database is not None:
         with FileLock(f"{database}.init.lock"):
             if not database.is_file():
                 fresh = database.with_name(f"{database.name}.new")

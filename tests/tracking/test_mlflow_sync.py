@@ -24,7 +24,8 @@ from gss.tracking.mlflow_sync import sanitise, sync
 
 SHA = "0123456789abcdef" * 4
 NEAR_MISSES = ("test/iou/door;double door", "test/iou/door", "a//b", "/a", "../x", "a/./b", "a/", "", ";",
-               "wall, brick", "100%", "é ñ", "x" * 300, "x" * 299 + "y", "a/" * 150, "new\nline", "a=b", "a_b", "a&b", "a_b_2")
+               "wall, brick", "100%", "é ñ", "x" * 300, "x" * 299 + "y", "a/" * 150,
+               "new\nline", "a=b", "a_b", "a&b", "a_b_2")
 
 
 def start_journal(folder: Path, stage: str, name: str = "journal.jsonl") -> Journal:
@@ -156,7 +157,8 @@ def test_points_arrive_once_and_runs_are_kept(folder: Path) -> None:
     Path("mlflow.db").unlink()  # the user began a new store: it gets everything
     subprocess.run([sys.executable, "-m", "gss", "mlflow-sync", folder], check=True)  # MLflow keeps files open
     with contextlib.closing(sqlite3.connect("mlflow.db")) as store:
-        assert store.execute("select step, value from metrics order by step").fetchall() == [(1, 3.0), (2, 2.0), (3, 1.0)]
+        points = store.execute("select step, value from metrics order by step").fetchall()
+    assert points == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
 @pytest.mark.slow
