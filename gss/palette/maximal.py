@@ -14,8 +14,8 @@ HARDNESS = (24.0, 80.0, 240.0, 800.0)  # exponents p of the repulsion, soft to h
 ITERATIONS = 200  # of L-BFGS at each hardness
 NOISE = 0.01  # shakes points off saddles before each hardness (a 6x6x6 grid is one for 195 points)
 REACH = 3  # a single move goes at most so far in each channel
-WORK = 600_000  # pairs of points, summed over all starts: about 35 s on one core from 150 points on
-MAX_STARTS = 20  # a start with 20 points takes 0.1 s
+WORK = 400_000  # pairs of points, summed over all starts: 20 to 30 s on one core from 150 points on
+MAX_STARTS = 12  # a start with 20 points takes 0.1 s
 
 
 def maximal_colours(
