@@ -1,0 +1,165 @@
+"""DALL-E's discrete VAE: a picture becomes a grid of tokens, and tokens become a picture again.
+
+Letters: B batch, P x Q picture height and width, h x w token grid (P // 8, Q // 8), V vocabulary.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 0.1
+
+
+def map_pixels(picture: Tensor) -> Tensor:
+    """0..1 -> 0.1..0.9, the open interval on which the logit-Laplace likelihood lives."""
+    return (1 - 2 * EPSILON) * picture + EPSILON
+
+
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """Inverse of `map_pixels`, clamped to 0..1."""
+    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+
+
+class Convolution(nn.Module):
+    """Stride-1, size-keeping convolution with DALL-E's parameter names: w [out,in,k,k], b [out]."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(n_out, n_in, kernel, kernel) * (n_in * kernel**2) ** -0.5)
+        self.b = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """`gain` times the convolution; it scales the few weights instead of the many outputs."""
+        w, b = (self.w, self.b) if gain == 1 else (gain * self.w, gain * self.b)
+        return F.conv2d(x, w, b, padding=self.w.shape[-1] // 2)
+
+
+class Block(nn.Module):
+    """Residual bottleneck, rectified before each convolution; the identity path is not rectified.
+
+    Args:
+        kernels: sizes of the four convolutions: 3 3 3 1 in the encoder, 1 3 3 3 in the decoder.
+        gain: factor of the residual path.
+        upsample: the block sees its input doubled in height and width (nearest).
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], gain: float, *, upsample: bool = False) -> None:
+        super().__init__()
+        widths = [n_in, *[n_out // 4] * 3, n_out]
+        self.gain, self.upsample = gain, upsample
+        self.id_path = Convolution(n_in, n_out, 1) if n_in != n_out else nn.Identity()
+        self.res_path = nn.Sequential(OrderedDict(
+            (f"conv_{i}", Convolution(widths[i - 1], widths[i], kernel)) for i, kernel in enumerate(kernels, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity, residual = self.id_path(x), self.res_path.conv_1(F.relu(x))
+        if self.upsample:  # 1x1 convolutions and ReLU commute with nearest up-sampling: a quarter of the work
+            identity, residual = _double(identity), _double(residual)
+        residual = self.res_path.conv_2(F.relu(residual))
+        residual = self.res_path.conv_3(F.relu(residual))
+        return identity + self.res_path.conv_4(F.relu(residual), self.gain)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _output(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Convolution(n_in, n_out, 1)))
+
+
+class Encoder(nn.Module):
+    """Mapped picture [B,3,P,Q] -> token logits [B,V,h,w]."""
+
+    def __init__(self, vocab_size: int, n_hid: int, blocks_per_group: int, group_count: int) -> None:
+        super().__init__()
+        gain = 1 / (group_count * blocks_per_group) ** 2
+        layers: OrderedDict[str, nn.Module] = OrderedDict(input=Convolution(3, n_hid, 7))
+        width = n_hid
+        for group in range(1, group_count + 1):
+            blocks: OrderedDict[str, nn.Module] = OrderedDict()
+            for block in range(1, blocks_per_group + 1):
+                n_out = n_hid * 2 ** (group - 1)
+                blocks[f"block_{block}"] = Block(width, n_out, (3, 3, 3, 1), gain)
+                width = n_out
+            if group < group_count:
+                blocks["pool"] = nn.MaxPool2d(2)
+            layers[f"group_{group}"] = nn.Sequential(blocks)
+        layers["output"] = _output(width, vocab_size)
+        self.blocks = nn.Sequential(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+class Decoder(nn.Module):
+    """Tokens -> [B,6,8h,8w]: three logit means and three log scales of a logit-Laplace distribution."""
+
+    def __init__(self, vocab_size: int, n_hid: int, n_init: int, blocks_per_group: int, group_count: int) -> None:
+        super().__init__()
+        gain = 1 / (group_count * blocks_per_group) ** 2
+        layers: OrderedDict[str, nn.Module] = OrderedDict(input=Convolution(vocab_size, n_init, 1))
+        width = n_init
+        for group in range(1, group_count + 1):
+            blocks: OrderedDict[str, nn.Module] = OrderedDict()
+            for block in range(1, blocks_per_group + 1):
+                n_out = n_hid * 2 ** (group_count - group)
+                blocks[f"block_{block}"] = Block(width, n_out, (1, 3, 3, 3), gain, upsample=group > 1 and block == 1)
+                width = n_out
+            layers[f"group_{group}"] = nn.Sequential(blocks)
+        layers["output"] = _output(width, 6)
+        self.blocks = nn.Sequential(layers)
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """Decode a mixture of tokens, [B,V,h,w] summing to 1 over V (one-hot: exact tokens)."""
+        return self.blocks(probabilities)
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Decode tokens, int64 [B,h,w]: the one-hot convolution as a table lookup."""
+        first = self.blocks.input
+        x = F.embedding(tokens, first.w[:, :, 0, 0].t()) + first.b  # [B,h,w,n_init]
+        x = x.permute(0, 3, 1, 2)  # NCHW, channels last in memory
+        return self.blocks[1:](x)
+
+
+class DVAE(nn.Module):
+    """DALL-E's discrete VAE. The defaults are the size of the published weights.
+
+    Args:
+        vocab_size: number of tokens V.
+        n_hid: width of the encoder at full resolution; it doubles with each group. A multiple of 4.
+        n_init: width of a token's embedding in the decoder.
+        blocks_per_group: residual blocks per group.
+        group_count: resolutions; the stride of the tokens is 2 ** (group_count - 1).
+
+    Source: gss.md section 6; Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
+    """
+
+    def __init__(self, vocab_size: int = 8192, n_hid: int = 256, n_init: int = 128, blocks_per_group: int = 2,
+                 group_count: int = 4) -> None:
+        super().__init__()
+        self.vocab_size, self.n_hid, self.n_init = vocab_size, n_hid, n_init
+        self.blocks_per_group, self.group_count = blocks_per_group, group_count
+        self.sha256 = ""  # of the weights; filled in by the store
+        self.encoder = Encoder(vocab_size, n_hid, blocks_per_group, group_count)
+        self.decoder = Decoder(vocab_size, n_hid, n_init, blocks_per_group, group_count)
+
+    def encode_logits(self, mapped: Tensor) -> Tensor:
+        """Token logits [B,V,P//8,Q//8] of a mapped picture [B,3,P,Q] in 0.1..0.9."""
+        return self.encoder(mapped)
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """Tokens int64 [B,P//8,Q//8] of a picture [B,3,P,Q] in 0..1."""
+        parameter = self.encoder.blocks.input.w
+        picture = map_pixels(rgb).to(parameter.dtype, memory_format=torch.channels_last)
+        return self.encode_logits(picture).argmax(1)
+
+    def decode_logits(self, tokens: Tensor) -> Tensor:
+        """Decoder output [B,6,8h,8w] of tokens int64 [B,h,w]."""
+        return self.decoder.lookup(tokens)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Picture [B,3,8h,8w], float32 in 0..1, of tokens int64 [B,h,w]."""
+        return unmap_pixels(torch.sigmoid(self.decode_logits(tokens)[:, :3].float()))

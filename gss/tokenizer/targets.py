@@ -1,0 +1,97 @@
+"""Token targets of the latent prior: label -> doubled label -> maskige -> tokens.
+
+Letters: B batch, H x W label height and width, N classes, V vocabulary, h x w token grid (the doubled label is 8h x 8w).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gss.data.classes import IGNORE_INDEX
+from gss.palette.maskige import paint
+from gss.tokenizer.dvae import DVAE
+
+STRIDE = 8
+
+
+def double_label(label: Tensor, token_grid: tuple[int, int]) -> Tensor:
+    """Resize a label to 8 pixels per token.
+
+    Args:
+        label: uint8 [B,H,W]; 255 is ignored, and competes with the classes as the last one of them.
+        token_grid: (h, w).
+
+    Returns:
+        uint8 [B,8h,8w].
+
+    Source:
+        gss.md 3.3 step 2. Where the size exactly doubles, the rule of `resize_label` equals repetition, because the
+        nearest pixel weighs at least 0.5625.
+    """
+    height, width = STRIDE * token_grid[0], STRIDE * token_grid[1]
+    if (height, width) == (2 * label.shape[1], 2 * label.shape[2]):
+        return label.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    return resize_label(label, (height, width))
+
+
+def resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize class ids as the published code does: one-hot, bilinear, argmax with the lowest id on ties.
+
+    Args:
+        label: [B,H,W] of any integer type.
+        size: (height, width).
+
+    Returns:
+        [B,height,width] of the same type. One class is resized after the other, so memory does not grow with N.
+    """
+    best = torch.zeros((label.shape[0], *size), device=label.device)
+    result = torch.zeros_like(best, dtype=label.dtype)
+    for value in label.unique().tolist():  # ascending, so that a running maximum with `>` keeps the lowest id
+        plane = (label == value).float()[:, None]
+        share = F.interpolate(plane, size, mode="bilinear", align_corners=False)[:, 0]
+        result[share > best] = value
+        best = torch.maximum(best, share)
+    return result
+
+
+def fill_ignored(label: Tensor, pixel_logits: Tensor) -> Tensor:
+    """Replace ignored pixels by what the network sees there.
+
+    Args:
+        label: uint8 [B,8h,8w], 255 = ignored.
+        pixel_logits: float [B,N,h,w] of the pixel branch; not differentiated.
+
+    Returns:
+        uint8 [B,8h,8w] of ids 0..N-1: the label, and at ignored pixels the argmax of the logits resized bilinearly.
+    """
+    ignored = label == IGNORE_INDEX
+    filled = label.clone()
+    for b in ignored.flatten(1).any(1).nonzero()[:, 0].tolist():
+        logits = F.interpolate(pixel_logits[b : b + 1].detach().float(), label.shape[1:], mode="bilinear",
+                               align_corners=False)[0]  # [N,8h,8w]
+        filled[b, ignored[b]] = logits[:, ignored[b]].argmax(0).to(torch.uint8)
+    return filled
+
+
+def token_valid(label: Tensor) -> Tensor:
+    """bool [B,h,w]: at least one of the 64 pixels of a token in a label uint8 [B,8h,8w] is not ignored."""
+    valid = (label != IGNORE_INDEX).float()[:, None]
+    return F.max_pool2d(valid, STRIDE)[:, 0] > 0
+
+
+@torch.no_grad()
+def token_targets(dvae: DVAE, label: Tensor, pixel_logits: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+    """What the latent prior learns to predict for a batch of labels.
+
+    Args:
+        dvae: the frozen tokenizer.
+        label: uint8 [B,H,W], 255 = ignored.
+        pixel_logits: float [B,N,h,w], fills the ignored pixels (gss.md Q3).
+        colours: [N+1,3] in 0..255, the last row for ignored pixels.
+
+    Returns:
+        tokens int64 [B,h,w], V where all 64 pixels are ignored; and the doubled label uint8 [B,8h,8w] before filling.
+    """
+    doubled = double_label(label, (pixel_logits.shape[2], pixel_logits.shape[3]))
+    tokens = dvae.encode(paint(fill_ignored(doubled, pixel_logits), colours))
+    return tokens.masked_fill(~token_valid(doubled), dvae.vocab_size), doubled
