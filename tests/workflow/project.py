@@ -1,0 +1,55 @@
+"""A copy of the project's workflow in an empty folder, and Snakemake run in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = ("Snakefile", "rules", "profiles", "slurm", "local", "envs", "config")
+
+
+class Project:
+    """A project folder without results; the package itself is the installed one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in WORKFLOW:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+
+    def experiment(self, name: str) -> Path:
+        return self.folder / "config" / "experiments" / f"{name}.yaml"
+
+    def configure(self, name: str, **sections: Any) -> None:
+        """Change values of an experiment: `section__key=value`."""
+        content = yaml.safe_load(self.experiment(name).read_text())
+        for path, value in sections.items():
+            *parents, key = path.split("__")
+            section = content
+            for parent in parents:
+                section = section.setdefault(parent, {})
+            section[key] = value
+        self.experiment(name).write_text(yaml.safe_dump(content))
+
+    def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake as a user does; `output` holds everything it printed."""
+        kept = {key: value for key, value in os.environ.items() if key not in ("GSS_DATA", "MLFLOW_TRACKING_URI")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        return subprocess.run([sys.executable, "-m", "snakemake", *arguments], cwd=self.folder, text=True,
+                              env={**kept, "PATH": path, "NO_COLOR": "1", **environment}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+
+    def planned(self, *arguments: str, **environment: str) -> dict[str, int]:
+        """Rules a dry run lists, with their numbers of jobs; empty when there is nothing to do."""
+        done = self.snakemake("-n", *arguments, **environment)
+        assert done.returncode == 0, done.stdout
+        if "Nothing to be done" in done.stdout:
+            return {}
+        table = done.stdout.partition("Job stats:")[2].partition("total ")[0]
+        return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}

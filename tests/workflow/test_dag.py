@@ -1,0 +1,73 @@
+"""The graph of jobs: complete for every experiment, with nothing on disk but the workflow itself."""
+
+from pathlib import Path
+
+import pytest
+from project import Project
+
+from gss.config import list_experiments, load_experiment
+
+CHAIN = ("check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge")
+EVERYTHING = {**dict.fromkeys((*CHAIN, "toy_data", "latent_prior_segment", "all"), 1), "evaluate": 4}
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_graph_is_complete_without_data(project: Project, name: str) -> None:
+    experiment = load_experiment(name)
+    expected = dict.fromkeys(CHAIN, 1)
+    if len(experiment.milestones) > 1:
+        expected["latent_prior_segment"] = len(experiment.milestones) - 1
+    if experiment.data.generate:
+        expected["toy_data"] = 1
+    assert project.planned(f"results/{name}/gss_ft.pth") == expected
+
+
+@pytest.mark.parametrize("profile", [(), ("--profile", "local"), ("--profile", "slurm")])
+def test_all_builds_what_the_project_lists(project: Project, profile: tuple[str, ...]) -> None:
+    assert project.planned(*profile, "all") == EVERYTHING
+
+
+def test_dry_run_leaves_nothing_behind(project: Project) -> None:
+    before = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")}
+    project.planned()
+    after = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")
+             if ".snakemake" not in path.parts and "__pycache__" not in path.parts}
+    assert after == before
+
+
+def test_lint_is_clean(project: Project) -> None:
+    done = project.snakemake("--lint")
+    assert done.returncode == 0, done.stdout
+    assert "your workflow is in a good condition" in done.stdout
+
+
+def test_a_borrowed_posterior_is_trained_where_it_belongs(project: Project) -> None:
+    project.experiment("mine").write_text(project.experiment("toy").read_text())
+    project.configure("mine", posterior__from="toy")
+    planned = project.planned("results/mine/gss_ft.pth")
+    # toy's palette, tokenizer and X^-1 (with the segment behind which it is trained), but not its GSS-FF
+    assert planned == {"toy_data": 1, "check": 2, "palette": 1, "tokenizer": 1, "reconstruct": 2, "merge": 1,
+                       "latent_prior_segment": 2, "latent_prior": 1, "posterior": 1}
+
+
+def test_unknown_experiment_names_the_nearest(project: Project) -> None:
+    done = project.snakemake("-n", "results/camvit/gss_ft.pth")
+    assert done.returncode != 0
+    assert "did you mean 'camvid'?" in done.stdout
+
+
+def test_wrong_key_stops_before_any_job(project: Project) -> None:
+    project.configure("toy", palette__sead=1)
+    done = project.snakemake("all")
+    assert done.returncode != 0
+    assert "unknown key 'palette.sead', did you mean 'seed'?" in done.stdout
+    assert not Path(project.folder, "results").exists()
+
+
+def test_missing_data_stop_at_once_and_say_what_is_expected(project: Project) -> None:
+    done = project.snakemake("results/ade20k/gss_ft.pth")
+    assert done.returncode != 0
+    for part in ("data/ADEChallengeData2016", "images/training", "annotations/validation", "sceneparsing"):
+        assert part in done.stdout
+    assert "Traceback" not in done.stdout
+    assert [path.name for path in (project.folder / "results/ade20k/logs").iterdir()] == ["check.log"]
