@@ -1,0 +1,195 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gss.data.check import SplitFolders, fault_error, read_manifest, scan
+from gss.data.classes import ClassSpace, read_class_space
+from gss.errors import DataError
+from gss.files import write_json
+
+CAMVID_COUNTS = {  # pixels and frames per class, from the table that comes with the data
+    "train": (
+        [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967],
+        [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201],
+        2503995,
+    ),
+    "val": (
+        [1601620, 4531180, 98499, 5053176, 1521751, 2851125, 155724, 537197, 304716, 113531, 387010],
+        [101] * 11,
+        297271,
+    ),
+    "test": (
+        [6870982, 9906732, 473895, 10390661, 3731857, 4530895, 406612, 476807, 1599124, 255232, 76220],
+        [232, 233, 232, 233, 233, 228, 226, 90, 223, 222, 77],
+        1543383,
+    ),
+}
+
+
+def test_a_sound_set_has_no_faults_and_right_counts(tiny):
+    manifest, statistics, faults = tiny.scan()
+    assert faults == []
+    labels = np.stack([np.asarray(Image.open(tiny.label(f"train/{name}"))) for name in "abcd"])
+    train = statistics["splits"]["train"]
+    assert train["images"] == 4
+    assert train["sizes"] == {"40x56": 4}
+    assert train["ignored_pixels"] == (labels == 255).sum()
+    assert [row["pixels"] for row in train["classes"]] == [(labels == k).sum() for k in range(3)]
+    assert sum(row["pixels"] for row in train["classes"]) + train["ignored_pixels"] == train["pixels"] == labels.size
+    assert [row["image"] for row in manifest["splits"]["val"]] == ["images/val/e.jpg", "images/val/f.jpg"]
+
+
+def test_manifest_is_read_back(tiny):
+    manifest = tiny.manifest()
+    pairs = manifest.pairs("train")
+    assert [pair.image for pair in pairs] == [tiny.image(f"train/{name}") for name in "abcd"]
+    assert (pairs[0].label, pairs[0].height, pairs[0].width) == (tiny.label("train/a"), 40, 56)
+    assert manifest.space == tiny.space
+    with pytest.raises(DataError, match="no split 'test'; there are train, val"):
+        manifest.pairs("test")
+
+
+def test_content_hash_knows_the_files_but_not_their_place(tiny, tmp_path):
+    before = tiny.manifest()
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny.root, moved)
+    tiny.root = moved
+    after = tiny.manifest()
+    assert after.content_sha256 == before.content_sha256
+    assert after.sha256 != before.sha256
+    tiny.write_label("train/a", np.zeros((40, 56), np.uint8))
+    assert tiny.manifest().content_sha256 != before.content_sha256
+
+
+def test_missing_partners_are_named_with_what_is_expected(tiny):
+    tiny.label("train/b").unlink()
+    tiny.image("val/e").unlink()
+    _, _, faults = tiny.scan()
+    assert faults == [
+        "images/train/b.jpg: its label is missing, expected labels/train/b.png",
+        "labels/val/e.png: its image is missing in images/val",
+    ]
+
+
+def test_size_mismatch_names_both_sizes(tiny):
+    tiny.write_label("train/c", np.zeros((40, 55), np.uint8))
+    _, _, faults = tiny.scan()
+    assert faults == [
+        "labels/train/c.png: the label is 40x55, its image images/train/c.jpg is 40x56 (height x width)"
+    ]
+
+
+def test_unknown_ids_are_named_with_file_values_and_remap(tiny):
+    label = np.zeros((40, 56), np.uint8)
+    label[0, :5] = 9
+    tiny.write_label("train/d", label)
+    _, statistics, faults = tiny.scan()
+    assert faults[0].startswith("remap: if these ids are void (9 0.04 % of the pixels) add label_map: {9: 255}")
+    assert faults[1:] == ["labels/train/d.png: ids found that are no class: 9 (5 pixels); allowed: 0..2, 255"]
+    assert statistics["splits"]["train"]["unknown_ids"] == {"9": {"pixels": 5, "files": 1}}
+    assert tiny.scan(ClassSpace(tiny.space.names, label_map={9: 255}))[2] == []
+
+
+def test_unreadable_files_are_faults_and_the_scan_goes_on(tiny):
+    whole = tiny.image("train/a").read_bytes()
+    tiny.image("train/a").write_bytes(whole[: len(whole) // 2])
+    tiny.image("train/b").write_text("no picture")
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(tiny.label("train/c"))
+    Image.fromarray(np.zeros((40, 56), np.uint16)).save(tiny.label("train/d"))
+    manifest, _, faults = tiny.scan()
+    assert len(faults) == 4
+    assert faults[0].startswith(f"images/train/a.jpg: the image cannot be decoded ({len(whole) // 2} bytes")
+    assert faults[1].startswith("images/train/b.jpg: the image cannot be decoded (10 bytes")
+    assert faults[2].startswith("labels/train/c.png: a label with 3 channels (RGB)")
+    assert faults[3].startswith("labels/train/d.png: a 16-bit label")
+    assert all("\n" not in fault for fault in faults)
+    assert manifest["splits"]["train"] == []
+    assert len(manifest["splits"]["val"]) == 2
+
+
+def test_empty_split_is_a_fault(tiny):
+    for name in ("val/e", "val/f"):
+        tiny.image(name).unlink()
+        tiny.label(name).unlink()
+    assert tiny.scan()[2] == [
+        "split val is empty: no image (*.jpg|.jpeg|.png|.bmp|.tif|.tiff|.webp) in images/val"
+    ]
+
+
+def test_missing_folders_are_one_error_with_the_whole_plan(tiny):
+    shutil.rmtree(tiny.root / "labels" / "val")
+    with pytest.raises(DataError) as caught:
+        scan(tiny.root, tiny.splits, tiny.space, obtain="ask the authors")
+    message = str(caught.value)
+    assert "1 of 4 folders are missing" in message
+    assert f"labels of val: {tiny.root}/labels/val  (missing)" in message
+    assert f"images of train: {tiny.root}/images/train\n" in message
+    assert "the data: ask the authors" in message
+
+
+def test_suffixes_and_nested_folders_find_partners(tiny):
+    root = tiny.root / "cities"
+    for kind, folder in (("leftImg8bit", "images"), ("gtFine_labelTrainIds", "labels"), ("gtFine_color", "labels")):
+        (root / folder / "aachen").mkdir(parents=True, exist_ok=True)
+        source = tiny.image("train/a") if folder == "images" else tiny.label("train/a")
+        shutil.copy(source, root / folder / "aachen" / f"aachen_000_{kind}{source.suffix}")
+    folders = SplitFolders("images", "labels", "_leftImg8bit", "_gtFine_labelTrainIds")
+    manifest, _, faults = scan(root, {"train": folders}, tiny.space)
+    assert faults == []
+    assert manifest["splits"]["train"][0]["label"] == "labels/aachen/aachen_000_gtFine_labelTrainIds.png"
+
+
+def test_two_files_of_one_name_are_a_fault(tiny):
+    shutil.copy(tiny.image("train/a"), tiny.image("train/a").with_suffix(".png"))
+    assert tiny.scan()[2] == ["images/train/a.png: a.jpg has the same name; keep one of them"]
+
+
+def test_the_same_image_in_two_splits_is_a_warning(tiny):
+    shutil.copy(tiny.image("train/b"), tiny.image("val/e"))
+    _, statistics, faults = tiny.scan()
+    assert faults == []
+    assert "1 images are in train and val at once, e.g. images/train/b.jpg = images/val/e.jpg" in statistics["warnings"]
+
+
+def test_classes_that_never_occur_are_a_warning(tiny):
+    tiny.rewrite_labels(lambda label: np.where(label == 2, 0, label).astype(np.uint8))
+    assert "classes that never occur in train: tree" in tiny.scan()[1]["warnings"]
+
+
+def test_result_does_not_depend_on_the_number_of_processes(tiny):
+    for copy in range(70):
+        for path in (tiny.image, tiny.label):
+            shutil.copy(path("train/a"), path(f"train/copy{copy}"))
+    tiny.image("train/copy7").write_text("no picture")
+    assert tiny.scan(workers=1) == tiny.scan(workers=2)
+
+
+def test_progress_lines_end_with_the_whole(tiny):
+    lines: list[str] = []
+    scan(tiny.root, tiny.splits, tiny.space, progress=lines.append)
+    assert lines[-1].startswith("check 6/6 pairs")
+    assert "ETA 0:00" in lines[-1]
+
+
+def test_many_faults_are_counted_and_the_first_ones_shown(tiny):
+    error = fault_error([f"fault {k}" for k in range(30)], tiny.root, limit=2)
+    assert str(error).startswith("the data set has 30 faults:\n  fault 0\n  fault 1\n  ... and 28 more\n")
+
+
+def test_camvid_counts(gss_data, tmp_path):
+    root = gss_data / "camvid"
+    if not root.is_dir():
+        pytest.skip(f"no CamVid at {root}")
+    space = read_class_space(root / "classes.csv", label_map={11: 255})
+    splits = {split: SplitFolders(f"images/{split}", f"labels/{split}") for split in CAMVID_COUNTS}
+    manifest, statistics, faults = scan(root, splits, space, workers=2)
+    assert (space.num_classes, faults, statistics["warnings"]) == (11, [], [])
+    for split, (pixels, images, ignored) in CAMVID_COUNTS.items():
+        table = statistics["splits"][split]["classes"]
+        assert [row["pixels"] for row in table] == pixels
+        assert [row["images"] for row in table] == images
+        assert statistics["splits"][split]["ignored_pixels"] == ignored
+    write_json(tmp_path / "manifest.json", manifest)
+    assert [len(read_manifest(tmp_path / "manifest.json").pairs(split)) for split in splits] == [367, 101, 233]
