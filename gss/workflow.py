@@ -4,8 +4,11 @@ Functions of `wildcards` take any object with the attributes `experiment` and, f
 `step`. No torch and no Snakemake is imported: the rules load this module in every job.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from gss.config import Experiment, Stage, data_folder, load_experiment, load_project
@@ -13,6 +16,14 @@ from gss.config import Experiment, Stage, data_folder, load_experiment, load_pro
 MODELS = ("gss_ff", "gss_ft")
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
 NESTED_SNAKEMAKES_MB = 300
+
+
+def prefer_this_python() -> None:
+    """Let the `python` of the rules be the one that runs Snakemake, also where its environment is not activated."""
+    own = str(Path(sys.executable).parent)
+    found = os.environ.get("PATH", "").split(os.pathsep)
+    if found[0] != own:
+        os.environ["PATH"] = os.pathsep.join([own, *found])
 
 
 def targets() -> list[str]:

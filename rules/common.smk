@@ -1,6 +1,8 @@
 # Names the rules share. Every function is plain Python in gss/workflow.py (`workflow` itself is Snakemake's own name).
 import gss.workflow as workflow_of
 
+workflow_of.prefer_this_python()
+
 
 wildcard_constraints:
     experiment="[^/]+",

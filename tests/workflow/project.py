@@ -40,9 +40,8 @@ class Project:
     def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake as a user does; `output` holds everything it printed."""
         kept = {key: value for key, value in os.environ.items() if key not in ("GSS_DATA", "MLFLOW_TRACKING_URI")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         return subprocess.run([sys.executable, "-m", "snakemake", *arguments], cwd=self.folder, text=True,
-                              env={**kept, "PATH": path, "NO_COLOR": "1", **environment}, stdout=subprocess.PIPE,
+                              env={**kept, "NO_COLOR": "1", **environment}, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)
 
     def planned(self, *arguments: str, **environment: str) -> dict[str, int]:
