@@ -31,11 +31,23 @@ class MaskigeCrops:
         DataError: no labels.
     """
 
-    def __init__(self, labels: Sequence[np.ndarray], num_classes: int, *, seed: int, batch_size: int, crop: int,
-                 rank: int = 0, world_size: int = 1, start_step: int = 0) -> None:
+    def __init__(
+        self,
+        labels: Sequence[np.ndarray],
+        num_classes: int,
+        *,
+        seed: int,
+        batch_size: int,
+        crop: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+    ) -> None:
         if batch_size % world_size:
-            raise ConfigError(f"tokenizer batch_size {batch_size} cannot be divided among {world_size} processes",
-                              todo=f"choose a multiple of {world_size}")
+            raise ConfigError(
+                f"tokenizer batch_size {batch_size} cannot be divided among {world_size} processes",
+                todo=f"choose a multiple of {world_size}",
+            )
         if crop % 8:
             raise ConfigError(f"tokenizer crop {crop} is no multiple of 8", todo=f"choose {crop // 8 * 8 or 8}")
         if not labels:
@@ -73,8 +85,10 @@ class MaskigeCrops:
         label = self.labels[int(np.searchsorted(pixels, rng.randint(pixels[-1]), side="right"))]
         places = np.flatnonzero(label == value)
         place = divmod(int(places[rng.randint(len(places))]), label.shape[1])
-        y, x = (min(max(at - rng.randint(self.side), 0), size - self.side)
-                for at, size in zip(place, label.shape, strict=True))
+        y, x = (
+            min(max(at - rng.randint(self.side), 0), size - self.side)
+            for at, size in zip(place, label.shape, strict=True)
+        )
         return label, y, x
 
 

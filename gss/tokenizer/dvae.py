@@ -4,6 +4,7 @@ Letters: B batch, P x Q picture height and width, h x w token grid (P // 8, Q //
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,19 +48,24 @@ class Block(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], gain: float, *, upsample: bool = False) -> None:
         super().__init__()
+        if n_out % 4:
+            raise ValueError(f"block width {n_out} is no multiple of 4")
         widths = [n_in, *[n_out // 4] * 3, n_out]
         self.gain, self.upsample = gain, upsample
         self.id_path = Convolution(n_in, n_out, 1) if n_in != n_out else nn.Identity()
-        self.res_path = nn.Sequential(OrderedDict(
-            (f"conv_{i}", Convolution(widths[i - 1], widths[i], kernel)) for i, kernel in enumerate(kernels, 1)))
+        self.res_path = nn.Sequential(
+            OrderedDict(
+                (f"conv_{i}", Convolution(widths[i - 1], widths[i], kernel)) for i, kernel in enumerate(kernels, 1)
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        identity, residual = self.id_path(x), self.res_path.conv_1(F.relu(x))
+        conv_1, conv_2, conv_3, conv_4 = self.res_path
+        identity, residual = self.id_path(x), conv_1(F.relu(x))
         if self.upsample:  # 1x1 convolutions and ReLU commute with nearest up-sampling: a quarter of the work
             identity, residual = _double(identity), _double(residual)
-        residual = self.res_path.conv_2(F.relu(residual))
-        residual = self.res_path.conv_3(F.relu(residual))
-        return identity + self.res_path.conv_4(F.relu(residual), self.gain)
+        residual = conv_3(F.relu(conv_2(F.relu(residual))))
+        return identity + conv_4(F.relu(residual), self.gain)
 
 
 def _double(x: Tensor) -> Tensor:
@@ -93,6 +99,11 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x)
 
+    @property
+    def output(self) -> Convolution:
+        """The convolution that gives the token logits."""
+        return cast(Convolution, cast(nn.Sequential, self.blocks[-1])[-1])
+
 
 class Decoder(nn.Module):
     """Tokens -> [B,6,8h,8w]: three logit means and three log scales of a logit-Laplace distribution."""
@@ -118,10 +129,14 @@ class Decoder(nn.Module):
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Decode tokens, int64 [B,h,w]: the one-hot convolution as a table lookup."""
-        first = self.blocks.input
-        x = F.embedding(tokens, first.w[:, :, 0, 0].t()) + first.b  # [B,h,w,n_init]
-        x = x.permute(0, 3, 1, 2)  # NCHW, channels last in memory
+        x = F.embedding(tokens, self.input.w[:, :, 0, 0].t()) + self.input.b  # [B,h,w,n_init]
+        x = x.permute(0, 3, 1, 2)  # [B,n_init,h,w], channels last in memory
         return self.blocks[1:](x)
+
+    @property
+    def input(self) -> Convolution:
+        """The convolution whose columns are the embeddings of the tokens."""
+        return cast(Convolution, self.blocks[0])
 
 
 class DVAE(nn.Module):
@@ -137,8 +152,14 @@ class DVAE(nn.Module):
     Source: gss.md section 6; Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
     """
 
-    def __init__(self, vocab_size: int = 8192, n_hid: int = 256, n_init: int = 128, blocks_per_group: int = 2,
-                 group_count: int = 4) -> None:
+    def __init__(
+        self,
+        vocab_size: int = 8192,
+        n_hid: int = 256,
+        n_init: int = 128,
+        blocks_per_group: int = 2,
+        group_count: int = 4,
+    ) -> None:
         super().__init__()
         self.vocab_size, self.n_hid, self.n_init = vocab_size, n_hid, n_init
         self.blocks_per_group, self.group_count = blocks_per_group, group_count
@@ -146,15 +167,19 @@ class DVAE(nn.Module):
         self.encoder = Encoder(vocab_size, n_hid, blocks_per_group, group_count)
         self.decoder = Decoder(vocab_size, n_hid, n_init, blocks_per_group, group_count)
 
+    @property
+    def weight(self) -> Tensor:
+        """The first weight: tells device and dtype."""
+        return cast(Convolution, self.encoder.blocks[0]).w
+
     def encode_logits(self, mapped: Tensor) -> Tensor:
         """Token logits [B,V,P//8,Q//8] of a mapped picture [B,3,P,Q] in 0.1..0.9."""
         return self.encoder(mapped)
 
     def encode(self, rgb: Tensor) -> Tensor:
         """Tokens int64 [B,P//8,Q//8] of a picture [B,3,P,Q] in 0..1."""
-        parameter = self.encoder.blocks.input.w
-        picture = map_pixels(rgb).to(parameter.dtype, memory_format=torch.channels_last)
-        return self.encode_logits(picture).argmax(1)
+        picture = map_pixels(rgb).contiguous(memory_format=torch.channels_last)
+        return self.encode_logits(picture.to(self.weight.dtype)).argmax(1)
 
     def decode_logits(self, tokens: Tensor) -> Tensor:
         """Decoder output [B,6,8h,8w] of tokens int64 [B,h,w]."""

@@ -5,13 +5,14 @@ Letters: B crops, P their side in pixels, N classes, V vocabulary, h = P // 8.
 
 import copy
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gss.palette.maskige import paint
-from gss.tokenizer.dvae import DVAE, EPSILON, Block, map_pixels
+from gss.tokenizer.dvae import DVAE, EPSILON, Block, Convolution, map_pixels
 
 WEIGHTS = {"likelihood": 0.3, "colour": 1.0, "usage": 0.5}
 LOGIT_SCALE = 2.0  # of the normalised token logits at the start
@@ -30,7 +31,8 @@ class NormalisedDVAE(nn.Module):
 
     def __init__(self, dvae: DVAE, trained_on: Tensor | None = None) -> None:
         super().__init__()
-        self.dvae = dvae.requires_grad_(True).train().to(memory_format=torch.channels_last)
+        self.dvae: DVAE = dvae.requires_grad_(True).train()
+        self.dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.norm = nn.BatchNorm2d(dvae.vocab_size)
         if trained_on is None:
             self._initialise()
@@ -40,16 +42,17 @@ class NormalisedDVAE(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         self.norm.weight.fill_(LOGIT_SCALE)
-        self.dvae.decoder.blocks.input.w.normal_()
+        self.dvae.decoder.input.w.normal_()
         for module in self.dvae.modules():
             if isinstance(module, Block):
-                module.res_path.conv_4.w.mul_(RESIDUAL_GAIN / module.gain)
+                cast(Convolution, module.res_path[-1]).w.mul_(RESIDUAL_GAIN / module.gain)
 
     @torch.no_grad()
     def _keep_logits(self, mapped: Tensor) -> None:
         variance, mean = torch.var_mean(self.dvae.encode_logits(mapped), (0, 2, 3))
-        self.norm.running_mean.copy_(mean)
-        self.norm.running_var.copy_(variance)
+        mean_so_far, variance_so_far = _statistics(self.norm)
+        mean_so_far.copy_(mean)
+        variance_so_far.copy_(variance)
         self.norm.weight.copy_(torch.sqrt(variance + self.norm.eps))
         self.norm.bias.copy_(mean)
 
@@ -61,11 +64,17 @@ class NormalisedDVAE(nn.Module):
         return self.dvae.decoder(hard + soft - soft.detach()), soft
 
 
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Running mean and variance."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
 class DVAELearner(nn.Module):
     """The loss of a dVAE on painted label crops, for the training loop.
 
     Terms, each a mean:
-        likelihood: -ln of the logit-Laplace density of the mapped maskige, per channel and pixel (without its constant).
+        likelihood: -ln of the logit-Laplace density of the mapped maskige, per channel and pixel, without its constant.
         colour: cross-entropy of the pixel's class among all colours, with logits -|decoded - colour|^2 / T.
         usage: sum_v m_v ln m_v, m = mean token probability of the batch: KL(m || uniform) - ln V.
 
@@ -80,11 +89,12 @@ class DVAELearner(nn.Module):
     Note:
         Deviation: the relaxed categorical is straight-through without noise (forward argmax, backward softmax), and the
         KL acts on the mean of the batch instead of on every position; with the published objective few tokens
-        survive on pictures of few flat colours (bench/tokenizer.md). BatchNorm on the logits is folded away by `export`.
+        survive on pictures of few flat colours (bench/tokenizer.md). `export` folds BatchNorm on the logits away.
     """
 
-    def __init__(self, dvae: DVAE, colours: Tensor, *, trained_on: Tensor | None = None,
-                 weights: Mapping[str, float] = WEIGHTS) -> None:
+    def __init__(
+        self, dvae: DVAE, colours: Tensor, *, trained_on: Tensor | None = None, weights: Mapping[str, float] = WEIGHTS
+    ) -> None:
         super().__init__()
         self.terms = dict(weights)
         self.colours = nn.Buffer(colours.double() / 255)
@@ -109,14 +119,17 @@ class DVAELearner(nn.Module):
         scores = self.colour_scores(output[:, :3].sigmoid())
         usage = soft.mean((0, 2, 3))
         tokens = soft.argmax(1)
-        sums = torch.stack([
-            negative_likelihood(mapped, output).sum(),
-            F.cross_entropy(scores, classes, reduction="sum"),
-            (usage * usage.clamp_min(1e-12).log()).sum() * tokens.numel(),
-        ])
-        correct = (scores.detach().argmax(1) == classes).sum()
-        one = torch.ones((), device=label.device)
-        return sums, {"pixel_accuracy": (correct, one * classes.numel()), "tokens_used": (one * len(tokens.unique()), one)}
+        sums = torch.stack(
+            [
+                negative_likelihood(mapped, output).sum(),
+                F.cross_entropy(scores, classes, reduction="sum"),
+                (usage * usage.clamp_min(1e-12).log()).sum() * tokens.numel(),
+            ]
+        )
+        correct = (scores.detach().argmax(1) == classes).double()
+        one = torch.ones((), dtype=torch.float64, device=label.device)
+        used = one * (tokens.flatten().bincount(minlength=soft.shape[1]) > 0).sum()
+        return sums, {"pixel_accuracy": (correct.sum(), one * correct.numel()), "tokens_used": (used, one)}
 
     def mapped_maskige(self, label: Tensor) -> Tensor:
         """[B,3,P,P] in 0.1..0.9 of a label [B,P,P]."""
@@ -126,8 +139,9 @@ class DVAELearner(nn.Module):
         """[B,N+1,P,P] of decoded pictures [B,3,P,P] in 0.1..0.9: -|y - colour|^2 / T without the common |y|^2."""
         y = (mapped - EPSILON) / (1 - 2 * EPSILON)
         colours = self.colours.to(mapped.dtype)
-        return F.conv2d(y, (2 / self.temperature * colours)[:, :, None, None],
-                        -colours.square().sum(1) / self.temperature)
+        return F.conv2d(
+            y, (2 / self.temperature * colours)[:, :, None, None], -colours.square().sum(1) / self.temperature
+        )
 
 
 def double(label: Tensor) -> Tensor:
@@ -154,9 +168,9 @@ def negative_likelihood(mapped: Tensor, output: Tensor) -> Tensor:
 def export(trained: NormalisedDVAE) -> DVAE:
     """The trained dVAE as DALL-E's architecture, frozen: BatchNorm is folded into the encoder's last convolution."""
     dvae, norm = copy.deepcopy(trained.dvae), trained.norm
-    last = dvae.encoder.blocks.output.conv
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    last = dvae.encoder.output
+    mean, variance = _statistics(norm)
+    scale = norm.weight / torch.sqrt(variance + norm.eps)
     last.w.mul_(scale[:, None, None, None])
-    last.b.copy_((last.b - norm.running_mean) * scale + norm.bias)
+    last.b.copy_((last.b - mean) * scale + norm.bias)
     return dvae.float().requires_grad_(False).eval()
-

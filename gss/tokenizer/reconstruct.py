@@ -21,7 +21,7 @@ from gss.tokenizer.targets import STRIDE, double_label, resize_label
 class Reconstruction(NamedTuple):
     """Counts over some labels; those of disjoint shards add up.
 
-    confusion: int64 [N,N], [label, reconstruction], ignored pixels left out. tokens: int64 [V], how often each was used.
+    confusion: int64 [N,N], [label, reconstruction], without ignored pixels. tokens: int64 [V], how often each is used.
     """
 
     confusion: Tensor
@@ -35,21 +35,21 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
         dvae: the tokenizer; the work is done on its device.
         labels: uint8 [H,W] each, 0..N-1 or 255.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
-        doubled: at the resolution training uses (one token for 4 x 4 label pixels); else, as published, at the label's own
-            (one for 8 x 8).
+        doubled: at the resolution training uses, a token for 4 x 4 label pixels; else, as published, at the label's
+            own, a token for 8 x 8.
 
     Returns:
         Counts on the CPU.
 
     Source: gss.md 9.2; ties of the vote over decoded pixels go to the lowest class.
     """
-    device = dvae.encoder.blocks.input.w.device
+    device = dvae.weight.device
     num_classes = len(colours) - 1
     confusion = torch.zeros(num_classes**2, dtype=torch.int64)
     tokens = torch.zeros(dvae.vocab_size, dtype=torch.int64)
     for array in labels:
         label = torch.from_numpy(np.ascontiguousarray(array)).to(device)[None]  # [1,H,W]
-        ids, used = _round_trip(dvae, label, colours, doubled=doubled)
+        ids, used = round_trip(dvae, label, colours, doubled=doubled)
         valid = label != IGNORE_INDEX
         pairs = label[valid].long() * num_classes + ids[valid]
         confusion += pairs.bincount(minlength=num_classes**2).cpu()
@@ -58,12 +58,12 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
 
 
 @torch.no_grad()
-def _round_trip(dvae: DVAE, label: Tensor, colours: Tensor, *, doubled: bool) -> tuple[Tensor, Tensor]:
+def round_trip(dvae: DVAE, label: Tensor, colours: Tensor, *, doubled: bool) -> tuple[Tensor, Tensor]:
     """Class ids int64 [1,H,W] after the round trip of a label [1,H,W], and its tokens."""
     height, width = label.shape[1:]
     source = double_label(label, (-(-height // 4), -(-width // 4))) if doubled else label
     if min(source.shape[1:]) < STRIDE:
-        raise TokenizerError(f"a label of {height} x {width} pixels is smaller than one token", todo="use larger images")
+        raise TokenizerError(f"a label of {height} x {width} pixels is smaller than a token", todo="use larger images")
     tokens = dvae.encode(paint(source, colours))
     ids = nearest(255 * dvae.decode(tokens), colours)  # [1,8h,8w]
     if ids.shape[1:] == (2 * height, 2 * width):
@@ -110,5 +110,6 @@ def require_usage(tokens: Tensor, num_classes: int) -> Usage:
         raise TokenizerError(
             f"the tokenizer collapsed: {usage.used} of {len(tokens)} tokens are in use (perplexity "
             f"{usage.perplexity:.1f}) for {num_classes} classes",
-            todo="train it longer (tokenizer.train.steps) or with a lower tokenizer.train.lr")
+            todo="train it longer (tokenizer.train.steps) or with a lower tokenizer.train.lr",
+        )
     return usage

@@ -67,9 +67,13 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
     dvae.load_state_dict(tensors)
     dvae.sha256 = weights_sha256(dvae)
     if dvae.sha256 != meta["sha256"]:
-        raise TokenizerError(f"the weights hash to {dvae.sha256[:12]}, the file says {meta['sha256'][:12]}", where=path,
-                             todo="the file was changed or damaged: delete it and run the tokenizer stage again")
-    return dvae.to(device=device, dtype=dtype, memory_format=torch.channels_last).requires_grad_(False).eval()
+        raise TokenizerError(
+            f"the weights hash to {dvae.sha256[:12]}, the file says {meta['sha256'][:12]}",
+            where=path,
+            todo="the file was changed or damaged: delete it and run the tokenizer stage again",
+        )
+    dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return dvae.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -80,8 +84,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             meta = json.loads((file.metadata() or {}).get("gss", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise TokenizerError(f"not readable as a tokenizer: {error}", where=path,
-                             todo="delete it and run the tokenizer stage again") from error
+        raise TokenizerError(
+            f"not readable as a tokenizer: {error}", where=path, todo="delete it and run the tokenizer stage again"
+        ) from error
     if meta.get("format") != FORMAT:
         raise TokenizerError("not a tokenizer file of this project", where=path)
     return meta, tensors

@@ -1,6 +1,6 @@
 """Token targets of the latent prior: label -> doubled label -> maskige -> tokens.
 
-Letters: B batch, H x W label height and width, N classes, V vocabulary, h x w token grid (the doubled label is 8h x 8w).
+Letters: B batch, H x W label height and width, N classes, V vocabulary, h x w token grid; doubled labels are 8h x 8w.
 """
 
 import torch
@@ -67,8 +67,9 @@ def fill_ignored(label: Tensor, pixel_logits: Tensor) -> Tensor:
     ignored = label == IGNORE_INDEX
     filled = label.clone()
     for b in ignored.flatten(1).any(1).nonzero()[:, 0].tolist():
-        logits = F.interpolate(pixel_logits[b : b + 1].detach().float(), label.shape[1:], mode="bilinear",
-                               align_corners=False)[0]  # [N,8h,8w]
+        logits = F.interpolate(
+            pixel_logits[b : b + 1].detach().float(), label.shape[1:], mode="bilinear", align_corners=False
+        )[0]  # [N,8h,8w]
         filled[b, ignored[b]] = logits[:, ignored[b]].argmax(0).to(torch.uint8)
     return filled
 

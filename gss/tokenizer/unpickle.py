@@ -65,8 +65,10 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.known:
-            raise TokenizerError(f"the pickle refers to {module}.{name}, which no DALL-E tokenizer needs",
-                                 todo="use OpenAI's encoder.pkl and decoder.pkl; nothing of this file was executed")
+            raise TokenizerError(
+                f"the pickle refers to {module}.{name}, which no DALL-E tokenizer needs",
+                todo="use OpenAI's encoder.pkl and decoder.pkl; nothing of this file was executed",
+            )
         return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
@@ -112,10 +114,24 @@ def read_module(content: bytes) -> dict[str, Tensor]:
         else:
             module, storage = _read_legacy(content)
         return dict(_tensors(module, "", storage))
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, TypeError, KeyError, AttributeError,
-            IndexError, RuntimeError, struct.error, UnicodeError, ImportError) as error:
-        raise TokenizerError(f"not readable as a pickled DALL-E module: {error}",
-                             todo="use OpenAI's encoder.pkl and decoder.pkl, complete") from error
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        struct.error,
+        UnicodeError,
+        ImportError,
+    ) as error:
+        raise TokenizerError(
+            f"not readable as a pickled DALL-E module: {error}",
+            todo="use OpenAI's encoder.pkl and decoder.pkl, complete",
+        ) from error
 
 
 def _load(content: bytes) -> Any:
@@ -166,8 +182,9 @@ def _tensors(module: Any, prefix: str, storage: Callable[[str], bytes]) -> Itera
         yield name, flat.as_strided(stored.size, stored.stride, stored.offset).float().contiguous()
 
 
-def import_openai(encoder: str, decoder: str, *, encoder_sha256: str | None = None,
-                  decoder_sha256: str | None = None) -> DVAE:
+def import_openai(
+    encoder: str, decoder: str, *, encoder_sha256: str | None = None, decoder_sha256: str | None = None
+) -> DVAE:
     """The dVAE in OpenAI's two files; its size follows from the tensors.
 
     Args:
@@ -179,7 +196,7 @@ def import_openai(encoder: str, decoder: str, *, encoder_sha256: str | None = No
     Raises:
         TokenizerError: missing file, wrong hash, foreign content (see `read_module`), or tensors that form no dVAE.
     """
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for part, source, sha256 in (("encoder", encoder, encoder_sha256), ("decoder", decoder, decoder_sha256)):
         try:
             module = read_module(_fetch(source, sha256))
@@ -192,8 +209,11 @@ def import_openai(encoder: str, decoder: str, *, encoder_sha256: str | None = No
 def _fetch(source: str, sha256: str | None) -> bytes:
     is_url = source.startswith(("http://", "https://"))
     if is_url and not sha256:
-        raise TokenizerError("a tokenizer is downloaded only with a pinned SHA-256", where=source,
-                             todo="set tokenizer.encoder_sha256 and tokenizer.decoder_sha256, or give local paths")
+        raise TokenizerError(
+            "a tokenizer is downloaded only with a pinned SHA-256",
+            where=source,
+            todo="set tokenizer.encoder_sha256 and tokenizer.decoder_sha256, or give local paths",
+        )
     try:
         if is_url:
             with urllib.request.urlopen(source, timeout=60) as answer:
@@ -201,12 +221,18 @@ def _fetch(source: str, sha256: str | None) -> bytes:
         else:
             content = Path(source).read_bytes()
     except OSError as error:
-        raise TokenizerError(f"cannot be read: {error}", where=source,
-                             todo="check tokenizer.encoder and tokenizer.decoder in the experiment") from error
+        raise TokenizerError(
+            f"cannot be read: {error}",
+            where=source,
+            todo="check tokenizer.encoder and tokenizer.decoder in the experiment",
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if sha256 and found != sha256.lower():
-        raise TokenizerError(f"SHA-256 is {found}, expected {sha256}", where=source,
-                             todo="the file is damaged or another one: fetch it again or correct the pinned hash")
+        raise TokenizerError(
+            f"SHA-256 is {found}, expected {sha256}",
+            where=source,
+            todo="the file is damaged or another one: fetch it again or correct the pinned hash",
+        )
     return content
 
 
@@ -214,10 +240,13 @@ def _assemble(tensors: dict[str, Tensor], *, where: str) -> DVAE:
     try:
         first, last = tensors["encoder.blocks.input.w"], tensors["encoder.blocks.output.conv.w"]
         parts = {tuple(name.split(".")[2:4]) for name in tensors if name.startswith("encoder.blocks.group_")}
-        dvae = DVAE(vocab_size=last.shape[0], n_hid=first.shape[0],
-                    n_init=tensors["decoder.blocks.input.w"].shape[0],
-                    blocks_per_group=sum(group == "group_1" for group, _ in parts),
-                    group_count=len({group for group, _ in parts}))
+        dvae = DVAE(
+            vocab_size=last.shape[0],
+            n_hid=first.shape[0],
+            n_init=tensors["decoder.blocks.input.w"].shape[0],
+            blocks_per_group=sum(group == "group_1" for group, _ in parts),
+            group_count=len({group for group, _ in parts}),
+        )
         dvae.load_state_dict(tensors)
     except (KeyError, RuntimeError, ZeroDivisionError) as error:
         raise TokenizerError(f"the tensors form no DALL-E dVAE: {error}", where=where) from error

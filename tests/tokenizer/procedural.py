@@ -34,8 +34,9 @@ def procedural_values(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def procedural_dvae(case: dict[str, int]) -> DVAE:
     dvae = DVAE(**case)
-    dvae.load_state_dict({name: procedural_values(name, tuple(value.shape))
-                          for name, value in dvae.state_dict().items()})
+    dvae.load_state_dict(
+        {name: procedural_values(name, tuple(value.shape)) for name, value in dvae.state_dict().items()}
+    )
     return dvae.requires_grad_(False).eval()
 
 

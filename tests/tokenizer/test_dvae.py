@@ -3,19 +3,37 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from procedural import CASE_A, CASE_B, picture, procedural_dvae, procedural_values
 
 from gss.tokenizer.dvae import DVAE, map_pixels, unmap_pixels
-from procedural import CASE_A, CASE_B, picture, procedural_dvae, procedural_values
 
 TOKENS_A = [[10, 10, 0, 0], [0, 10, 0, 10], [0, 10, 10, 10], [0, 10, 10, 10]]
 TOKENS_B = [[80, 26, 154, 26], [286, 443, 118, 173], [443, 173, 266, 173], [118, 433, 118, 118]]
 CASES = [
-    pytest.param(CASE_A, (39876, 42938), TOKENS_A, (0.4470306, 0.0014408, 0.0077513, -0.1979110), (39.815623, 147.544590),
-                 (-0.5256612, -1.2368103, 0.6942779, 0.7261359, -0.1850434, 0.3576179), (-195.477895, 2889.565332),
-                 (86.5500, 39.8411, 180.7051), (107.0935, 39.7104, 180.7801), id="A"),
-    pytest.param(CASE_B, (715728, 678726), TOKENS_B, (-0.3009370, 0.2545928, 0.2751730, -0.1219913), (5.748368, 1534.280829),
-                 (-0.1900754, 0.6753121, -0.1862419, 0.2743173, 0.3684331, 0.3735307), (777.625529, 2613.695802),
-                 (112.3988, 179.3579, 112.7016), (138.8836, 53.2658, 244.6751), id="B"),
+    pytest.param(
+        CASE_A,
+        (39876, 42938),
+        TOKENS_A,
+        (0.4470306, 0.0014408, 0.0077513, -0.1979110),
+        (39.815623, 147.544590),
+        (-0.5256612, -1.2368103, 0.6942779, 0.7261359, -0.1850434, 0.3576179),
+        (-195.477895, 2889.565332),
+        (86.5500, 39.8411, 180.7051),
+        (107.0935, 39.7104, 180.7801),
+        id="A",
+    ),
+    pytest.param(
+        CASE_B,
+        (715728, 678726),
+        TOKENS_B,
+        (-0.3009370, 0.2545928, 0.2751730, -0.1219913),
+        (5.748368, 1534.280829),
+        (-0.1900754, 0.6753121, -0.1862419, 0.2743173, 0.3684331, 0.3735307),
+        (777.625529, 2613.695802),
+        (112.3988, 179.3579, 112.7016),
+        (138.8836, 53.2658, 244.6751),
+        id="B",
+    ),
 ]
 
 
@@ -39,7 +57,8 @@ def test_procedural_generator_gives_the_first_values_of_the_specification():
 
 @pytest.mark.parametrize("case, counts, tokens, logits, logit_sums, outputs, output_sums, corner, range_", CASES)
 def test_procedural_weights_give_the_numbers_of_the_specification(
-        case, counts, tokens, logits, logit_sums, outputs, output_sums, corner, range_):
+    case, counts, tokens, logits, logit_sums, outputs, output_sums, corner, range_
+):
     dvae, rgb = procedural_dvae(case), picture()
     assert (count(dvae.encoder), count(dvae.decoder)) == counts
     found = dvae.encode_logits(map_pixels(rgb))
@@ -51,7 +70,9 @@ def test_procedural_weights_give_the_numbers_of_the_specification(
     assert (output.double().sum().item(), output.double().abs().sum().item()) == pytest.approx(output_sums, abs=2e-2)
     picture255 = 255 * dvae.decode(torch.tensor([tokens]))
     assert picture255[0, :, 0, 0].tolist() == pytest.approx(corner, abs=1e-3)
-    assert (picture255.mean().item(), picture255.min().item(), picture255.max().item()) == pytest.approx(range_, abs=1e-3)
+    assert (picture255.mean().item(), picture255.min().item(), picture255.max().item()) == pytest.approx(
+        range_, abs=1e-3
+    )
 
 
 def test_lookup_equals_one_hot():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from procedural import CASE_B, procedural_dvae
 
 from gss.tokenizer.targets import double_label, fill_ignored, token_targets, token_valid
-from procedural import CASE_B, procedural_dvae
 
 NUM_CLASSES = 20
 RANDOM = torch.Generator().manual_seed(3)

@@ -19,7 +19,6 @@ from torch import nn
 from gss.errors import TokenizerError
 from gss.tokenizer.unpickle import import_openai, read_module
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # of the classes made here
 
 
@@ -52,8 +51,13 @@ def published_module(dall_e, part: str, tensors: dict[str, torch.Tensor]) -> nn.
                 elif child.startswith("block_"):
                     made = getattr(getattr(dall_e, part), f"{part.capitalize()}Block")()
                 else:
-                    made = nn.Sequential(OrderedDict(relu=nn.ReLU(), pool=nn.MaxPool2d(2), up=nn.Upsample(scale_factor=2),
-                                                     same=nn.Identity()) if child == "output" else OrderedDict())
+                    made = nn.Sequential(
+                        OrderedDict(
+                            relu=nn.ReLU(), pool=nn.MaxPool2d(2), up=nn.Upsample(scale_factor=2), same=nn.Identity()
+                        )
+                        if child == "output"
+                        else OrderedDict()
+                    )
                 module.add_module(child, made)
             module = module._modules[child]
         module.register_parameter(last, nn.Parameter(value, requires_grad=last == "w"))
@@ -65,8 +69,11 @@ def files(request, dall_e, tmp_path) -> tuple[str, str]:
     state = procedural_dvae(CASE_A).state_dict()
     for part in ("encoder", "decoder"):
         own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
-        torch.save(published_module(dall_e, part, own), tmp_path / f"{part}.pkl",
-                   _use_new_zipfile_serialization=request.param == "zip")
+        torch.save(
+            published_module(dall_e, part, own),
+            tmp_path / f"{part}.pkl",
+            _use_new_zipfile_serialization=request.param == "zip",
+        )
     return str(tmp_path / "encoder.pkl"), str(tmp_path / "decoder.pkl")
 
 
@@ -138,8 +145,12 @@ def test_plain_pickles_of_any_protocol_are_refused(tmp_path, protocol):
 def test_foreign_global_is_found_before_the_first_object_is_built(files, monkeypatch):
     built = []
     monkeypatch.setattr("gss.tokenizer.unpickle._Reader.rebuild_tensor", lambda *_: built.append(1))
-    content = Path(files[0]).read_bytes().replace(b"torch.nn.modules.pooling\nMaxPool2d", b"torch.nn.modules.pooling\nMaxPool9d")
-    with pytest.raises(TokenizerError, match="MaxPool9d|not readable"):
+    content = (
+        Path(files[0])
+        .read_bytes()
+        .replace(b"torch.nn.modules.pooling\nMaxPool2d", b"torch.nn.modules.pooling\nMaxPool9d")
+    )
+    with pytest.raises(TokenizerError, match=r"MaxPool9d|not readable"):
         read_module(content)
     assert not built
 
