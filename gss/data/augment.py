@@ -103,7 +103,7 @@ def draw(rng: np.random.RandomState, label: np.ndarray, settings: Augment) -> Dr
     low, high = settings.ratio
     ratio = rng.random_sample() * (high - low) + low
     scale = int(settings.base_scale[0] * ratio), int(settings.base_scale[1] * ratio)
-    size = fit_size(*label.shape, scale)
+    size = fit_size(label.shape[0], label.shape[1], scale)
     offset = _draw_crop(rng, label, size, settings)
     flip = bool(rng.random_sample() < settings.flip)
     return Draws(size, offset, flip, _draw_photometric(rng) if settings.photometric else NO_PHOTOMETRIC)

@@ -247,9 +247,10 @@ def _scan_pair(root: Path, files: tuple[Path, Path]) -> _PairScan:
     image, label = decoded
     native = np.zeros(256, np.int64) if label is None else np.bincount(label.ravel(), minlength=256)
     return _PairScan(
-        None if image is None else image.shape[:2],
-        None if label is None else label.shape,
-        *hashes,
+        image_size=None if image is None else image.shape[:2],
+        label_size=None if label is None else label.shape,
+        image_sha256=hashes[0],
+        label_sha256=hashes[1],
         native=native,
         faults=faults,
     )

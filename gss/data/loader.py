@@ -1,8 +1,10 @@
 """Batches as a pure function of (seed, step): the same for any number of processes and after any restart."""
 
+import atexit
 import hashlib
 import signal
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import TypedDict
@@ -18,6 +20,8 @@ from gss.data.check import Pair
 from gss.data.classes import ClassSpace
 from gss.data.images import read_image, read_label
 from gss.errors import ConfigError, DataError
+
+_GRACE_SECONDS = 60  # a worker told to stop goes on this long, so that its training process can stop in order
 
 
 class Batch(TypedDict):
@@ -141,15 +145,30 @@ class TrainLoader:
             worker_init_fn=_prepare_worker if workers else None,
         )
 
-    def __iter__(self) -> Iterator[list[Batch]]:
-        """The micro-batches of one step after the other."""
+    def __iter__(self) -> Generator[list[Batch], None, None]:
+        """The micro-batches of one step after the other; closing the generator ends the workers."""
+        steps = self._steps()
+        # At exit multiprocessing waits for children that ignore its SIGTERM: the workers have to end before.
+        atexit.register(_close, weakref.ref(steps))
+        return steps
+
+    def _steps(self) -> Generator[list[Batch], None, None]:
         items = iter(self._batches)
-        while True:
-            step = list(islice(items, self.accumulation))
-            for item in step:
-                if isinstance(item, DataError):
-                    raise item
-            yield step
+        try:
+            while True:
+                step = list(islice(items, self.accumulation))
+                for item in step:
+                    if isinstance(item, DataError):
+                        raise item
+                yield step
+        finally:
+            del items  # ends the workers even where a traceback keeps this frame
+
+
+def _close(steps: weakref.ref[Generator]) -> None:
+    alive = steps()
+    if alive is not None:
+        alive.close()
 
 
 @dataclass(frozen=True)
@@ -209,4 +228,4 @@ def _prepare_worker(worker: int) -> None:
     del worker
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))

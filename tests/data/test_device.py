@@ -63,7 +63,8 @@ def test_a_third_of_the_circle_turns_red_into_green():
 
 
 def test_samples_do_not_influence_each_other():
-    image, draws = batch(3).float(), torch.tensor([[9.0, 1.2, 0.7, 3.0, 1.0], NO_PHOTOMETRIC, [0.0, 1.0, 1.3, -9.0, 0.7]])
+    image = batch(3).float()
+    draws = torch.tensor([[9.0, 1.2, 0.7, 3.0, 1.0], NO_PHOTOMETRIC, [0.0, 1.0, 1.3, -9.0, 0.7]])
     together = distort(image, draws)
     for row in range(3):
         assert torch.equal(together[row : row + 1], distort(image[row : row + 1], draws[row : row + 1]))

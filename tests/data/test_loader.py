@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -117,6 +119,34 @@ def test_a_broken_file_stops_training_and_is_named(tiny, workers):
     assert "Traceback" not in str(caught.value)
 
 
+LEAVE_EARLY = """
+import gc, pathlib, sys
+from gss.data.augment import Augment
+from gss.data.check import read_manifest
+from gss.data.loader import TrainLoader
+gc.disable()
+manifest = read_manifest(pathlib.Path(sys.argv[1]))
+settings = {"seed": 0, "batch_size": 4, "workers": 2}
+steps = iter(TrainLoader(manifest.pairs("train"), manifest.space, Augment((56, 40), (1, 1), (32, 32)), **settings))
+try:
+    next(steps)
+except Exception as error:
+    kept = error
+    print("fault")
+"""
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_process_with_a_running_loader_ends(tiny, is_broken):
+    tiny.manifest()
+    if is_broken:
+        tiny.image("train/a").write_text("no picture")
+    command = [sys.executable, "-c", LEAVE_EARLY, str(tiny.root / "manifest.json")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    assert ended.stdout == ("fault\n" if is_broken else "")
+    assert ended.stderr == ""
+
+
 def test_a_file_changed_since_the_check_is_named(tiny):
     manifest = tiny.manifest()
     tiny.write_label("train/b", np.zeros((20, 28), np.uint8))
@@ -126,5 +156,5 @@ def test_a_file_changed_since_the_check_is_named(tiny):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_shards_are_disjoint_and_complete(world_size):
-    shards = [list(shard(7, rank, world_size)) for rank in range(world_size)]
-    assert sorted(sum(shards, [])) == list(range(7))
+    items = [item for rank in range(world_size) for item in shard(7, rank, world_size)]
+    assert sorted(items) == list(range(7))
