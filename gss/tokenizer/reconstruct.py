@@ -59,7 +59,19 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
 
 @torch.no_grad()
 def round_trip(dvae: DVAE, label: Tensor, colours: Tensor, *, doubled: bool) -> tuple[Tensor, Tensor]:
-    """Class ids int64 [1,H,W] after the round trip of a label [1,H,W], and its tokens."""
+    """What is left of a label after painting, encoding, decoding and choosing the nearest colour.
+
+    Args:
+        label: uint8 [B,H,W], 0..N-1 or 255, on the tokenizer's device.
+        colours: [N+1,3] in 0..255, last row = ignored pixels.
+        doubled: see `reconstruct`.
+
+    Returns:
+        class ids int64 [B,H,W], 0..N-1, and tokens int64 [B,h,w].
+
+    Raises:
+        TokenizerError: the label is smaller than one token.
+    """
     height, width = label.shape[1:]
     source = double_label(label, (-(-height // 4), -(-width // 4))) if doubled else label
     if min(source.shape[1:]) < STRIDE:

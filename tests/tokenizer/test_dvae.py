@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from procedural import CASE_A, CASE_B, picture, procedural_dvae, procedural_values
+from safetensors.torch import load_file
 
 from gss.tokenizer.dvae import DVAE, map_pixels, unmap_pixels
 
@@ -101,3 +102,21 @@ def test_pixel_map_and_its_inverse():
 def test_half_precision_keeps_the_interface():
     dvae = DVAE(vocab_size=32, n_hid=8, n_init=8).to(torch.bfloat16)
     assert dvae.decode(dvae.encode(torch.rand(1, 3, 16, 16))).dtype == torch.float32
+
+
+def test_recorded_numbers_of_the_published_code_are_met(gss_data):
+    path = gss_data.parent / "parity" / "dvae_small.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no recorded numbers at {path}")
+    recorded = load_file(path)
+    dvae = DVAE(vocab_size=64, n_hid=16, n_init=8).double()
+    dvae.load_state_dict({name[3:]: value for name, value in recorded.items() if name.startswith("sd.")})
+    for case in "abcde":
+        rgb = recorded[f"{case}.img"].double()
+        logits, expected = dvae.encode_logits(map_pixels(rgb)), recorded[f"{case}.logits"]
+        assert (logits - expected).abs().max() <= 1e-6 * expected.abs().max(), case
+        tokens = dvae.encode(rgb)
+        assert torch.equal(tokens.flatten(), recorded[f"{case}.indices"].long().flatten()), case
+        decoded = recorded[f"{case}.decoded"]
+        assert (dvae.decode_logits(tokens) - decoded).abs().max() <= 1e-6 * decoded.abs().max(), case
+        assert (dvae.decode(tokens) - recorded[f"{case}.rgb"]).abs().max() < 1e-5, case
