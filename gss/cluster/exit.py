@@ -42,10 +42,12 @@ def write_exit(work: Path, code: int, reason: str, step: int | None = None) -> b
         Whether this process was the first; the first knows the cause, the others only suffer from it.
     """
     path = work / "exit.json"
-    try:
+    record = {"code": code, "reason": reason, "step": step, "rank": int(os.environ.get("RANK", 0))}
+    with contextlib.suppress(OSError):
         work.mkdir(parents=True, exist_ok=True)
+    try:
         with path.open("x", encoding="utf-8") as file:
-            json.dump({"code": code, "reason": reason, "step": step, "rank": int(os.environ.get("RANK", 0))}, file)
+            json.dump(record, file)
     except FileExistsError:
         return False
     except OSError:  # the disk may be what failed; the exit code travels through torchrun, too
@@ -73,7 +75,8 @@ def worker_exit(work: Path) -> Iterator[None]:
     """
     die_with_torchrun()
     if TORCHRUN_PID not in os.environ:
-        (work / "exit.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (work / "exit.json").unlink()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _raise_interrupted)
     try:

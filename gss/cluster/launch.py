@@ -59,6 +59,9 @@ def launch(nproc: int, command: Sequence[str], *, work: Path, cpus: int | None =
 def _exit_code(work: Path, status: int, *, stopped: bool) -> int:
     """The code the workers left, else torchrun's; a stop before a worker could say anything is orderly, too."""
     left = read_exit(work)
+    if left is not None and left["code"] == 75 and status not in (0, 75) and not stopped:
+        (work / "exit.json").unlink()  # said by a process that torchrun stopped because another one had died
+        return 1
     if left is not None:
         return left["code"]
     if stopped and status != 0:

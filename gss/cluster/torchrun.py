@@ -12,7 +12,8 @@ def main(arguments: list[str]) -> int:
     """Run torchrun.
 
     Returns:
-        0, or the exit code of the first worker that failed; 1 when a signal ended it.
+        0, or the exit code of the first worker that failed; 1 when a signal ended that one, 75 when a signal came
+        to torchrun itself.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
               f"SIGKILL without a cause in sight often means that memory ran out", file=sys.stderr, flush=True)
         return 1
     except SignalException:
-        return 1
+        return 75
     return 0
 
 

@@ -6,10 +6,13 @@ import threading
 
 import pytest
 import torch
-from tiny_learner import SETTINGS, TinyLearner, make_batches, run, sample
+from tiny_learner import ALONE, SETTINGS, TinyLearner, make_batches, run, sample
 
 from gss.errors import CheckpointError, GssError, Interrupted
-from gss.tracking.journal import read_journal
+from gss.tracking.journal import Journal, read_journal
+from gss.train.distributed import World
+from gss.train.guard import FiniteGuard
+from gss.train.loop import LoopSettings, train
 
 
 def weights(folder):
@@ -50,11 +53,10 @@ def test_a_term_without_elements_is_zero(tmp_path):
         while True:
             yield [{"image": torch.ones(4, 5), "label": torch.full((4,), -1)}]
 
-    from tiny_learner import ALONE
-
-    from gss.train.loop import LoopSettings, train
-
-    train(TinyLearner(), batches, LoopSettings(**{**SETTINGS, "steps": 2}), work=tmp_path, journal=None, world=ALONE)
+    train(TinyLearner(), batches, LoopSettings(**{**SETTINGS, "steps": 2}), work=tmp_path, world=ALONE,
+          journal=Journal(tmp_path / "journal.jsonl", {}))
+    for logged in metrics(tmp_path).values():
+        assert logged["train/loss_class"] == 0 and logged["train/loss"] > 0 and "train/accuracy" not in logged
 
 
 def test_accumulation_changes_nothing(tmp_path):
@@ -82,7 +84,7 @@ def test_stop_signal_saves_and_the_next_call_goes_on(tmp_path):
     run(tmp_path / "one")
     timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.start()
-    with pytest.raises(Interrupted, match="stopped by SIGTERM after step .* the same command goes on") as stop:
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM after step .* the same command goes on") as stop:
         run(tmp_path / "two", delay=0.02)
     assert 0 < stop.value.step < 30
     assert read_journal(tmp_path / "two/journal.jsonl")[-1]["end"] == "interrupted"
@@ -104,7 +106,7 @@ def test_not_finite_stops_before_the_update(tmp_path):
     with pytest.raises(GssError, match="not finite at step 12") as error:
         run(tmp_path, learner={"poison": 12})
     assert "step_00000010" in str(error.value) and "lower `lr`" in str(error.value)
-    assert [step for step in metrics(tmp_path)] == list(range(1, 13))
+    assert list(metrics(tmp_path)) == list(range(1, 13))
     run(tmp_path)
     run(tmp_path / "undisturbed")
     assert_same(weights(tmp_path), weights(tmp_path / "undisturbed"))
@@ -112,8 +114,6 @@ def test_not_finite_stops_before_the_update(tmp_path):
 
 def test_flagged_steps_update_nothing():
     """The way of CUDA, with the CPU's fused kernel: the flag alone holds updates back until the host looks."""
-    from gss.train.guard import FiniteGuard
-
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
     guard = FiniteGuard(optimizer, torch.device("cpu"))
@@ -125,7 +125,7 @@ def test_flagged_steps_update_nothing():
         optimizer.step()
         kept.append(parameter.detach().clone())
     assert not kept[0].equal(kept[1]) and kept[1].equal(kept[2]) and kept[1].equal(kept[3])
-    with pytest.raises(GssError, match="not finite at step 2; .*before this update"):
+    with pytest.raises(GssError, match=r"not finite at step 2; .*before this update"):
         guard.check()
 
 
@@ -141,7 +141,8 @@ def test_evaluation_follows_each_planned_checkpoint(tmp_path):
         return {"val/mIoU": step / 100}
 
     run(tmp_path, evaluate=evaluate, save_every=10)
-    found = {e["step"]: e["m"]["val/mIoU"] for e in read_journal(tmp_path / "journal.jsonl") if "val/mIoU" in e.get("m", ())}
+    found = {event["step"]: event["m"]["val/mIoU"] for event in read_journal(tmp_path / "journal.jsonl")
+             if "val/mIoU" in event.get("m", ())}
     assert found == {10: 0.1, 20: 0.2, 30: 0.3}
 
 
@@ -155,7 +156,7 @@ def test_lines_on_screen(tmp_path, capsys):
 
 def test_other_settings_are_refused(tmp_path):
     run(tmp_path, until=5)
-    with pytest.raises(CheckpointError, match="other settings: lr 0.05, now 0.1"):
+    with pytest.raises(CheckpointError, match=r"other settings: lr 0\.05, now 0\.1"):
         run(tmp_path, lr=0.1)
     run(tmp_path, log_every=7, save_every=3)
 
@@ -174,9 +175,6 @@ def test_samples_differ():
 def test_steps_on_cuda_never_wait_for_the_device(tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    from gss.train.distributed import World
-    from gss.train.loop import LoopSettings, train
-
     world = World(0, 1, 0, torch.device("cuda", 0))
 
     def batches(start):

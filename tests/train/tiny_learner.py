@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,12 +22,12 @@ SETTINGS = {"steps": 30, "lr": 0.05, "warmup_steps": 4, "log_every": 1, "save_ev
 class TinyLearner(nn.Module):
     """Two terms over different numbers of elements; dropout and batch norm when asked."""
 
-    def __init__(self, *, dropout: float = 0.0, norm: bool = False, poison: int | None = None) -> None:
+    def __init__(self, *, dropout: float = 0.0, norm: bool = False, width: int = 16, poison: int | None = None) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.terms = {"class": 1.0, "square": 0.5}
-        self.saved = nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16) if norm else nn.Identity(), nn.GELU(),
-                                   nn.Dropout(dropout), nn.Linear(16, CLASSES))
+        self.saved = nn.Sequential(nn.Linear(FEATURES, width), nn.BatchNorm1d(width) if norm else nn.Identity(),
+                                   nn.GELU(), nn.Dropout(dropout), nn.Linear(width, CLASSES))
         self.poison = poison
 
     def counts(self, batch: dict[str, Tensor]) -> Tensor:
@@ -79,10 +78,9 @@ def run(folder: Path, world: World = ALONE, *, until: int | None = None, accumul
     """Train a tiny learner in a folder and leave `final.pt` when finished."""
     seen: list[int] = []
     journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
-    module = TinyLearner(**(learner or {}))
-    result = train(module, make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen),
-                   LoopSettings(**{**SETTINGS, **settings}), work=folder, journal=journal, world=world, until=until,
-                   evaluate=evaluate)
+    batches = make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen)
+    result = train(TinyLearner(**(learner or {})), batches, LoopSettings(**{**SETTINGS, **settings}), work=folder,
+                   journal=journal, world=world, until=until, evaluate=evaluate)
     average_buffers(result.exported, world)
     (folder / f"seen_{world.rank}.json").write_text(json.dumps(seen))
     if world.is_main and result.finished:
@@ -92,35 +90,9 @@ def run(folder: Path, world: World = ALONE, *, until: int | None = None, accumul
 
 def main() -> None:
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    if "exit" in options:
-        with worker(folder) as world:
-            act(options, world)
-        return
     with worker(folder) as world:
         torch.set_num_threads(1)
         run(folder, world, **options)
-
-
-def act(options: dict, world: World) -> None:
-    """End in the way the test asks for."""
-    from gss.errors import DataError, Interrupted
-
-    (Path(sys.argv[1]) / f"worker_{world.rank}.pid").write_text(str(os.getpid()))
-    print(f"threads {os.environ.get('OMP_NUM_THREADS')} of {world.size}", flush=True)
-    if world.rank == world.size - 1:
-        match options["exit"]:
-            case "mend":
-                raise DataError("label 7 is unknown", where="a.png", todo="map it")
-            case "fault":
-                raise ZeroDivisionError("our own fault")
-            case "again":
-                raise Interrupted("come again", step=5)
-            case "kill":
-                os.kill(os.getpid(), 9)
-            case "sleep":
-                time.sleep(600)
-    if options["exit"] not in ("done",):
-        time.sleep(600)
 
 
 if __name__ == "__main__":
