@@ -6,6 +6,7 @@ Letters: B batch, H W size of the image, C_i channels of level i (0..3).
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from gss.errors import CheckpointError, ConfigError
 from gss.models.published import publish_hrnet, publish_swin
 
 _LEVELS = 4
-_FAMILY_OPTIONS = {  # prefix of the timm name -> what else the model must be built with
-    "swin_": {"strict_img_size": False, "always_partition": True},
+_FAMILY_OPTIONS: dict[str, dict[str, Any]] = {  # prefix of the timm name -> what else the model must be built with
+    "swin_": {"strict_img_size": False, "always_partition": True, "drop_path_rate": 0.0},  # its own default is 0.1
     "hrnet_": {"feature_location": ""},
 }
 
@@ -50,11 +51,11 @@ def build_backbone(
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         raise ConfigError(f"timm has no model {name!r}", todo=f"choose another name, e.g. {', '.join(near)}")
-    options = next((extra for prefix, extra in _FAMILY_OPTIONS.items() if name.startswith(prefix)), {})
+    options = dict(next((extra for prefix, extra in _FAMILY_OPTIONS.items() if name.startswith(prefix)), {}))
     if drop_path:
-        options = {**options, "drop_path_rate": drop_path}
+        options["drop_path_rate"] = drop_path
     if output_stride != 32:
-        options = {**options, "output_stride": output_stride}
+        options["output_stride"] = output_stride
     try:
         features = timm.create_model(name, features_only=True, out_indices=_level_indices(name), **options)
     except (TypeError, NotImplementedError) as error:
@@ -81,7 +82,7 @@ class Backbone(nn.Module):
         Swin and HRNet models are changed to the arithmetic of the published GSS (`gss.models.published`).
     """
 
-    def __init__(self, features: nn.Module, *, frozen_levels: int = 0, norm_eval: bool = False) -> None:
+    def __init__(self, features: Any, *, frozen_levels: int = 0, norm_eval: bool = False) -> None:
         super().__init__()
         info = features.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
@@ -89,7 +90,7 @@ class Backbone(nn.Module):
         self.mean = tuple(255 * value for value in features.default_cfg["mean"])
         self.std = tuple(255 * value for value in features.default_cfg["std"])
         publish_hrnet(features)
-        self.features = features.to(memory_format=torch.channels_last)
+        self.features: nn.Module = features.to(memory_format=torch.channels_last)
         # timm's Swin gives channels-last maps without the norms that the published one has.
         norms = [nn.LayerNorm(channels) for channels in self.channels] if publish_swin(features) else []
         self.norms = nn.ModuleList(norms)
@@ -169,7 +170,8 @@ def _leading_modules(features: nn.Module, level_modules: Sequence[str], frozen_l
 
 def _own_name(name: str, own: Mapping[str, object]) -> str | None:
     """Name within a feature extractor, which may have flattened `layers.0` to `layers_0`."""
-    return next((candidate for candidate in (name, re.sub(r"^(\w+?)\.(\d+)", r"\1_\2", name)) if candidate in own), None)
+    flattened = re.sub(r"^(\w+?)\.(\d+)", r"\1_\2", name)
+    return next((candidate for candidate in (name, flattened) if candidate in own), None)
 
 
 def _load(features: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

@@ -75,7 +75,7 @@ class LatentPriorHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(cls_channels, vocab_size, 1)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
-        nn.init.zeros_(self.conv_seg.bias)
+        nn.init.zeros_(self.conv_seg.bias)  # type: ignore[arg-type]
         if kind == "ff":
             self.convs_pixel = _level_convs(in_channels, channels)
             self.fusion_conv_pixel = ConvBNReLU(4 * channels, channels)

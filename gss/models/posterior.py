@@ -91,6 +91,7 @@ class NearestPosterior(Posterior):
 
     def __init__(self, colours: Tensor) -> None:
         super().__init__()
+        self.colours: Tensor
         self.register_buffer("colours", colours, persistent=False)
         self.num_classes = len(colours) - 1
 

@@ -3,6 +3,8 @@
 Source: the Swin and HRNet backbones of the published configurations, compared with timm 1.0.31.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from gss.models.losses import resize
@@ -39,7 +41,7 @@ def publish_hrnet(features: nn.Module) -> None:
 class _SwinBlock(nn.Module):
     """A timm Swin block on [B, H, W, C] with this project's window attention; its bias table starts at zero."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         window, shift = block.window_size[0], block.shift_size[0]
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
@@ -56,7 +58,7 @@ class _SwinBlock(nn.Module):
 class _HighResolutionModule(nn.Module):
     """A timm HRNet module: parallel branches, then every output is the sum of all branches at its size."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         super().__init__()
         self.branches, self.fuse_layers, self.fuse_act = module.branches, module.fuse_layers, module.fuse_act
         for layer in self.fuse_layers.modules():

@@ -68,7 +68,9 @@ class LatentPriorLearner(Learner):
         self.terms = {"token": 0.8, "pixel": 0.2}
         self.saved = self.prior = prior
         self.dvae = dvae.requires_grad_(False)
+        self.colours: Tensor
         self.register_buffer("colours", colours, persistent=False)
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def counts(self, batch: Batch) -> Tensor:
@@ -77,7 +79,7 @@ class LatentPriorLearner(Learner):
         if self.class_weights is None:
             return torch.stack([token_valid(doubled).sum(), (doubled != IGNORE_INDEX).sum()]).double()
         pixel_weights = _pixel_weights(doubled, self.class_weights)
-        return torch.stack([self._token_weights(doubled).double().sum(), pixel_weights.double().sum()])
+        return torch.stack([_token_weights(doubled, self.class_weights).double().sum(), pixel_weights.double().sum()])
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, Stats]:
         head = self.prior.head
@@ -85,9 +87,9 @@ class LatentPriorLearner(Learner):
         fused = head.fuse(maps)
         pixel_logits = head.pixel_logits(maps, fused)  # [B, N, h, w]
         tokens, doubled = self._targets(batch["label"], pixel_logits.detach())
-        weights = None if self.class_weights is None else self._token_weights(doubled)
+        weights = None if self.class_weights is None else _token_weights(doubled, self.class_weights)
         token_sum, tokens_right = token_loss_sum(
-            head.hidden(fused), head.conv_seg.weight, head.conv_seg.bias, tokens,
+            head.hidden(fused), head.conv_seg.weight, head.conv_seg.bias, tokens,  # type: ignore[arg-type]
             ignore_index=head.vocab_size, weights=weights,
         )  # fmt: skip
         pixel_sum, pixels_right = pixel_loss_sum(
@@ -102,12 +104,6 @@ class LatentPriorLearner(Learner):
     def _targets(self, label: Tensor, pixel_logits: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(label.device.type, enabled=False):  # tokens near a tie must not depend on the precision
             return token_targets(self.dvae, label, pixel_logits, self.colours)
-
-    def _token_weights(self, doubled: Tensor) -> Tensor:
-        """[B, h, w]: mean class weight of the valid pixels of every 8x8 block, 0 where there are none."""
-        weights = F.avg_pool2d(_pixel_weights(doubled, self.class_weights).unsqueeze(1), 8)
-        valid = F.avg_pool2d((doubled != IGNORE_INDEX).to(weights.dtype).unsqueeze(1), 8)
-        return (weights / valid.clamp_min(1 / 64))[:, 0]
 
 
 class PosteriorLearner(Learner):
@@ -132,6 +128,7 @@ class PosteriorLearner(Learner):
         self.saved = self.posterior = posterior
         self.prior = prior.requires_grad_(False)
         self.dvae = dvae.requires_grad_(False)
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.train()
 
@@ -168,3 +165,10 @@ def _pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
     table = class_weights.new_zeros(IGNORE_INDEX + 1)
     table[: len(class_weights)] = class_weights
     return table[label.long()]
+
+
+def _token_weights(doubled: Tensor, class_weights: Tensor) -> Tensor:
+    """[B, h, w]: mean class weight of the valid pixels of every 8x8 block, 0 where there are none."""
+    weights = F.avg_pool2d(_pixel_weights(doubled, class_weights).unsqueeze(1), 8)
+    valid = F.avg_pool2d((doubled != IGNORE_INDEX).to(weights.dtype).unsqueeze(1), 8)
+    return (weights / valid.clamp_min(1 / 64))[:, 0]

@@ -1,0 +1,108 @@
+"""Heads and X^-1: published parameter counts and start values, no-decay names, votes."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gss.models.latent_prior import LatentPriorHead, _fuse
+from gss.models.losses import resize
+from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+
+SWIN_L, R101, HRNET = (192, 384, 768, 1536), (256, 512, 1024, 2048), (48, 96, 192, 384)
+PUBLISHED_HEADS = [
+    (SWIN_L, 150, "ff", 2, 25_703_862),
+    (SWIN_L, 19, "ff", 2, 25_653_427),
+    (R101, 19, "ff", 6, 34_812_659),
+    (HRNET, 194, "single_fusion", 6, 31_638_562),
+    (SWIN_L, 194, "single_fusion", 2, 24_046_050),
+]
+
+
+def size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("channels", "num_classes", "kind", "depth", "expected"), PUBLISHED_HEADS)
+def test_parameters_of_the_published_heads(channels, num_classes, kind, depth, expected):  # type: ignore[no-untyped-def]
+    with torch.device("meta"):
+        head = LatentPriorHead(channels, num_classes, 8192, kind=kind, swin_depth=depth)
+    assert size(head) == expected
+
+
+@pytest.mark.parametrize(("num_classes", "depth", "expected"), [(150, 2, 286_558), (19, 1, 136_503), (194, 2, 292_234)])
+def test_parameters_of_the_published_posteriors(num_classes: int, depth: int, expected: int) -> None:
+    assert size(WindowPosterior(num_classes, depth=depth)) == expected
+
+
+@pytest.mark.parametrize(("depth", "spared"), [(2, 10), (6, 30)])
+def test_names_that_the_published_rule_spares_from_decay(depth: int, spared: int) -> None:
+    with torch.device("meta"):
+        head = LatentPriorHead(SWIN_L, 19, 8192, swin_depth=depth)
+    names = [name for name, _ in head.named_parameters()]
+    assert sum("norm" in name or "relative_position_bias_table" in name for name in names) == spared
+
+
+def test_start_values_of_the_published_heads() -> None:
+    torch.manual_seed(0)
+    head = LatentPriorHead(SWIN_L, 150, 512)
+    spread = {name: value.std().item() for name, value in head.named_parameters()}
+    for name, std in {
+        "convs.0.conv.weight": math.sqrt(2 / 384),
+        "fusion_conv.conv.weight": math.sqrt(2 / 512),
+        "conv_before_seg.conv.weight": math.sqrt(2 / 2048),
+        "fusion_conv_pixel.conv.weight": math.sqrt(2 / 384),
+        "conv_seg.weight": 0.01,
+        "conv_seg_pixel.weight": 384**-0.5 / 3**0.5,
+        "transformer_block.blocks.0.attn.w_msa.qkv.weight": 512**-0.5 / 3**0.5,
+        "transformer_block.blocks.0.attn.w_msa.relative_position_bias_table": 0.02,
+    }.items():
+        assert math.isclose(spread[name], std, rel_tol=0.05), name
+    assert not head.conv_seg.bias.any()
+
+
+def test_fusion_equals_the_concatenation() -> None:
+    torch.manual_seed(0)
+    head = LatentPriorHead((3, 4, 5, 6), 4, 16, channels=8, seg_channels=8, cls_channels=8, num_heads=2).double()
+    maps = [torch.randn(2, 3 + i, s, s + 1, dtype=torch.float64) for i, s in enumerate((17, 9, 5, 3))]
+    order = (1, 0, 2, 3)
+    levels = [resize(conv(maps[level]), (17, 18)) for conv, level in zip(head.convs, order, strict=True)]
+    expected = head.fusion_conv(torch.cat(levels, 1))
+    torch.testing.assert_close(_fuse(maps, head.convs, head.fusion_conv), expected, rtol=0, atol=1e-12)
+
+
+def test_tokens_are_the_best_scores() -> None:
+    torch.manual_seed(0)
+    head = LatentPriorHead((3, 4, 5, 6), 4, 16, channels=8, seg_channels=8, cls_channels=8, num_heads=2).eval()
+    maps = [torch.randn(2, 3 + i, s, s) for i, s in enumerate((70, 35, 18, 9))]
+    scores = head.conv_seg(head.hidden(head.fuse(maps)))
+    assert torch.equal(head.tokens(maps), scores.argmax(1))
+
+
+@pytest.mark.parametrize("posterior", [WindowPosterior(5, 8, num_heads=2), ConvPosterior(5, 8)])
+def test_posteriors_keep_the_size(posterior: nn.Module) -> None:
+    rgb = torch.rand(2, 3, 24, 40)
+    assert posterior(rgb).shape == (2, 5, 24, 40)
+    assert posterior.scores(rgb, (12, 20)).shape == (2, 5, 12, 20)
+
+
+@pytest.mark.parametrize("target", [(16, 24), (15, 23), (32, 48), (31, 50)])
+def test_votes_equal_the_resized_one_hot_map(target: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    posterior = NearestPosterior(torch.randint(0, 256, (8, 3)))
+    rgb = torch.rand(2, 3, 32, 48)
+    one_hot = F.one_hot(posterior.ids(rgb), 7).movedim(-1, 1).float()
+    assert torch.equal(posterior(rgb), one_hot)
+    votes = posterior.scores(rgb, target)
+    assert torch.equal(votes, resize(one_hot, target))
+    assert torch.equal(votes.argmax(1), resize(one_hot, target).argmax(1))  # ties included
+
+
+def test_nearest_colour_inverts_the_palette_and_never_answers_ignore() -> None:
+    colours = torch.tensor([[0, 0, 0], [200, 0, 0], [0, 200, 0], [210, 10, 0]])
+    posterior = NearestPosterior(colours)
+    rgb = colours.t().view(1, 3, 2, 2) / 255
+    assert posterior.ids(rgb).flatten().tolist() == [0, 1, 2, 1]
+    assert not posterior.state_dict()

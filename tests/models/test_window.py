@@ -1,0 +1,81 @@
+"""Window attention and Swin blocks: what holds for any weights."""
+
+import pytest
+import torch
+
+from gss.models.window import SwinBlocks, WindowAttention
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def attention(shift: int, window: int = 7) -> WindowAttention:
+    module = WindowAttention(8, 2, window=window, shift=shift).double()
+    torch.nn.init.normal_(module.relative_position_bias_table)
+    return module
+
+
+def test_relative_position_index_of_two_by_two() -> None:
+    index = WindowAttention(4, 1, window=2).relative_position_index
+    assert index[0].tolist() == [4, 3, 1, 0]
+    assert index[3].tolist() == [8, 7, 5, 4]
+
+
+def test_map_smaller_than_the_window_keeps_its_size_and_ignores_a_constant_bias() -> None:
+    module = attention(shift=3)
+    x = torch.randn(2, 5, 5, 8, dtype=torch.float64)
+    before = module(x)
+    assert before.shape == x.shape
+    with torch.no_grad():
+        module.relative_position_bias_table.add_(3.0)
+    torch.testing.assert_close(module(x), before, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_a_change_stays_in_its_window(shift: int) -> None:
+    module = attention(shift, window=4)
+    x = torch.randn(1, 8, 8, 8, dtype=torch.float64)
+    changed = x.clone()
+    changed[0, 0, 0] += 1
+    moved = (module(changed) != module(x)).any(-1)[0]
+    side = 4 - shift  # the window at the corner, cut by the shift
+    assert moved[:side, :side].all()
+    assert not moved[side:].any()
+    assert not moved[:, side:].any()
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_attention_equals_the_written_out_formula(shift: int) -> None:
+    module = attention(shift)
+    x = torch.randn(2, 9, 16, 8, dtype=torch.float64)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 5, 0, 5)).roll((-shift, -shift), (1, 2))  # [2, 14, 21, 8]
+    region = torch.zeros(14, 21)
+    bounds = [slice(0, -7), slice(-7, -shift or None), slice(-shift, None)] if shift else [slice(None)]
+    for i, rows in enumerate(bounds):
+        for j, columns in enumerate(bounds):
+            region[rows, columns] = 3 * i + j
+    out = torch.empty_like(padded)
+    bias = module.relative_position_bias_table[module.relative_position_index]  # [49, 49, 2]
+    for top in range(0, 14, 7):
+        for left in range(0, 21, 7):
+            area = (slice(top, top + 7), slice(left, left + 7))
+            ids = region[area].flatten()
+            mask = -100.0 * (ids[:, None] != ids)
+            q, k, v = module.qkv(padded[:, *area].flatten(1, 2)).chunk(3, -1)  # [2, 49, 8]
+            heads = []
+            for head in range(2):
+                part = slice(4 * head, 4 * head + 4)
+                logits = q[..., part] * 4**-0.5 @ k[..., part].mT + bias[..., head] + mask
+                heads.append(logits.softmax(-1) @ v[..., part])
+            out[:, *area] = module.proj(torch.cat(heads, -1)).unflatten(1, (7, 7))
+    expected = out.roll((shift, shift), (1, 2))[:, :9, :16]
+    torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-12)
+
+
+def test_number_of_parameters() -> None:
+    c, a, f = 512, 16, 1024
+    block = 4 * c + 3 * c * c + 3 * c + c * c + c + 169 * a + 2 * c * f + f + c
+    with torch.device("meta"):
+        assert sum(p.numel() for p in SwinBlocks(c, 2, heads=a, window=7, ffn_dim=f).parameters()) == 2 * block
