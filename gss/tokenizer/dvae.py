@@ -61,11 +61,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv_1, conv_2, conv_3, conv_4 = self.res_path
-        identity, residual = self.id_path(x), conv_1(F.relu(x))
+        identity, residual = self.id_path(x), F.relu_(conv_1(F.relu(x)))
         if self.upsample:  # 1x1 convolutions and ReLU commute with nearest up-sampling: a quarter of the work
             identity, residual = _double(identity), _double(residual)
-        residual = conv_3(F.relu(conv_2(F.relu(residual))))
-        return identity + conv_4(F.relu(residual), self.gain)
+        residual = F.relu_(conv_3(F.relu_(conv_2(residual))))
+        return conv_4(residual, self.gain).add_(identity)
 
 
 def _double(x: Tensor) -> Tensor:
