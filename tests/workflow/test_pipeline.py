@@ -1,0 +1,134 @@
+"""The pipeline itself on a small toy set: real Snakemake, real torchrun with two processes, once for all tests here."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from project import Project
+
+from gss.tracking.journal import read_journal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+TRAINED = ("latent_prior_segment", "latent_prior", "posterior", "merge")
+SMALL = {
+    "tokenizer__train__steps": 30, "tokenizer__train__batch_size": 8, "tokenizer__n_hid": 8,
+    "reconstruction__max_rounds": 1, "reconstruction__retrain_steps": 5, "reconstruction__refine_images": 4,
+    "latent_prior__milestones": [4, 8], "latent_prior__training__batch_size": 4,
+    "posterior__start_step": 4, "posterior__steps": 4, "posterior__training__batch_size": 4,
+    "evaluation__pictures": 1, "run__log_every": 2, "run__save_every": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose `all` was built; tests leave it as it is."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.configure("toy", **SMALL)
+    done = project.snakemake("all")
+    assert done.returncode == 0, done.stdout[-6000:]
+    return project
+
+
+@pytest.fixture
+def edited(finished: Project) -> Iterator[Project]:
+    """The finished project, whose experiment and rules a test may change."""
+    files = {path: path.read_bytes() for path in finished.folder.glob("*/**/*")
+             if path.suffix in (".yaml", ".smk") and "results" not in path.parts}
+    yield finished
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+def results(project: Project) -> Path:
+    return project.folder / "results" / "toy"
+
+
+def test_everything_promised_is_there(finished: Project) -> None:
+    folder = results(finished)
+    promised = ["config.yaml", "data/manifest.json", "data/statistics.json", "palette.csv", "tokenizer.safetensors",
+                "reconstruction/metrics.json", "reconstruction/rounds.csv", "latent_prior/step_4.pth", "gss_ff.pth",
+                "posterior.pth", "gss_ft.pth"]
+    promised += [f"evaluation/{model}/{split}/{file}" for model in ("gss_ff", "gss_ft") for split in ("val", "test")
+                 for file in ("metrics.json", "per_class.csv", "confusion.npz")]
+    assert [path for path in promised if not (folder / path).is_file()] == []
+    metrics = json.loads((folder / "evaluation/gss_ft/test/metrics.json").read_text())
+    assert 0 <= metrics["mIoU"] <= 1
+    assert list((folder / "evaluation/gss_ft/test/pictures").glob("*.png"))
+
+
+def test_every_stage_tells_its_end_its_time_and_its_log(finished: Project) -> None:
+    folder = results(finished)
+    journals = sorted(folder.glob("work/*/journal.jsonl"))
+    ends = {path.parent.name: read_journal(path)[-1].get("end") for path in journals}
+    evaluations = [f"evaluate_{model}_{split}" for model in ("gss_ff", "gss_ft") for split in ("val", "test")]
+    stages = {"check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge", *evaluations}
+    assert ends == dict.fromkeys(stages, "finished")
+    jobs = stages | {"latent_prior_4"}
+    assert {path.stem for path in (folder / "logs").iterdir()} == jobs
+    assert {path.stem for path in (folder / "benchmarks").iterdir()} == jobs
+
+
+def test_segments_share_one_training(finished: Project) -> None:
+    events = read_journal(results(finished) / "work/latent_prior/journal.jsonl")
+    steps = [event["step"] for event in events if "train/loss" in event.get("m", {})]
+    assert steps == [2, 4, 6, 8]
+    assert "step 4" in (results(finished) / "logs/latent_prior.log").read_text()
+
+
+def test_curves_and_figures_reach_mlflow(finished: Project) -> None:
+    with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:
+        def latest(run: str, metric: str) -> list[tuple[float]]:
+            return store.execute("select m.value from latest_metrics m join runs r on r.run_uuid = m.run_uuid "
+                                 "where r.name like ? and m.key = ?", (run, metric)).fetchall()
+
+        names = {name for (name,) in store.execute("select name from runs")}
+        assert {"check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge",
+                "evaluate_gss_ff", "evaluate_gss_ft"} == {name for name in names if not name.startswith("pipeline/")}
+        assert len(names) == 10
+        assert len(latest("latent_prior", "train/loss")) == 1
+        for model, name in (("gss_ft", "test/mIoU"), ("gss_ff", "gss_ff/test/mIoU")):
+            metrics = json.loads((results(finished) / f"evaluation/{model}/test/metrics.json").read_text())
+            assert latest("pipeline/toy/%", name) == [(pytest.approx(metrics["mIoU"]),)]
+            assert latest(f"evaluate_{model}", "test/mIoU") == [(pytest.approx(metrics["mIoU"]),)]
+
+
+def test_second_run_does_nothing(finished: Project) -> None:
+    before = {path: path.stat().st_mtime_ns for path in results(finished).rglob("*")}
+    done = finished.snakemake("all")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in results(finished).rglob("*")} == before
+
+
+def test_palette_settings_rerun_the_palettes_children_only(edited: Project) -> None:
+    edited.configure("toy", palette__seed=1)
+    assert edited.planned("all") == {**dict.fromkeys(("palette", "tokenizer", "reconstruct", *TRAINED, "all"), 1),
+                                     "evaluate": 4}
+
+
+def test_posterior_settings_rerun_posterior_merge_and_gss_ft(edited: Project) -> None:
+    edited.configure("toy", posterior__steps=5)
+    assert edited.planned("all") == {"posterior": 1, "merge": 1, "evaluate": 2, "all": 1}
+
+
+def test_protocol_reruns_the_evaluation_only(edited: Project) -> None:
+    edited.configure("toy", evaluation__mode="slide")
+    assert edited.planned("all") == {"evaluate": 4, "all": 1}
+
+
+def test_tracking_comments_and_machine_settings_rerun_nothing(edited: Project) -> None:
+    path = edited.experiment("toy")
+    path.write_text("# a comment\n" + path.read_text())
+    edited.configure("toy", run__log_every=7, run__resources__latent_prior={"processes": 1, "minutes": 9})
+    for rules in (edited.folder / "rules").glob("*.smk"):
+        rules.write_text(rules.read_text().replace("python -m gss", "python  -m gss") + "\n# a comment\n")
+    assert edited.planned("all", MLFLOW_TRACKING_URI="http://127.0.0.1:9") == {}
+
+
+def test_default_written_out_reruns_nothing(edited: Project) -> None:
+    edited.configure("toy", palette__strategy="maximal", evaluation__mode="whole", posterior__variant="window")
+    assert edited.planned("all") == {}
