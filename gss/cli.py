@@ -143,8 +143,11 @@ def _train(given: argparse.Namespace) -> None:
 
 def _merge(given: argparse.Namespace) -> None:
     from gss.stages.merge import merge
+    from gss.tracking.mlflow_sync import sync
 
-    merge(_run(given))
+    run = _run(given)
+    merge(run)
+    sync(run.folder)  # no launcher did it while the stage ran
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -166,7 +169,9 @@ def _launch(given: argparse.Namespace) -> int:
     from gss.cluster.launch import launch
 
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
-    return launch(given.nproc, command, work=given.work, cpus=given.cpus)
+    results = given.work.parent.parent  # results/NAME/work/STAGE
+    follower = [sys.executable, "-m", "gss", "mlflow-sync", str(results), "--follow"]
+    return launch(given.nproc, command, work=given.work, cpus=given.cpus, follow=follower)
 
 
 def _mlflow_sync(given: argparse.Namespace) -> None:

@@ -52,7 +52,7 @@ def load_model(path: Path, kind: str | None = None) -> ModelFile:
     try:
         content = load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(
             f"not readable as a model file: {reason}", where=path, todo="delete it and build it again"
         ) from error

@@ -87,8 +87,6 @@ class TokenizerTraining(Section):
     """Side of the square maskige crops, pixels; a multiple of 8."""
     lr: float = 3e-3
     """Peak learning rate."""
-    palettes: Literal["fixed", "random"] = "fixed"
-    """Paint every crop with the palette, or with freshly drawn colours (a tokenizer for any palette)."""
 
 
 class Tokenizer(Section):
@@ -163,6 +161,8 @@ class Backbone(Section):
     """Pretrained weights (safetensors with timm's names), found like `data.root`; none: random."""
     drop_path: Fraction = 0.0
     """Stochastic depth."""
+    output_stride: Literal[8, 16, 32] = 32
+    """Stride of the coarsest level: 8 and 16 dilate the later stages (ResNet)."""
     frozen_levels: Annotated[int, Field(ge=0, le=4)] = 0
     """Leading feature levels that are not trained."""
     norm_eval: bool = False

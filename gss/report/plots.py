@@ -76,9 +76,7 @@ def palette_swatches(path: Path, palette: Palette) -> None:
         for index, (name, colour) in enumerate(zip(names, palette.colours.tolist(), strict=True)):
             ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 128 else "white"  # by luma
             text = f"{index}  {_shortened(name, 22)}\n{','.join(map(str, colour))}"
-            axes.text(
-                index % columns, index // columns, text, color=ink, ha="center", va="center", fontsize=7
-            )
+            axes.text(index % columns, index // columns, text, color=ink, ha="center", va="center", fontsize=7)
         axes.set_axis_off()
 
 
@@ -100,9 +98,7 @@ def rounds(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(steps, [row["mIoU"] for row in rows], "k-o", linewidth=3, label="mIoU")
         for name in worst:
             # a label that begins with an underscore would be left out of the legend
-            axes.plot(
-                steps, _floats([row["IoU"][name] for row in rows]), "o--", label=f" {_shortened(name, 28)}"
-            )
+            axes.plot(steps, _floats([row["IoU"][name] for row in rows]), "o--", label=f" {_shortened(name, 28)}")
         axes.set(xticks=steps, xlabel="round", ylabel="IoU of the reconstruction")
         axes.set_ylim(top=1.02)
         _finish(axes, "both")

@@ -11,7 +11,7 @@ from gss.modelfile import ModelFile
 from gss.models.backbone import build_backbone
 from gss.models.gss import GSS
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+from gss.models.posterior import ConvPosterior, NearestPosterior, Posterior, WindowPosterior
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
 
@@ -28,13 +28,14 @@ def build_prior(meta: dict[str, Any], weights: dict[str, Tensor] | None = None) 
     return LatentPrior(backbone, head)
 
 
-def build_posterior(meta: dict[str, Any]) -> nn.Module:
+def build_posterior(meta: dict[str, Any]) -> Posterior:
     """X^-1 as a model file describes it, freshly initialised."""
     described = dict(meta["posterior"])
     variant = described.pop("variant")
     if variant == "nearest":
         return NearestPosterior(torch.tensor(meta["palette"]))
-    return {"window": WindowPosterior, "conv": ConvPosterior}[variant](len(meta["classes"]), **described)
+    kind = {"window": WindowPosterior, "conv": ConvPosterior}[variant]
+    return kind(len(meta["classes"]), **described)
 
 
 def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path) -> GSS:

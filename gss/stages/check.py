@@ -12,7 +12,7 @@ def check(run: Run) -> None:
         DataError: any fault; the message shows the first ones, `data/faults.txt` all of them.
     """
     data = run.experiment.data
-    splits = {
+    splits: dict[str, SplitFolders] = {
         name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix)
         for name, split in data.splits.items()
     }

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from gss.data.check import Pair
-from gss.data.device import normalise
 from gss.data.loader import read_pair
-from gss.evaluate.inference import Inference, resize_image
+from gss.errors import CheckpointError
+from gss.evaluate.inference import Inference, network_input
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation
@@ -34,6 +34,12 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     backbone = model.prior.backbone
     names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.manifest.space
     inference = Inference(config.mode, config.crop, config.stride, config.scale)
+    if tuple(names) != space.names:
+        raise CheckpointError(
+            "the model has other classes than the data set",
+            where=path,
+            todo="evaluate it on the data set it was trained for, or train it again",
+        )
     pairs = run.manifest.pairs(split)
     drawn = set(evenly_spaced(len(pairs), config.pictures))
 
@@ -42,9 +48,10 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
 
     def draw(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
         if index in drawn:
-            pixels = torch.from_numpy(resize_image(image, inference.scale)).to(world.device).movedim(-1, 0)[None]
             with torch.inference_mode():
-                rgb = model.rgb(normalise(pixels, backbone.mean, backbone.std))[0]  # [3, 8h, 8w]
+                rgb = model.rgb(
+                    network_input(image, inference, mean=backbone.mean, std=backbone.std, device=world.device)
+                )[0]  # [3, 8h, 8w]
             source = pairs[index].image
             panel(
                 folder / "pictures" / picture_name(index, source),

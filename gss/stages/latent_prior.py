@@ -36,7 +36,8 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     work = run.work("latent_prior")
     output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
     finished = work / f"step_{until}.pth"
-    weights = config.backbone.weights and find_data(config.backbone.weights, kind="pretrained weights")
+    named = config.backbone.weights
+    weights = find_data(named, kind="pretrained weights") if named else None
     inputs = run.inputs(
         run.folder / "data" / "manifest.json", run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
     )
@@ -101,6 +102,7 @@ def describe(run: Run, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
             "backbone": {
                 "name": backbone.name,
                 "drop_path": backbone.drop_path,
+                "output_stride": backbone.output_stride,
                 "frozen_levels": backbone.frozen_levels,
                 "norm_eval": backbone.norm_eval,
             },

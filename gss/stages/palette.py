@@ -12,7 +12,12 @@ def palette(run: Run) -> None:
     config = run.experiment.palette
     space = run.manifest.space
     made = make_palette(
-        config.strategy, space.names, seed=config.seed, published=config.published, colours=space.colours
+        config.strategy,
+        space.names,
+        seed=config.seed,
+        published=config.published,
+        colours=space.colours,
+        progress=lambda line: print(line, flush=True),
     )
     folder = run.folder / "palette"
     quality = made.quality()

@@ -1,11 +1,12 @@
 """Stage 6: train X^-1, from decoded tokens back to classes (GSS-FT)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from gss.modelfile import load_model, save_model
+from gss.models.posterior import Posterior
 from gss.models.training import PosteriorLearner
 from gss.stages.assemble import build_posterior, load_with_tokenizer
 from gss.stages.run import Run
@@ -58,7 +59,7 @@ def _train(
             world=world,
         )
         average_buffers(result.exported, world)
-        module = result.exported
+        module = cast(Posterior, result.exported)
     if world.is_main:
         save_model(finished, "posterior", {f"posterior.{k}": v for k, v in module.state_dict().items()}, meta)
     world.barrier()

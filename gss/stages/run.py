@@ -16,7 +16,7 @@ import yaml
 import gss
 from gss.config import Experiment, Stage, experiment_path, find_data, load_experiment
 from gss.data.check import Manifest, read_manifest
-from gss.data.classes import ClassSpace, read_classes
+from gss.data.classes import ClassSpace, read_class_space
 from gss.errors import DataError, Interrupted
 from gss.files import sha256_file, write_text
 from gss.tracking.journal import Journal
@@ -64,12 +64,11 @@ class Run:
     def space(self) -> ClassSpace:
         """Class names, colours and the map from native ids."""
         data = self.experiment.data
-        if isinstance(data.classes, str):
-            shipped = Path(gss.__file__).parent / "resources" / "classes" / f"{data.classes}.csv"
-            names, colours = read_classes(shipped if shipped.is_file() else self.root / data.classes)
-        else:
-            names, colours = data.classes, None
-        return ClassSpace(tuple(names), colours, data.reduce_zero_label, dict(data.label_map))
+        if not isinstance(data.classes, str):
+            return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
+        shipped = Path(gss.__file__).parent / "resources" / "classes" / f"{data.classes}.csv"
+        table = shipped if shipped.is_file() else self.root / data.classes
+        return read_class_space(table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from gss.config.schema import Training
 from gss.data.augment import Augment
-from gss.data.loader import Batch, TrainLoader
+from gss.data.loader import TrainLoader
 from gss.files import read_json, replace_with_link
 from gss.stages.run import Run
 from gss.train.distributed import World
@@ -35,7 +36,7 @@ def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
     )
 
 
-def make_loader(run: Run, training: Training, world: World) -> Callable[[int], Iterable[list[Batch]]]:
+def make_loader(run: Run, training: Training, world: World) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
     """Batches of the training split from any step on."""
     config = run.experiment.augment
     augment = Augment(
@@ -47,8 +48,8 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
         photometric=config.photometric,
     )
 
-    def from_step(step: int) -> TrainLoader:
-        return TrainLoader(
+    def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:
+        loader = TrainLoader(
             run.manifest.pairs("train"),
             run.space,
             augment,
@@ -61,6 +62,7 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
             start_step=step,
             pin_memory=world.device.type == "cuda",
         )
+        return cast(Iterable[list[dict[str, Tensor]]], loader)
 
     return from_step
 

@@ -1,0 +1,228 @@
+"""Stage 4: what palette and tokenizer alone cost, and better colours for the classes that suffer."""
+
+import copy
+import csv
+import io
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gss.data.images import read_image, read_label
+from gss.data.loader import shard
+from gss.evaluate.metrics import scores
+from gss.evaluate.pictures import evenly_spaced, panel, picture_name
+from gss.files import write_json, write_text
+from gss.palette.palette import Palette, read_palette, write_palette
+from gss.report.plots import palette_swatches, rounds
+from gss.stages.run import Run
+from gss.stages.tokenizer import train_dvae
+from gss.stages.training import deliver
+from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.reconstruct import reconstruct as reconstruct_labels
+from gss.tokenizer.reconstruct import round_trip, token_usage
+from gss.tokenizer.refine import Refinement, Round, refine
+from gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
+from gss.tracking.journal import Journal
+from gss.train.distributed import World
+
+STRIDES = {"4": True, "8": False}  # image pixels per token -> whether the label is doubled
+
+
+def reconstruct(run: Run, world: World) -> None:
+    """Refine the palette on training labels, then measure label -> maskige -> tokens -> label on val and test.
+
+    Writes the final `palette.csv` and `tokenizer.safetensors`, and `reconstruction/`. With `posterior.from` the other
+    experiment's palette and tokenizer are taken as they are.
+    """
+    palette_path, tokenizer_path = start_files(run)
+    manifest = run.folder / "data" / "manifest.json"
+    inputs = run.inputs(manifest, palette_path, tokenizer_path)
+    work = run.work("reconstruct")
+    palette = read_palette(palette_path)
+    with run.stage("reconstruct", inputs, world=world) as journal:
+        if not (work / "tokenizer.safetensors").is_file():
+            dvae = load_tokenizer(tokenizer_path, device=world.device)
+            found = _refined(run, world, journal, dvae, palette)
+            if world.is_main:
+                final = Palette(found.colours, palette.names)
+                write_palette(work / "palette.csv", final)
+                _write_rounds(run.folder / "reconstruction", found, palette.names)
+                meta = {
+                    key: value
+                    for key, value in read_meta(tokenizer_path).items()
+                    if key not in ("format", "shape", "sha256")
+                }
+                save_tokenizer(
+                    work / "tokenizer.safetensors",
+                    found.dvae,
+                    {**meta, "refinement": run.provenance("reconstruct", inputs)},
+                )
+            world.barrier()
+        palette = read_palette(work / "palette.csv")
+        dvae = load_tokenizer(work / "tokenizer.safetensors", device=world.device)
+        _check(run, world, journal, dvae, palette)
+        if world.is_main:
+            palette_swatches(run.folder / "reconstruction" / "palette.png", palette)
+            deliver(work / "palette.csv", run.folder / "palette.csv")
+            deliver(work / "tokenizer.safetensors", run.folder / "tokenizer.safetensors")
+
+
+def start_files(run: Run) -> tuple[Path, Path]:
+    """Palette and tokenizer to begin with."""
+    source = run.experiment.posterior.from_
+    if source:
+        return run.folder.parent / source / "palette.csv", run.folder.parent / source / "tokenizer.safetensors"
+    return run.folder / "palette" / "start.csv", run.folder / "tokenizer" / "start.safetensors"
+
+
+def _refined(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette: Palette) -> Refinement:
+    config = run.experiment.reconstruction
+    pairs = run.manifest.pairs("train")
+    labels = [read_label(pairs[i].label, run.space) for i in evenly_spaced(len(pairs), config.refine_images)]
+    taken = run.experiment.posterior.from_ is not None
+    found = refine(
+        dvae,
+        palette.colours,
+        _measure(world, labels),
+        labels,
+        min_iou=config.min_iou,
+        max_rounds=0 if taken else config.max_rounds,
+        retrain=_retrain(run, world),
+    )
+    for number, tried in enumerate(found.rounds):
+        if journal is not None:
+            journal.metrics(number, {"refine/mIoU": tried.miou})
+            changes = ", ".join(palette.names[change.label] for change in tried.changes)
+            print(
+                f"round {number}: mIoU {tried.miou:.4f}  {'kept' if tried.kept else 'dropped'}"
+                + (f"  new colours for {changes}" if changes else ""),
+                flush=True,
+            )
+    return found
+
+
+def _measure(world: World, labels: list[np.ndarray]) -> Callable[[DVAE, Tensor], Tensor]:
+    """Confusion at training resolution over all processes."""
+    mine = [labels[i] for i in shard(len(labels), world.rank, world.size)]
+
+    def measure(dvae: DVAE, colours: Tensor) -> Tensor:
+        return world.sum(reconstruct_labels(dvae, mine, colours, doubled=True).confusion)
+
+    return measure
+
+
+def _retrain(run: Run, world: World) -> Callable[[Tensor, DVAE], DVAE] | None:
+    """How a tokenizer trained here learns new colours; None for one that stays as it is."""
+    steps = run.experiment.reconstruction.retrain_steps
+    if run.experiment.tokenizer.source != "train" or steps == 0:
+        return None
+    work, number = run.work("reconstruct"), itertools.count(1)
+
+    def retrain(colours: Tensor, dvae: DVAE) -> DVAE:
+        return train_dvae(
+            run,
+            world,
+            None,
+            copy.deepcopy(dvae),
+            colours.numpy(),
+            work=work / f"round_{next(number)}",
+            steps=steps,
+            fresh=False,
+        )
+
+    return retrain
+
+
+def _check(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette: Palette) -> None:
+    folder = run.folder / "reconstruction"
+    colours = torch.from_numpy(palette.colours)
+    metrics: dict[str, Any] = {"splits": {}, "tokenizer": dvae.sha256, "palette": palette.colours.tolist()}
+    for split in [name for name in run.experiment.data.splits if name != "train"]:
+        pairs = run.manifest.pairs(split)
+        mine = [pairs[i].label for i in shard(len(pairs), world.rank, world.size)]
+        metrics["splits"][split] = {}
+        for stride, doubled in STRIDES.items():
+            counted = reconstruct_labels(dvae, (read_label(path, run.space) for path in mine), colours, doubled=doubled)
+            confusion, usage = world.sum(counted.confusion), token_usage(world.sum(counted.tokens))
+            found = scores(confusion.numpy())
+            metrics["splits"][split][stride] = {
+                "mIoU": found.mIoU,
+                "mAcc": found.mAcc,
+                "aAcc": found.aAcc,
+                "images": len(pairs),
+                "IoU": dict(zip(palette.names, found.iou, strict=True)),
+                "Acc": dict(zip(palette.names, found.acc, strict=True)),
+                "tokens_used": usage.used,
+                "token_perplexity": usage.perplexity,
+            }
+            if journal is not None:
+                print(
+                    f"reconstruction of {split}, one token per {stride} x {stride} pixels: mIoU {found.mIoU:.4f}, "
+                    f"{usage.used} tokens used",
+                    flush=True,
+                )
+                if doubled:
+                    journal.metrics(
+                        0,
+                        {
+                            f"{split}/mIoU": found.mIoU or 0.0,
+                            f"{split}/aAcc": found.aAcc or 0.0,
+                            **{
+                                f"{split}/iou/{name}": iou
+                                for name, iou in zip(palette.names, found.iou, strict=True)
+                                if iou is not None
+                            },
+                        },
+                    )
+    if journal is not None:
+        _draw(run, dvae, palette)
+        write_json(folder / "metrics.json", metrics)
+        for name in ("metrics.json", "rounds.csv", "rounds.png"):
+            journal.artifact(folder / name)
+
+
+def _draw(run: Run, dvae: DVAE, palette: Palette) -> None:
+    """Panels of a few images: what the best possible GSS-FF would see."""
+    split = "test" if "test" in run.experiment.data.splits else "val"
+    pairs = run.manifest.pairs(split)
+    colours = torch.from_numpy(palette.colours)
+    for index in evenly_spaced(len(pairs), run.experiment.evaluation.pictures):
+        pair = pairs[index]
+        array = read_label(pair.label, run.space)
+        label = torch.from_numpy(array).to(dvae.weight.device)[None]
+        ids, tokens = round_trip(dvae, label, colours, doubled=True)
+        panel(
+            run.folder / "reconstruction" / "pictures" / picture_name(index, pair.image),
+            image=read_image(pair.image),
+            label=array,
+            prediction=ids[0].to(torch.uint8).cpu().numpy(),
+            rgb=dvae.decode(tokens)[0].movedim(0, -1).cpu().numpy(),
+            palette=palette.colours,
+            names=palette.names,
+            colours=run.space.colours,
+            title=f"reconstruction {split} {pair.image.stem}",
+        )
+
+
+def _write_rounds(folder: Path, found: Refinement, names: tuple[str, ...]) -> None:
+    """`rounds.csv`, a row per round and class, and `rounds.png`."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("round", "kept", "mIoU", "class", "iou", "r", "g", "b", "old_colour"))
+    for number, tried in enumerate(found.rounds):
+        old = {change.label: " ".join(map(str, change.old)) for change in tried.changes}
+        for label, name in enumerate(names):
+            iou = "" if np.isnan(tried.iou[label]) else float(tried.iou[label])
+            table.writerow((number, tried.kept, tried.miou, name, iou, *tried.colours[label], old.get(label, "")))
+    rounds(folder / "rounds.png", [_row(tried, names) for tried in found.rounds])
+    write_text(folder / "rounds.csv", text.getvalue())
+
+
+def _row(tried: Round, names: tuple[str, ...]) -> dict[str, Any]:
+    iou = [None if np.isnan(value) else float(value) for value in tried.iou]
+    return {"mIoU": tried.miou, "IoU": dict(zip(names, iou, strict=True))}

@@ -1,0 +1,127 @@
+"""Stage 3: the discrete VAE that turns maskiges into tokens and back."""
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from gss.config import data_folder
+from gss.data.images import read_label
+from gss.palette.palette import read_palette
+from gss.stages.run import Run
+from gss.stages.training import deliver
+from gss.tokenizer.crops import MaskigeCrops
+from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.learn import DVAELearner, NormalisedDVAE, export
+from gss.tokenizer.store import save_tokenizer
+from gss.tokenizer.unpickle import import_openai
+from gss.tracking.journal import Journal
+from gss.train.distributed import World, average_buffers
+from gss.train.loop import train
+from gss.train.settings import LoopSettings
+
+
+def tokenizer(run: Run, world: World) -> None:
+    """Import OpenAI's dVAE, or train one on the maskiges of the training labels; `tokenizer/start.safetensors`."""
+    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "palette" / "start.csv")
+    finished = run.work("tokenizer") / "finished.safetensors"
+    with run.stage("tokenizer", inputs, world=world) as journal:
+        if not finished.is_file():
+            if run.experiment.tokenizer.source == "openai":
+                if world.is_main:
+                    _import(run, finished, inputs)
+            else:
+                colours = read_palette(run.folder / "palette" / "start.csv").colours
+                dvae = train_dvae(
+                    run,
+                    world,
+                    journal,
+                    _fresh(run),
+                    colours,
+                    work=finished.parent,
+                    steps=run.experiment.tokenizer.train.steps,
+                )
+                if world.is_main:
+                    save_tokenizer(finished, dvae, {"source": "train", **run.provenance("tokenizer", inputs)})
+            world.barrier()
+        if world.is_main:
+            deliver(finished, run.folder / "tokenizer" / "start.safetensors")
+
+
+def train_dvae(
+    run: Run,
+    world: World,
+    journal: Journal | None,
+    dvae: DVAE,
+    colours: np.ndarray,
+    *,
+    work: Path,
+    steps: int,
+    fresh: bool = True,
+) -> DVAE:
+    """Train a dVAE on maskiges in the given colours.
+
+    Args:
+        colours: int64 [N+1, 3], last row = ignored pixels.
+        work: folder of its checkpoints.
+        fresh: the dVAE is untrained; otherwise it only learns new colours.
+
+    Returns:
+        The trained dVAE, in every process.
+    """
+    config = run.experiment.tokenizer.train
+    labels = [read_label(pair.label, run.space) for pair in run.manifest.pairs("train")]
+    settings = LoopSettings(
+        steps=steps,
+        lr=config.lr,
+        warmup_steps=min(100, steps // 10),
+        weight_decay=1e-4,
+        betas=(0.9, 0.99),
+        clip_norm=1.0,
+        seed=run.experiment.seed,
+        log_every=run.experiment.run.log_every,
+        save_every=run.experiment.run.save_every,
+        keep_last=run.experiment.run.keep_checkpoints,
+    )
+
+    def crops(step: int) -> MaskigeCrops:
+        return MaskigeCrops(
+            labels,
+            len(colours) - 1,
+            seed=run.experiment.seed,
+            batch_size=config.batch_size,
+            crop=config.crop,
+            rank=world.rank,
+            world_size=world.size,
+            start_step=step,
+        )
+
+    seen = None if fresh else next(iter(crops(0)))[0]["label"]
+    learner = DVAELearner(dvae, torch.from_numpy(colours), trained_on=seen)
+    result = train(learner, crops, settings, work=work, journal=journal, world=world)
+    average_buffers(result.exported, world)
+    return export(cast(NormalisedDVAE, result.exported))
+
+
+def _fresh(run: Run) -> DVAE:
+    config = run.experiment.tokenizer
+    torch.manual_seed(run.experiment.seed)
+    return DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group)
+
+
+def _import(run: Run, finished: Path, inputs: dict[str, str]) -> None:
+    config = run.experiment.tokenizer
+    encoder, decoder = (_located(name) for name in (config.encoder, config.decoder))
+    dvae = import_openai(encoder, decoder, encoder_sha256=config.encoder_sha256, decoder_sha256=config.decoder_sha256)
+    save_tokenizer(
+        finished,
+        dvae,
+        {"source": "openai", "encoder": encoder, "decoder": decoder, **run.provenance("tokenizer", inputs)},
+    )
+
+
+def _located(name: str | None) -> str:
+    """A URL as it is; a path below the data folder."""
+    assert name is not None, "the configuration requires both files"
+    return name if "://" in name else str(data_folder() / name)
