@@ -1,0 +1,147 @@
+"""The command line: exit codes, one clear message, nothing half-written, cheap start."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from gss.cli import main
+
+VERBS = ("check", "palette", "tokenizer", "reconstruct", "train", "merge", "evaluate", "report", "launch",
+         "mlflow-sync", "toy-data", "config-reference")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """An experiment file with a data set of two pairs per split, 32 x 32, classes 0..2."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(2):
+            image, label = (tmp_path / "set" / kind / split / f"{number}" for kind in ("images", "labels"))
+            for path in (image, label):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(image.with_suffix(".jpg"))
+            Image.fromarray(rng.integers(0, 3, (32, 32), dtype=np.uint8)).save(label.with_suffix(".png"))
+    content = {
+        "data": {"root": str(tmp_path / "set"), "classes": ["sky", "road", "car"],
+                 "splits": {split: {"images": f"images/{split}", "labels": f"labels/{split}"}
+                            for split in ("train", "val")}},
+        "augment": {"base_scale": [32, 32], "crop": [32, 32]},
+        "latent_prior": {"backbone": {"name": "test_resnet"}},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(tmp_path: Path, *arguments: str) -> int:
+    return main([*arguments, "--results", str(tmp_path / "results")])
+
+
+def test_check_and_palette_of_own_data(experiment: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "check", str(experiment)) == 0
+    assert run(tmp_path, "palette", str(experiment)) == 0
+    results = tmp_path / "results" / "mine"
+    assert (results / "palette" / "start.csv").read_text().splitlines()[0] == "index,name,r,g,b"
+    assert len((results / "palette" / "start.csv").read_text().splitlines()) == 1 + 3 + 1
+    assert yaml.safe_load((results / "config.yaml").read_text())["latent_prior"]["dropout"] == 0.1
+
+
+def spoil_ids(folder: Path) -> None:
+    Image.fromarray(np.full((32, 32), 9, np.uint8)).save(folder / "labels" / "train" / "0.png")
+
+
+def spoil_size(folder: Path) -> None:
+    Image.fromarray(np.zeros((30, 32), np.uint8)).save(folder / "labels" / "train" / "0.png")
+
+
+def spoil_missing(folder: Path) -> None:
+    (folder / "labels" / "val" / "1.png").unlink()
+
+
+def spoil_jpeg(folder: Path) -> None:
+    path = folder / "images" / "train" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def spoil_depth(folder: Path) -> None:
+    Image.fromarray(np.zeros((32, 32), np.uint16)).save(folder / "labels" / "train" / "0.png")
+
+
+def spoil_colour(folder: Path) -> None:
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "labels" / "train" / "0.png")
+
+
+@pytest.mark.parametrize(("spoil", "named", "found"), [
+    (spoil_ids, "labels/train/0.png", "9"),
+    (spoil_size, "labels/train/0.png", "30"),
+    (spoil_missing, "images/val/1.jpg", "label"),
+    (spoil_jpeg, "images/train/1.jpg", ""),
+    (spoil_depth, "labels/train/0.png", "16"),
+    (spoil_colour, "labels/train/0.png", "RGB"),
+])
+def test_faulty_data_stop_the_check_with_file_and_value(
+    spoil, named: str, found: str, experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(tmp_path / "set")
+    assert run(tmp_path, "check", str(experiment)) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert found in error
+    assert "Traceback" not in error
+    data = tmp_path / "results" / "mine" / "data"
+    assert not (data / "manifest.json").exists()
+    assert not list(data.glob(".*.tmp"))
+
+
+def test_a_fault_after_a_good_check_keeps_the_old_manifest(experiment: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "check", str(experiment)) == 0
+    manifest = tmp_path / "results" / "mine" / "data" / "manifest.json"
+    before = manifest.read_bytes()
+    spoil_ids(tmp_path / "set")
+    assert run(tmp_path, "check", str(experiment)) == 2
+    assert manifest.read_bytes() == before
+
+
+def test_damaged_palette_is_named(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "check", str(experiment))
+    run(tmp_path, "palette", str(experiment))
+    path = tmp_path / "results" / "mine" / "palette" / "start.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(SystemExit) as leaving:
+        run(tmp_path, "tokenizer", str(experiment))
+    assert leaving.value.code == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and "ignore" in error
+
+
+def test_missing_data_name_the_folders_and_the_source(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set").rename(tmp_path / "elsewhere")
+    assert run(tmp_path, "check", str(experiment), "data.obtain=from the archive") == 2
+    error = capsys.readouterr().err
+    assert "images/train" in error and "labels/val" in error and "from the archive" in error
+
+
+def test_unknown_key_on_the_command_line(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "palette", str(experiment), "palette.sed=3") == 2
+    assert "did you mean 'seed'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([verb, "--help"])
+    assert leaving.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) <= 24
+
+
+def test_help_and_small_verbs_load_no_torch() -> None:
+    code = ("import sys; from gss.cli import main, parser; parser(); main(['config-reference', '--check']); "
+            "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
