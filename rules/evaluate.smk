@@ -10,17 +10,12 @@ rule evaluate:
         "results/{experiment}/evaluation/{model}/{split}/metrics.json",
         "results/{experiment}/evaluation/{model}/{split}/per_class.csv",
         "results/{experiment}/evaluation/{model}/{split}/confusion.npz",
-    params:
-        config=workflow_of.config_slice("evaluate"),
-    log:
-        "results/{experiment}/logs/evaluate_{model}_{split}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    params: config=workflow_of.config_slice("evaluate")
+    log: "results/{experiment}/logs/evaluate_{model}_{split}.log"
+    benchmark: "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("evaluate")
-    resources:
-        **workflow_of.resources("evaluate"),
+    resources: **workflow_of.resources("evaluate")
     retries: 0
     shell:
         "python -m gss launch --nproc {resources.processes} --cpus {threads}"

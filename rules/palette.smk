@@ -2,44 +2,31 @@
 
 
 rule palette:
-    input:
-        "results/{experiment}/data/manifest.json",
+    input: "results/{experiment}/data/manifest.json"
     output:
         "results/{experiment}/palette/start.csv",
         "results/{experiment}/palette/quality.json",
-    params:
-        config=workflow_of.config_slice("palette"),
-    log:
-        "results/{experiment}/logs/palette.log",
-    benchmark:
-        "results/{experiment}/benchmarks/palette.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    params: config=workflow_of.config_slice("palette")
+    log: "results/{experiment}/logs/palette.log"
+    benchmark: "results/{experiment}/benchmarks/palette.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("palette")
-    resources:
-        **workflow_of.resources("palette"),
+    resources: **workflow_of.resources("palette")
     retries: 0
-    shell:
-        "python -m gss palette {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss palette {wildcards.experiment} > {log} 2>&1"
 
 
 rule tokenizer:
     input:
         "results/{experiment}/data/manifest.json",
         "results/{experiment}/palette/start.csv",
-    output:
-        "results/{experiment}/tokenizer/start.safetensors",
-    params:
-        config=workflow_of.config_slice("tokenizer"),
-    log:
-        "results/{experiment}/logs/tokenizer.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tokenizer.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    output: "results/{experiment}/tokenizer/start.safetensors"
+    params: config=workflow_of.config_slice("tokenizer")
+    log: "results/{experiment}/logs/tokenizer.log"
+    benchmark: "results/{experiment}/benchmarks/tokenizer.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("tokenizer")
-    resources:
-        **workflow_of.resources("tokenizer"),
+    resources: **workflow_of.resources("tokenizer")
     shell:
         "python -m gss launch --nproc {resources.processes} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/tokenizer -- tokenizer {wildcards.experiment} > {log} 2>&1"
@@ -54,17 +41,12 @@ rule reconstruct:
         "results/{experiment}/tokenizer.safetensors",
         "results/{experiment}/reconstruction/metrics.json",
         "results/{experiment}/reconstruction/rounds.csv",
-    params:
-        config=workflow_of.config_slice("reconstruct"),
-    log:
-        "results/{experiment}/logs/reconstruct.log",
-    benchmark:
-        "results/{experiment}/benchmarks/reconstruct.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    params: config=workflow_of.config_slice("reconstruct")
+    log: "results/{experiment}/logs/reconstruct.log"
+    benchmark: "results/{experiment}/benchmarks/reconstruct.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("reconstruct")
-    resources:
-        **workflow_of.resources("reconstruct"),
+    resources: **workflow_of.resources("reconstruct")
     shell:
         "python -m gss launch --nproc {resources.processes} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/reconstruct -- reconstruct {wildcards.experiment} > {log} 2>&1"

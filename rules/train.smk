@@ -7,20 +7,15 @@ rule latent_prior_segment:
         "results/{experiment}/data/manifest.json",
         "results/{experiment}/palette.csv",
         "results/{experiment}/tokenizer.safetensors",
-    output:
-        "results/{experiment}/latent_prior/step_{step}.pth",
+    output: "results/{experiment}/latent_prior/step_{step}.pth"
     params:
         config=workflow_of.config_slice("latent_prior"),
         until=workflow_of.milestone,
-    log:
-        "results/{experiment}/logs/latent_prior_{step}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/latent_prior_{step}.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    log: "results/{experiment}/logs/latent_prior_{step}.log"
+    benchmark: "results/{experiment}/benchmarks/latent_prior_{step}.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("latent_prior")
-    resources:
-        **workflow_of.resources("latent_prior"),
+    resources: **workflow_of.resources("latent_prior")
     shell:
         "python -m gss launch --nproc {resources.processes} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/latent_prior"
@@ -28,12 +23,9 @@ rule latent_prior_segment:
 
 
 use rule latent_prior_segment as latent_prior with:
-    output:
-        "results/{experiment}/gss_ff.pth",
-    log:
-        "results/{experiment}/logs/latent_prior.log",
-    benchmark:
-        "results/{experiment}/benchmarks/latent_prior.tsv"
+    output: "results/{experiment}/gss_ff.pth"
+    log: "results/{experiment}/logs/latent_prior.log"
+    benchmark: "results/{experiment}/benchmarks/latent_prior.tsv"
 
 
 rule posterior:
@@ -41,19 +33,13 @@ rule posterior:
         workflow_of.posterior_start,
         "results/{experiment}/data/manifest.json",
         "results/{experiment}/tokenizer.safetensors",
-    output:
-        "results/{experiment}/posterior.pth",
-    params:
-        config=workflow_of.config_slice("posterior"),
-    log:
-        "results/{experiment}/logs/posterior.log",
-    benchmark:
-        "results/{experiment}/benchmarks/posterior.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    output: "results/{experiment}/posterior.pth"
+    params: config=workflow_of.config_slice("posterior")
+    log: "results/{experiment}/logs/posterior.log"
+    benchmark: "results/{experiment}/benchmarks/posterior.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("posterior")
-    resources:
-        **workflow_of.resources("posterior"),
+    resources: **workflow_of.resources("posterior")
     shell:
         "python -m gss launch --nproc {resources.processes} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/posterior"
@@ -64,19 +50,12 @@ rule merge:
     input:
         "results/{experiment}/gss_ff.pth",
         workflow_of.posterior_file,
-    output:
-        "results/{experiment}/gss_ft.pth",
-    params:
-        config=workflow_of.config_slice("merge"),
-    log:
-        "results/{experiment}/logs/merge.log",
-    benchmark:
-        "results/{experiment}/benchmarks/merge.tsv"
-    conda:
-        "../envs/cpu.yaml"
+    output: "results/{experiment}/gss_ft.pth"
+    params: config=workflow_of.config_slice("merge")
+    log: "results/{experiment}/logs/merge.log"
+    benchmark: "results/{experiment}/benchmarks/merge.tsv"
+    conda: "../envs/cpu.yaml"
     threads: workflow_of.threads("merge")
-    resources:
-        **workflow_of.resources("merge"),
+    resources: **workflow_of.resources("merge")
     retries: 0
-    shell:
-        "python -m gss merge {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss merge {wildcards.experiment} > {log} 2>&1"

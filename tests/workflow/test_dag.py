@@ -1,5 +1,6 @@
 """The graph of jobs: complete for every experiment, with nothing on disk but the workflow itself."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,11 @@ def test_missing_data_stop_at_once_and_say_what_is_expected(project: Project) ->
         assert part in done.stdout
     assert "Traceback" not in done.stdout
     assert [path.name for path in (project.folder / "results/ade20k/logs").iterdir()] == ["check.log"]
+
+
+def test_rules_are_declarations() -> None:
+    for path in Path("rules").glob("*.smk"):
+        for block in re.split(r"^(?=rule |use rule )", path.read_text(), flags=re.MULTILINE)[1:]:
+            lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
+            assert len(lines) <= 20, f"{path}: {lines[0]} has {len(lines)} lines"
+            assert block.count("python -m gss") <= 1 and "run:" not in block and "script:" not in block
