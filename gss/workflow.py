@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gss.config import Experiment, Stage, data_folder, load_experiment, load_project
+from gss.config import Experiment, Stage, data_set_folder, load_experiment, load_project
 
 MODELS = ("gss_ff", "gss_ft")
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
@@ -75,7 +75,7 @@ def data_inputs(wildcards: Any) -> list[str]:
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
     data = _experiment(wildcards.experiment).data
-    return [f"{data_folder() / data.root}/classes.csv"] if data.generate else []
+    return [f"{data_set_folder(data)}/classes.csv"] if data.generate else []
 
 
 def reconstruction_inputs(wildcards: Any) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from gss.config.load import (
     data_folder,
+    data_set_folder,
     experiment_path,
-    find_data,
     list_experiments,
     load_experiment,
     load_project,
+    require_data,
 )
 from gss.config.reference import json_schema, reference
 from gss.config.schema import STAGES, Experiment, Project, Resources, Stage
@@ -18,11 +19,12 @@ __all__ = [
     "Resources",
     "Stage",
     "data_folder",
+    "data_set_folder",
     "experiment_path",
-    "find_data",
     "json_schema",
     "list_experiments",
     "load_experiment",
     "load_project",
     "reference",
+    "require_data",
 ]

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gss.config.reference import model_in
-from gss.config.schema import Experiment, Project
+from gss.config.schema import Data, Experiment, Project
 from gss.errors import ConfigError
 
 EXPERIMENTS = Path("config/experiments")
@@ -61,27 +61,36 @@ def experiment_path(name: str | Path) -> Path:
     return path
 
 
-def find_data(relative: str, *, kind: str, todo: str = "") -> Path:
-    """A data folder or file named in the configuration.
+def require_data(path: Path, *, kind: str, todo: str = "") -> Path:
+    """The path, if it exists.
 
     Args:
-        relative: absolute path, or one below `GSS_DATA` (when set) or `data_root` of config/config.yaml.
+        path: a data folder or file, see `data_folder`.
         kind: what it is, for the message.
 
     Raises:
         ConfigError: it does not exist.
     """
-    path = data_folder() / Path(relative).expanduser()
     if not path.exists():
-        advice = f"put it there, or set GSS_DATA to the folder that holds {relative!r}"
+        advice = "put it there, or set GSS_DATA to the folder that holds your data"
         raise ConfigError(f"{kind} not found", where=path.absolute(), todo=f"{advice}. {todo}".rstrip(". ") + ".")
     return path
+
+
+def data_set_folder(data: Data) -> Path:
+    """Where a data set lies or belongs; one that is made by the project never leaves its own folder."""
+    return (project_data_folder() if data.generate else data_folder()) / data.root
+
+
+def project_data_folder() -> Path:
+    """`data_root` of config/config.yaml."""
+    return Path(load_project().data_root if PROJECT.is_file() else "data")
 
 
 def data_folder() -> Path:
     """The folder that relative data paths start from."""
     named = os.environ.get("GSS_DATA")
-    return Path(named) if named else Path(load_project().data_root if PROJECT.is_file() else "data")
+    return Path(named) if named else project_data_folder()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -305,6 +305,7 @@ class Experiment(Section):
         dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         for section, key in _WITHOUT_EFFECT:
             dumped.get(section, {}).pop(key, None)
+        dumped["latent_prior"]["milestones"] = self.milestones[-1:]  # the earlier ones only name files
         content: dict[str, Any] = {"version": STAGE_VERSIONS[stage]}
         for path in _SLICES[stage]:
             value: Any = dumped
@@ -329,7 +330,7 @@ _SLICES: dict[Stage, tuple[str, ...]] = {
     "merge": (),
     "evaluate": ("evaluation",),
 }
-_WITHOUT_EFFECT = (("data", "obtain"), ("posterior", "from"))
+_WITHOUT_EFFECT = (("data", "obtain"), ("posterior", "from"), ("evaluation", "splits"))
 
 
 class Project(Section):

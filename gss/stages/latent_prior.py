@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from gss.config import find_data
+from gss.config import data_folder, require_data
 from gss.errors import ConfigError
 from gss.files import sha256_file
 from gss.modelfile import save_model
@@ -37,7 +37,7 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
     finished = work / f"step_{until}.pth"
     named = config.backbone.weights
-    weights = find_data(named, kind="pretrained weights") if named else None
+    weights = require_data(data_folder() / named, kind="pretrained weights") if named else None
     inputs = run.inputs(
         run.folder / "data" / "manifest.json", run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 import gss
-from gss.config import Experiment, Stage, experiment_path, find_data, load_experiment
+from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, require_data
 from gss.data.check import Manifest, read_manifest
 from gss.data.classes import ClassSpace, read_class_space
 from gss.errors import DataError, Interrupted
@@ -56,8 +56,10 @@ class Run:
         data = self.experiment.data
         folders = sorted({folder for split in data.splits.values() for folder in (split.images, split.labels)})
         expected = f"expected in it: {', '.join(folders)}"
-        return find_data(
-            data.root, kind=f"data set folder of experiment {self.name!r}", todo=f"{expected}. {data.obtain}".strip()
+        return require_data(
+            data_set_folder(data),
+            kind=f"data set folder of experiment {self.name!r}",
+            todo=f"{expected}. {data.obtain}".strip(),
         )
 
     @cached_property

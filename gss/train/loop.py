@@ -106,7 +106,7 @@ class _Run:
         if world.size > 1 and world.device.type == "cuda":
             learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
         self.learner = cast(Learner, learner)
-        self.model = learner if world.size == 1 else DistributedDataParallel(learner, broadcast_buffers=False)
+        self.model = learner if world.size == 1 else DistributedDataParallel(learner, forward_sync_buffers=False)
         self.weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)
         self.state = TrainState(self.learner.saved, settings)
         self.optimizer, self.meter = self.state.optimizer, self.state.meter

@@ -61,6 +61,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
         ("reconstruction.min_iou=0.5", {"reconstruct"}),
         ("latent_prior.training.lr=0.5", {"latent_prior"}),
+    ("latent_prior.milestones=[200,500]", {"latent_prior"}),
         ("posterior.steps=7", {"posterior"}),
         ("augment.flip=0", {"latent_prior", "posterior"}),
         ("evaluation.mode=slide", {"evaluate"}),
@@ -69,6 +70,8 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("run.resources.posterior.gpus=4", set()),
         ("data.obtain=elsewhere", set()),
         ("posterior.from=camvid", set()),
+    ("evaluation.splits=[test]", set()),
+    ("latent_prior.milestones=[100,200,400]", set()),
         ("latent_prior.backbone.norm_eval=false", set()),
     ],
 )
