@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,8 +20,10 @@ from gss.data.classes import ClassSpace, read_class_space
 from gss.errors import DataError, Interrupted
 from gss.files import sha256_file, write_text
 from gss.tracking.journal import Journal
-from gss.train.checkpoint import open_work
-from gss.train.distributed import World
+from gss.tracking.work import open_work
+
+if TYPE_CHECKING:
+    from gss.train.distributed import World
 
 RESULTS = Path("results")
 
@@ -87,7 +89,7 @@ class Run:
 
     @contextlib.contextmanager
     def stage(
-        self, stage: Stage, inputs: dict[str, str], *, world: World | None = None, name: str | None = None
+        self, stage: Stage, inputs: dict[str, str], *, world: "World | None" = None, name: str | None = None
     ) -> Iterator[Journal | None]:
         """Work on a stage: its work folder is this configuration's, its journal is open and says how it ended.
 

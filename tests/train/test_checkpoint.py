@@ -10,7 +10,8 @@ from tiny_disk import tiny_disk
 from tiny_learner import run
 
 from gss.errors import CheckpointError, GssError
-from gss.train.checkpoint import CheckpointFolder, open_work
+from gss.tracking.work import open_work
+from gss.train.checkpoint import CheckpointFolder
 
 CPU = torch.device("cpu")
 
