@@ -17,6 +17,7 @@ from gss.tokenizer.dvae import DVAE, EPSILON, Block, Convolution, map_pixels
 WEIGHTS = {"likelihood": 0.3, "colour": 1.0, "usage": 0.5}
 LOGIT_SCALE = 2.0  # of the normalised token logits at the start
 RESIDUAL_GAIN = 0.5  # of the residual paths at the start; the published 1 / layers^2 takes longer than we train
+RANDOM_TEMPERATURE = 0.03  # T with random palettes, whose colours may be arbitrarily close
 MIN_LOG_SCALE = -5.0  # keeps the likelihood of a pixel that is right everywhere finite
 
 
@@ -81,6 +82,7 @@ class DVAELearner(nn.Module):
     Args:
         dvae: weights to start from; trained in place.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
+        random_palettes: paint every crop in fresh random colours: a tokenizer for any palette.
         trained_on: labels uint8 [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
         weights: of the terms.
 
@@ -93,13 +95,21 @@ class DVAELearner(nn.Module):
     """
 
     def __init__(
-        self, dvae: DVAE, colours: Tensor, *, trained_on: Tensor | None = None, weights: Mapping[str, float] = WEIGHTS
+        self,
+        dvae: DVAE,
+        colours: Tensor,
+        *,
+        random_palettes: bool = False,
+        trained_on: Tensor | None = None,
+        weights: Mapping[str, float] = WEIGHTS,
     ) -> None:
         super().__init__()
         self.terms = dict(weights)
+        self.random_palettes = random_palettes
         self.colours = nn.Buffer(colours.double() / 255)
-        self.temperature = colour_temperature(colours)
-        self.saved = NormalisedDVAE(dvae, None if trained_on is None else self.mapped_maskige(double(trained_on)))
+        self.temperature = RANDOM_TEMPERATURE if random_palettes else colour_temperature(colours)
+        seen = None if trained_on is None else mapped_maskige(double(trained_on), self.palettes(len(trained_on)))
+        self.saved = NormalisedDVAE(dvae, seen)
 
     def counts(self, batch: dict[str, Tensor]) -> Tensor:
         """float64 [3]: channel values, pixels and tokens of the batch."""
@@ -112,11 +122,12 @@ class DVAELearner(nn.Module):
         Statistics: `pixel_accuracy`, and `tokens_used` = different tokens in the batch of this process.
         """
         label = double(batch["label"])  # [B,P,P]
-        mapped = self.mapped_maskige(label).to(self.saved.norm.weight.dtype)
+        palettes = self.palettes(len(label))
+        mapped = mapped_maskige(label, palettes).to(self.saved.norm.weight.dtype)
         output, soft = self.saved(mapped)
 
         classes = label.long().clamp(max=len(self.colours) - 1)
-        scores = self.colour_scores(output[:, :3].sigmoid())
+        scores = self.colour_scores(output[:, :3].sigmoid(), palettes)
         usage = soft.mean((0, 2, 3))
         tokens = soft.argmax(1)
         sums = torch.stack(
@@ -131,17 +142,24 @@ class DVAELearner(nn.Module):
         used = one * (tokens.flatten().bincount(minlength=soft.shape[1]) > 0).sum()
         return sums, {"pixel_accuracy": (correct.sum(), one * correct.numel()), "tokens_used": (used, one)}
 
-    def mapped_maskige(self, label: Tensor) -> Tensor:
-        """[B,3,P,P] in 0.1..0.9 of a label [B,P,P]."""
-        return map_pixels(paint(label, 255 * self.colours)).contiguous(memory_format=torch.channels_last)
+    def palettes(self, num_crops: int) -> Tensor:
+        """Colours [B,N+1,3] in 0..1 of each crop: the palette, or fresh uniform draws."""
+        if self.random_palettes:
+            return torch.rand(num_crops, *self.colours.shape, dtype=self.colours.dtype, device=self.colours.device)
+        return self.colours.expand(num_crops, -1, -1)
 
-    def colour_scores(self, mapped: Tensor) -> Tensor:
+    def colour_scores(self, mapped: Tensor, palettes: Tensor) -> Tensor:
         """[B,N+1,P,P] of decoded pictures [B,3,P,P] in 0.1..0.9: -|y - colour|^2 / T without the common |y|^2."""
         y = (mapped - EPSILON) / (1 - 2 * EPSILON)
-        colours = self.colours.to(mapped.dtype)
-        return F.conv2d(
-            y, (2 / self.temperature * colours)[:, :, None, None], -colours.square().sum(1) / self.temperature
-        )
+        colours = palettes.to(mapped.dtype)
+        products = (colours @ y.flatten(2)).unflatten(2, y.shape[2:])
+        return (2 * products - colours.square().sum(2)[:, :, None, None]) / self.temperature
+
+
+def mapped_maskige(label: Tensor, palettes: Tensor) -> Tensor:
+    """[B,3,P,P] in 0.1..0.9 of labels [B,P,P], each painted with its own colours of [B,N+1,3] in 0..1."""
+    crops = [paint(crop[None], 255 * colours) for crop, colours in zip(label, palettes, strict=True)]
+    return map_pixels(torch.cat(crops)).contiguous(memory_format=torch.channels_last)
 
 
 def double(label: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from gss.errors import ConfigError, DataError
 from gss.palette.maskige import paint
 from gss.tokenizer.crops import MaskigeCrops
 from gss.tokenizer.dvae import DVAE, map_pixels
-from gss.tokenizer.learn import DVAELearner, colour_temperature, export, negative_likelihood
+from gss.tokenizer.learn import DVAELearner, colour_temperature, export, mapped_maskige, negative_likelihood
 from gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
 
 COLOURS = torch.tensor([[255, 255, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0]])
@@ -104,7 +104,7 @@ def test_likelihood_is_a_density():
 def test_colour_scores_prefer_the_own_colour():
     learner = DVAELearner(small_dvae(), COLOURS)
     mapped = map_pixels(COLOURS.float() / 255).t()[None, :, None]  # [1,3,1,4]
-    assert learner.colour_scores(mapped)[0, :, 0].argmax(0).tolist() == [0, 1, 2, 3]
+    assert learner.colour_scores(mapped, learner.palettes(1))[0, :, 0].argmax(0).tolist() == [0, 1, 2, 3]
     assert colour_temperature(COLOURS) == pytest.approx(0.1)  # closest pair: black and red
 
 
@@ -146,3 +146,15 @@ def test_impossible_settings_are_clear_errors(wrong, error, message):
     given = {"labels": stripes(), "num_classes": NUM_CLASSES, "seed": 0, "batch_size": 4, "crop": 16} | wrong
     with pytest.raises(error, match=message):
         MaskigeCrops(**given)
+
+
+def test_random_palettes_differ_between_crops_and_follow_the_generator():
+    learner = DVAELearner(small_dvae(), COLOURS, random_palettes=True)
+    torch.manual_seed(1)
+    palettes = learner.palettes(2)
+    torch.manual_seed(1)
+    assert torch.equal(palettes, learner.palettes(2)) and not torch.equal(palettes[0], palettes[1])
+    label = torch.tensor([[[0, 255]], [[0, 255]]], dtype=torch.uint8)
+    expected = map_pixels(palettes[:, [0, -1]].permute(0, 2, 1)[:, :, None].float())
+    assert (mapped_maskige(label, palettes) - expected).abs().max() < 1e-6
+    assert np.isfinite(train(learner, 2)).all()
