@@ -87,6 +87,8 @@ class TokenizerTraining(Section):
     """Side of the square maskige crops, pixels; a multiple of 8."""
     lr: float = 3e-3
     """Peak learning rate."""
+    palettes: Literal["fixed", "random"] = "fixed"
+    """Learn the experiment's palette, or freshly drawn colours in every crop, so that any palette can follow."""
 
 
 class Tokenizer(Section):

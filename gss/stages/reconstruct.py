@@ -30,6 +30,7 @@ from gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
 from gss.tracking.journal import Journal
 from gss.train.distributed import World
 
+CANDIDATE_LABELS = 16  # labels on which single colours are tried
 STRIDES = {"4": True, "8": False}  # image pixels per token -> whether the label is doubled
 
 
@@ -89,7 +90,7 @@ def _refined(run: Run, world: World, journal: Journal | None, dvae: DVAE, palett
         dvae,
         palette.colours,
         _measure(world, labels),
-        labels,
+        labels[:: -(-len(labels) // CANDIDATE_LABELS)],
         min_iou=config.min_iou,
         max_rounds=0 if taken else config.max_rounds,
         retrain=_retrain(run, world),
@@ -117,9 +118,9 @@ def _measure(world: World, labels: list[np.ndarray]) -> Callable[[DVAE, Tensor],
 
 
 def _retrain(run: Run, world: World) -> Callable[[Tensor, DVAE], DVAE] | None:
-    """How a tokenizer trained here learns new colours; None for one that stays as it is."""
-    steps = run.experiment.reconstruction.retrain_steps
-    if run.experiment.tokenizer.source != "train" or steps == 0:
+    """How a tokenizer trained here learns new colours; None for one that stays as it is or knows any colours."""
+    config, steps = run.experiment.tokenizer, run.experiment.reconstruction.retrain_steps
+    if config.source != "train" or config.train.palettes == "random" or steps == 0:
         return None
     work, number = run.work("reconstruct"), itertools.count(1)
 

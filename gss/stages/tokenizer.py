@@ -8,18 +8,22 @@ import torch
 
 from gss.config import data_folder
 from gss.data.images import read_label
+from gss.evaluate.pictures import evenly_spaced
 from gss.palette.palette import read_palette
 from gss.stages.run import Run
 from gss.stages.training import deliver
 from gss.tokenizer.crops import MaskigeCrops
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.learn import DVAELearner, NormalisedDVAE, export
+from gss.tokenizer.reconstruct import reconstruct, require_usage
 from gss.tokenizer.store import save_tokenizer
 from gss.tokenizer.unpickle import import_openai
 from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
+
+HEALTH_LABELS = 8  # training labels on which a trained tokenizer is looked at
 
 
 def tokenizer(run: Run, world: World) -> None:
@@ -43,6 +47,7 @@ def tokenizer(run: Run, world: World) -> None:
                     steps=run.experiment.tokenizer.train.steps,
                 )
                 if world.is_main:
+                    _require_health(run, dvae, colours)
                     save_tokenizer(finished, dvae, {"source": "train", **run.provenance("tokenizer", inputs)})
             world.barrier()
         if world.is_main:
@@ -98,10 +103,18 @@ def train_dvae(
         )
 
     seen = None if fresh else next(iter(crops(0)))[0]["label"]
-    learner = DVAELearner(dvae, torch.from_numpy(colours), trained_on=seen)
+    learner = DVAELearner(dvae, torch.from_numpy(colours), random_palettes=config.palettes == "random", trained_on=seen)
     result = train(learner, crops, settings, work=work, journal=journal, world=world)
     average_buffers(result.exported, world)
     return export(cast(NormalisedDVAE, result.exported))
+
+
+def _require_health(run: Run, dvae: DVAE, colours: np.ndarray) -> None:
+    """Raise TokenizerError when training ended with a handful of tokens."""
+    pairs = run.manifest.pairs("train")
+    labels = [read_label(pairs[i].label, run.space) for i in evenly_spaced(len(pairs), HEALTH_LABELS)]
+    usage = require_usage(reconstruct(dvae, labels, torch.from_numpy(colours), doubled=True).tokens, len(colours) - 1)
+    print(f"{usage.used} of {dvae.vocab_size} tokens in use, perplexity {usage.perplexity:.1f}", flush=True)
 
 
 def _fresh(run: Run) -> DVAE:

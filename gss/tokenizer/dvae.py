@@ -149,7 +149,7 @@ class DVAE(nn.Module):
         blocks_per_group: residual blocks per group.
         group_count: resolutions; the stride of the tokens is 2 ** (group_count - 1).
 
-    Source: gss.md section 6; Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ class DVAELearner(nn.Module):
         trained_on: labels uint8 [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
         weights: of the terms.
 
-    Source: gss.md 6.2.1 (Ramesh et al. 2021, appendix A).
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
 
     Note:
         Deviation: the relaxed categorical is straight-through without noise (forward argmax, backward softmax), and the

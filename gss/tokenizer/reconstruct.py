@@ -41,7 +41,7 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
     Returns:
         Counts on the CPU.
 
-    Source: gss.md 9.2; ties of the vote over decoded pixels go to the lowest class.
+    Source: the published reconstruction check. Ties of the vote over decoded pixels go to the lowest class.
     """
     device = dvae.weight.device
     num_classes = len(colours) - 1

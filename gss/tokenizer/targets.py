@@ -25,7 +25,7 @@ def double_label(label: Tensor, token_grid: tuple[int, int]) -> Tensor:
         uint8 [B,8h,8w].
 
     Source:
-        gss.md 3.3 step 2. Where the size exactly doubles, the rule of `resize_label` equals repetition, because the
+        Published GSS-FF heads. Where the size doubles exactly, `resize_label` equals repetition, because the
         nearest pixel weighs at least 0.5625.
     """
     height, width = STRIDE * token_grid[0], STRIDE * token_grid[1]
@@ -87,7 +87,7 @@ def token_targets(dvae: DVAE, label: Tensor, pixel_logits: Tensor, colours: Tens
     Args:
         dvae: the frozen tokenizer.
         label: uint8 [B,H,W], 255 = ignored.
-        pixel_logits: float [B,N,h,w], fills the ignored pixels (gss.md Q3).
+        pixel_logits: float [B,N,h,w], fills the ignored pixels.
         colours: [N+1,3] in 0..255, the last row for ignored pixels.
 
     Returns:

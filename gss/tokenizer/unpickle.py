@@ -47,7 +47,7 @@ class _Stored:
 
 
 class _Reader(pickle.Unpickler):
-    """Knows the globals of gss.md 6.3 and nothing else; modules become empty objects with a `__dict__`."""
+    """Knows the globals of the published files and nothing else; modules become empty objects with a `__dict__`."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -106,7 +106,7 @@ def read_module(content: bytes) -> dict[str, Tensor]:
         float32 tensors.
 
     Raises:
-        TokenizerError: not such a file, damaged, or with a global outside gss.md 6.3; nothing was constructed then.
+        TokenizerError: not such a file, damaged, or with any other global; nothing was constructed then.
     """
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):

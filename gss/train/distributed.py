@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ def setup() -> World:
         GssError: more processes than GPUs on this machine.
     """
     die_with_torchrun()
+    # 1x1 convolutions in channels-last layout: it costs a copy per step.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     rank, size, local_rank = (int(os.environ.get(name, default))
                               for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = torch.device("cpu")

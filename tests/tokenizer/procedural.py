@@ -1,4 +1,4 @@
-"""The reproducible small dVAE of gss.md 6.4, and its test picture."""
+"""A reproducible small dVAE with weights from a formula, and its test picture."""
 
 import zlib
 
