@@ -280,7 +280,7 @@ class Experiment(Section):
     seed: int = 0
     """Seed of sampling, augmentation and initialisation."""
     run: Run = Run()
-    """How to run; nothing here changes a result."""
+    """How to run. Nothing here changes a result, save that BatchNorm on CPUs sees the images of its own process."""
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:

@@ -14,7 +14,7 @@ from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
 from gss.stages.assemble import build_prior
 from gss.stages.run import Run
-from gss.stages.training import class_weights, deliver, loop_settings, make_loader
+from gss.stages.training import class_weights, deliver, is_missing, loop_settings, make_loader
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
 from gss.tracking.journal import Journal
@@ -44,7 +44,7 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     if weights:
         inputs["pretrained weights"] = sha256_file(weights)
     with run.stage("latent_prior", inputs, world=world) as journal:
-        if not finished.is_file():
+        if is_missing(finished, world):
             _train(run, world, journal, finished, until, weights, inputs)
         if world.is_main:
             deliver(finished, output)

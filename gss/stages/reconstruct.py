@@ -21,7 +21,7 @@ from gss.palette.palette import Palette, read_palette, write_palette
 from gss.report.plots import palette_swatches, rounds
 from gss.stages.run import Run
 from gss.stages.tokenizer import train_dvae
-from gss.stages.training import deliver
+from gss.stages.training import deliver, is_missing
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.reconstruct import reconstruct as reconstruct_labels
 from gss.tokenizer.reconstruct import round_trip, token_usage
@@ -46,7 +46,7 @@ def reconstruct(run: Run, world: World) -> None:
     work = run.work("reconstruct")
     palette = read_palette(palette_path)
     with run.stage("reconstruct", inputs, world=world) as journal:
-        if not (work / "tokenizer.safetensors").is_file():
+        if is_missing(work / "tokenizer.safetensors", world):
             dvae = load_tokenizer(tokenizer_path, device=world.device)
             found = _refined(run, world, journal, dvae, palette)
             if world.is_main:

@@ -11,7 +11,7 @@ from gss.data.images import read_label
 from gss.evaluate.pictures import evenly_spaced
 from gss.palette.palette import read_palette
 from gss.stages.run import Run
-from gss.stages.training import deliver
+from gss.stages.training import deliver, is_missing
 from gss.tokenizer.crops import MaskigeCrops
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.learn import DVAELearner, NormalisedDVAE, export
@@ -31,7 +31,7 @@ def tokenizer(run: Run, world: World) -> None:
     inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "palette" / "start.csv")
     finished = run.work("tokenizer") / "finished.safetensors"
     with run.stage("tokenizer", inputs, world=world) as journal:
-        if not finished.is_file():
+        if is_missing(finished, world):
             if run.experiment.tokenizer.source == "openai":
                 if world.is_main:
                     _import(run, finished, inputs)

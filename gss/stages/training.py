@@ -82,6 +82,11 @@ def class_weights(run: Run, exponent: float) -> Tensor | None:
     return torch.tensor(weights, dtype=torch.float32)
 
 
+def is_missing(finished: Path, world: World) -> bool:
+    """Whether a stage still has to make its file: the main process's answer, in every process."""
+    return not world.from_main(int(finished.is_file()))
+
+
 def deliver(finished: Path, output: Path) -> None:
     """Put a finished file where the workflow declares it; the one in the work folder survives a failed job."""
     replace_with_link(finished, output)
