@@ -22,7 +22,7 @@ $(VENV)/.stamp: requirements.in constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -r requirements.in -c constraints.txt
+	$(VENV)/bin/pip install -e . -r requirements.in -c constraints.txt
 	@touch $@
 
 test: env

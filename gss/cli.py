@@ -21,7 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 1 a fault of ours; 2 the user can mend it; 75 interrupted in good order, call again to go on.
     """
-    given = parser().parse_args(arguments)
+    grammar = parser()
+    given, rest = grammar.parse_known_args(arguments)
+    if any("=" not in argument or argument.startswith("-") for argument in rest) or (rest and "overrides" not in given):
+        grammar.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # overrides after an option: argparse of Python 3.11 takes them only before
+        given.overrides = [*given.overrides, *rest]
     try:
         return given.act(given) or 0
     except GssError as error:
@@ -78,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     launched.add_argument("--nproc", type=int, default=1, metavar="P", help="processes on this machine")
     launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
     launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by the processes; default: all")
+    launched.add_argument("--gpus", type=int, metavar="G", help="0: leave GPUs alone; default: use what is visible")
     launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
 
     synced = verb("mlflow-sync", _mlflow_sync, "deliver journals to MLflow")
@@ -171,7 +177,7 @@ def _launch(given: argparse.Namespace) -> int:
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     results = given.work.parent.parent  # results/NAME/work/STAGE
     follower = [sys.executable, "-m", "gss", "mlflow-sync", str(results), "--follow"]
-    return launch(given.nproc, command, work=given.work, cpus=given.cpus, follow=follower)
+    return launch(given.nproc, command, work=given.work, cpus=given.cpus, gpus=given.gpus, follow=follower)
 
 
 def _mlflow_sync(given: argparse.Namespace) -> None:

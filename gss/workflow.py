@@ -5,13 +5,15 @@ Functions of `wildcards` take any object with the attributes `experiment` and, f
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gss.config import Experiment, Stage, data_set_folder, load_experiment, load_project
+from gss.config import Experiment, Stage, data_set_folder, list_experiments, load_experiment, load_project
+from gss.errors import ConfigError
 
 MODELS = ("gss_ff", "gss_ft")
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
@@ -53,7 +55,7 @@ def resources(stage: Stage) -> dict[str, Callable[[Any], int | str]]:
     """For `resources`: what a stage asks for, by the configuration.
 
     `accel` is 1 for a stage that uses GPUs (a profile limits how many run at once), `gres` is its request to SLURM,
-    `processes` is read by the shell lines. None of them is a parameter: a change runs nothing again.
+    `processes` and `devices` (GPUs) are read by the shell lines. No parameters: a change runs nothing again.
     """
 
     def asked(value: Callable[[Any], int | str]) -> Callable[[Any], int | str]:
@@ -64,18 +66,28 @@ def resources(stage: Stage) -> dict[str, Callable[[Any], int | str]]:
         "runtime": asked(lambda stage: stage.minutes),
         "processes": asked(lambda stage: stage.processes),
         "accel": asked(lambda stage: int(stage.gpus > 0)),
+        "devices": asked(lambda stage: stage.gpus),
         "gres": asked(lambda stage: f"gpu:{stage.gpus}" if stage.gpus else ""),
         "tasks_per_gpu": asked(lambda stage: 0),  # otherwise SLURM multiplies the tasks by the GPUs
     }
 
 
 def data_inputs(wildcards: Any) -> list[str]:
-    """What the check waits for: nothing, or the class table of a data set that is made by the project.
+    """What the check waits for: the class table of the data set, where there is one.
 
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
     data = _experiment(wildcards.experiment).data
-    return [f"{data_set_folder(data)}/classes.csv"] if data.generate else []
+    if data.generate:
+        return [f"{data_set_folder(data)}/classes.csv"]
+    table = data_set_folder(data) / data.classes if isinstance(data.classes, str) else None
+    return [str(table)] if table is not None and table.is_file() else []
+
+
+def generated_folders() -> str:
+    """Folders of the data sets that the project makes, as a pattern: no other folder is ever written to."""
+    sets = [load_experiment(name).data for name in list_experiments()]
+    return "|".join(re.escape(str(data_set_folder(data))) for data in sets if data.generate)
 
 
 def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
@@ -89,7 +101,11 @@ def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
 
 def milestone(wildcards: Any) -> int:
     """The step a segment of the latent prior ends at; without the wildcard `step`, the last one."""
-    return int(getattr(wildcards, "step", _experiment(wildcards.experiment).milestones[-1]))
+    milestones = _experiment(wildcards.experiment).milestones
+    step = int(getattr(wildcards, "step", milestones[-1]))
+    if hasattr(wildcards, "step") and step not in milestones[:-1]:
+        raise ConfigError(f"step {step} is none of the milestones {milestones[:-1]}; that of the last is gss_ff.pth")
+    return step
 
 
 def previous_segment(wildcards: Any) -> list[str]:

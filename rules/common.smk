@@ -5,6 +5,7 @@ workflow_of.prefer_this_python()
 
 
 wildcard_constraints:
+    folder=workflow_of.generated_folders(),
     experiment="[^/]+",
     step=r"\d+",
     model="|".join(workflow_of.MODELS),

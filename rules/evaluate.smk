@@ -18,6 +18,6 @@ rule evaluate:
     resources: **workflow_of.resources("evaluate")
     retries: 0
     shell:
-        "python -m gss launch --nproc {resources.processes} --cpus {threads}"
+        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/evaluate_{wildcards.model}_{wildcards.split}"
         " -- evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split} > {log} 2>&1"

@@ -28,7 +28,7 @@ rule tokenizer:
     threads: workflow_of.threads("tokenizer")
     resources: **workflow_of.resources("tokenizer")
     shell:
-        "python -m gss launch --nproc {resources.processes} --cpus {threads}"
+        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/tokenizer -- tokenizer {wildcards.experiment} > {log} 2>&1"
 
 
@@ -48,5 +48,5 @@ rule reconstruct:
     threads: workflow_of.threads("reconstruct")
     resources: **workflow_of.resources("reconstruct")
     shell:
-        "python -m gss launch --nproc {resources.processes} --cpus {threads}"
+        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/reconstruct -- reconstruct {wildcards.experiment} > {log} 2>&1"

@@ -17,7 +17,7 @@ rule latent_prior_segment:
     threads: workflow_of.threads("latent_prior")
     resources: **workflow_of.resources("latent_prior")
     shell:
-        "python -m gss launch --nproc {resources.processes} --cpus {threads}"
+        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/latent_prior"
         " -- train latent-prior {wildcards.experiment} --until {params.until} > {log} 2>&1"
 
@@ -41,7 +41,7 @@ rule posterior:
     threads: workflow_of.threads("posterior")
     resources: **workflow_of.resources("posterior")
     shell:
-        "python -m gss launch --nproc {resources.processes} --cpus {threads}"
+        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
         " --work results/{wildcards.experiment}/work/posterior"
         " -- train posterior {wildcards.experiment} > {log} 2>&1"
 

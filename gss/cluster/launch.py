@@ -19,7 +19,7 @@ _MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30)}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def launch(nproc: int, command: Sequence[str], *, work: Path, cpus: int | None = None,
+def launch(nproc: int, command: Sequence[str], *, work: Path, cpus: int | None = None, gpus: int | None = None,
            follow: Sequence[str] | None = None, module: str = "gss") -> int:
     """Run `python -m <module> <command>` in `nproc` processes on this machine, and wait for their end.
 
@@ -31,6 +31,7 @@ def launch(nproc: int, command: Sequence[str], *, work: Path, cpus: int | None =
         command: the verb with its arguments.
         work: the stage's work folder.
         cpus: cores the processes share; default: those this process may use.
+        gpus: GPUs they may use; 0: none, even where there are some; default: all that are visible.
         follow: a command that runs beside the training, such as the follower that ships the journal; it is ended
             with the training, and how it fares does not matter.
         module: what the processes run.
@@ -50,7 +51,7 @@ def launch(nproc: int, command: Sequence[str], *, work: Path, cpus: int | None =
         torchrun = [sys.executable, "-m", "gss.cluster.torchrun", "--standalone", f"--nproc-per-node={nproc}",
                     "-m", module, *command]
         with _beside(follow):
-            status = stop.run(torchrun, _environment(nproc, cpus), keep_open=lock)
+            status = stop.run(torchrun, _environment(nproc, cpus, gpus), keep_open=lock)
         code = _exit_code(work, status, stopped=stop.received)
     if code == 75:
         again = ["gss", "launch", "--nproc", str(nproc), "--work", str(work), "--", *command]
@@ -71,10 +72,11 @@ def _exit_code(work: Path, status: int, *, stopped: bool) -> int:
     return status if status in (0, 2, 75) else 1
 
 
-def _environment(nproc: int, cpus: int | None) -> Mapping[str, str]:
+def _environment(nproc: int, cpus: int | None, gpus: int | None) -> Mapping[str, str]:
     """This environment with the cores divided among the processes: Snakemake sets all of them for each."""
     threads = max(1, (cpus or len(os.sched_getaffinity(0))) // nproc)
-    return {**_MALLOC, **os.environ, **dict.fromkeys(_THREADS, str(threads))}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if gpus == 0 else {}
+    return {**_MALLOC, **os.environ, **dict.fromkeys(_THREADS, str(threads)), **hidden}
 
 
 class _StopSignal:

@@ -98,8 +98,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("configuration file not found", where=path) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=path) from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not readable as YAML: {error}", where=path) from error
     if not isinstance(content, dict):
         raise ConfigError("a configuration is a mapping of sections", where=path, todo="see config/README.md")
     return content
@@ -114,7 +114,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise ConfigError(f"{section!r} in the override {override!r} is a value, not a section")
-    content[last] = yaml.safe_load(value)
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of the override {override!r} is not valid YAML", todo="quote it") from error
 
 
 def _validate(model: type[Model], content: dict[str, Any], path: Path) -> Model:

@@ -47,6 +47,12 @@ class Data(Section):
     obtain: str = ""
     """Where the data come from: shown when the folder is missing."""
 
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> Self:
+        if "train" not in self.splits or len(self.splits) < 2:
+            raise ValueError("`splits` needs `train` and at least one of `val` and `test`")
+        return self
+
 
 class Augment(Section):
     base_scale: Size
@@ -231,7 +237,7 @@ class Evaluation(Section):
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     """Splits to evaluate."""
     pictures: Annotated[int, Field(ge=0)] = 8
-    """Images drawn as panels, evenly spaced."""
+    """Images of a split drawn as panels, evenly spaced; by the reconstruction check, too."""
 
 
 class Resources(Section):

@@ -98,8 +98,7 @@ class Backbone(nn.Module):
         self._eval_modules = [*_leading_modules(features, info.module_name(), frozen_levels), *norms[:frozen_levels]]
         for module in self._eval_modules:
             module.requires_grad_(False)
-        if norm_eval:
-            self._eval_modules += [module for module in features.modules() if isinstance(module, _BatchNorm)]
+        self.norm_eval = norm_eval
         self.train()
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -117,6 +116,10 @@ class Backbone(nn.Module):
         super().train(mode)
         for module in self._eval_modules:
             module.eval()
+        if self.norm_eval:  # looked for anew: synchronising BatchNorm over processes replaces the modules
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
 

@@ -25,7 +25,8 @@ def summary(folder: Path) -> str:
         for path in sorted((folder / "evaluation" / name).glob("*/metrics.json"))
     }
     if not found:
-        raise GssError("nothing evaluated yet", where=folder, todo=f"snakemake --cores all {folder}/gss_ft.pth")
+        todo = f"name {folder.name} under `experiments` in config/config.yaml, then: snakemake all"
+        raise GssError("nothing evaluated yet", where=folder, todo=todo)
     lines = [f"Results of {folder.name}", "", *headline(folder, found), ""]
     split = "test" if any(s == "test" for _, s in found) else next(s for _, s in found)
     lines += [f"IoU per class, {split}", "", *per_class({n: m for (n, s), m in found.items() if s == split}), ""]

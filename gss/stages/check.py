@@ -19,7 +19,7 @@ def check(run: Run) -> None:
     manifest, statistics, faults = scan(
         run.root,
         splits,
-        run.space,
+        run.declared_space(),
         workers=run.experiment.resources("check").threads,
         progress=lambda line: print(line, flush=True),
         obtain=data.obtain,

@@ -1,5 +1,7 @@
 """Stage 8: the final figures of GSS-FF and GSS-FT."""
 
+import shutil
+
 import numpy as np
 import torch
 
@@ -32,7 +34,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path)
     model = load_with_tokenizer(file, run.folder / "tokenizer.safetensors", world.device, where=path)
     backbone = model.prior.backbone
-    names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.manifest.space
+    names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.space
     inference = Inference(config.mode, config.crop, config.stride, config.scale)
     if tuple(names) != space.names:
         raise CheckpointError(
@@ -45,6 +47,10 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
 
     def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         return read_pair(pair, space)
+
+    if world.is_main:
+        shutil.rmtree(folder / "pictures", ignore_errors=True)  # those of another choice of images
+    world.barrier()
 
     def draw(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
         if index in drawn:

@@ -10,7 +10,7 @@ from gss.stages.run import Run
 def palette(run: Run) -> None:
     """Write `palette/start.csv` (N+1 rows), its distances `palette/quality.json` and its swatches."""
     config = run.experiment.palette
-    space = run.manifest.space
+    space = run.space
     made = make_palette(
         config.strategy,
         space.names,

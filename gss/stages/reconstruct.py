@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gss.data.images import read_image, read_label
 from gss.data.loader import shard
+from gss.errors import DataError
 from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.files import write_json, write_text
@@ -45,6 +46,10 @@ def reconstruct(run: Run, world: World) -> None:
     inputs = run.inputs(manifest, palette_path, tokenizer_path)
     work = run.work("reconstruct")
     palette = read_palette(palette_path)
+    if palette.names != run.space.names:
+        raise DataError(
+            "the palette was made for other classes", where=palette_path, todo="`posterior.from` needs the same classes"
+        )
     with run.stage("reconstruct", inputs, world=world) as journal:
         if is_missing(work / "tokenizer.safetensors", world):
             dvae = load_tokenizer(tokenizer_path, device=world.device)
@@ -52,7 +57,7 @@ def reconstruct(run: Run, world: World) -> None:
             if world.is_main:
                 final = Palette(found.colours, palette.names)
                 write_palette(work / "palette.csv", final)
-                _write_rounds(run.folder / "reconstruction", found, palette.names)
+                _write_rounds(work, found, palette.names)
                 meta = {
                     key: value
                     for key, value in read_meta(tokenizer_path).items()
@@ -69,6 +74,8 @@ def reconstruct(run: Run, world: World) -> None:
         _check(run, world, journal, dvae, palette)
         if world.is_main:
             palette_swatches(run.folder / "reconstruction" / "palette.png", palette)
+            for name in ("rounds.csv", "rounds.png"):
+                deliver(work / name, run.folder / "reconstruction" / name)
             deliver(work / "palette.csv", run.folder / "palette.csv")
             deliver(work / "tokenizer.safetensors", run.folder / "tokenizer.safetensors")
 
@@ -183,8 +190,7 @@ def _check(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette:
     if journal is not None:
         _draw(run, dvae, palette)
         write_json(folder / "metrics.json", metrics)
-        for name in ("metrics.json", "rounds.csv", "rounds.png"):
-            journal.artifact(folder / name)
+        journal.artifact(folder / "metrics.json")
 
 
 def _draw(run: Run, dvae: DVAE, palette: Palette) -> None:

@@ -1,6 +1,7 @@
 """One experiment's folder: where its files are, and how a stage opens its work folder and journal."""
 
 import contextlib
+import os
 import platform
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import gss
 from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, require_data
 from gss.data.check import Manifest, read_manifest
 from gss.data.classes import ClassSpace, read_class_space
-from gss.errors import DataError, Interrupted
+from gss.errors import DataError
 from gss.files import sha256_file, write_text
 from gss.tracking.journal import Journal
 from gss.tracking.work import open_work
@@ -53,7 +54,7 @@ class Run:
         """The data set's folder.
 
         Raises:
-            DataError: it is missing; names every folder expected in it and how to get the data.
+            ConfigError: it is missing; names every folder expected in it and how to get the data.
         """
         data = self.experiment.data
         folders = sorted({folder for split in data.splits.values() for folder in (split.images, split.labels)})
@@ -64,9 +65,13 @@ class Run:
             todo=f"{expected}. {data.obtain}".strip(),
         )
 
-    @cached_property
+    @property
     def space(self) -> ClassSpace:
-        """Class names, colours and the map from native ids."""
+        """Class names, colours and the map from native ids, as they were when the data set was checked."""
+        return self.manifest.space
+
+    def declared_space(self) -> ClassSpace:
+        """The class space that configuration and class table describe now."""
         data = self.experiment.data
         if not isinstance(data.classes, str):
             return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
@@ -85,7 +90,7 @@ class Run:
 
     def inputs(self, *paths: Path) -> dict[str, str]:
         """SHA-256 of input files by their path inside the results folder."""
-        return {str(path.relative_to(self.folder)): sha256_file(path) for path in paths}
+        return {os.path.relpath(path, self.folder): sha256_file(path) for path in paths}
 
     @contextlib.contextmanager
     def stage(
@@ -115,16 +120,11 @@ class Run:
         if world is not None:
             world.barrier()
         journal = self._journal(stage, work, inputs) if is_main else None
-        status = "failed"
-        try:
-            yield journal
-            status = "finished"
-        except Interrupted:
-            status = "interrupted"
-            raise
-        finally:
-            if journal is not None:
-                journal.end(status)
+        if journal is None:
+            yield None
+        else:
+            with journal:
+                yield journal
 
     def _journal(self, stage: Stage, work: Path, inputs: dict[str, str]) -> Journal:
         self.write_config()
@@ -154,7 +154,7 @@ class Run:
             "experiment": self.name,
             "stage": stage,
             "inputs": inputs,
-            "config": self.experiment.slice(stage),
+            "config": self.experiment.model_dump(mode="json", by_alias=True),
             "config_sha256": self.experiment.sha256,
             "environment": environment(),
         }
@@ -173,18 +173,16 @@ class Run:
 def environment() -> dict[str, str]:
     """Versions, host and git state a number was made with."""
     packages = {name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")}
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        cwd=Path(gss.__file__).parent,
-        check=False,
-    )
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    git = ""
+    with contextlib.suppress(OSError):  # no git on this machine
+        folder = Path(gss.__file__).parent
+        git = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False).stdout.strip()
     return {
         "gss": gss.__version__,
         "python": platform.python_version(),
         **packages,
         "host": platform.node(),
-        "git": git.stdout.strip() or "none",
+        "git": git or "none",
         "command": " ".join(["gss", *sys.argv[1:]]),
     }

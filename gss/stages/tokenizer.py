@@ -102,7 +102,7 @@ def train_dvae(
             start_step=step,
         )
 
-    seen = None if fresh else next(iter(crops(0)))[0]["label"]
+    seen = None if fresh else next(iter(crops(0)))[0]["label"].to(world.device)
     learner = DVAELearner(dvae, torch.from_numpy(colours), random_palettes=config.palettes == "random", trained_on=seen)
     result = train(learner, crops, settings, work=work, journal=journal, world=world)
     average_buffers(result.exported, world)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from gss.files import read_json, write_json
 
@@ -114,12 +114,14 @@ class _Chunk:
 
 def _attempt(folder: Path) -> str | None:
     """Deliver; None, or what went wrong: whatever it was, it is not the training's business."""
-    journals = sorted(folder.glob("work/*/journal*.jsonl"))
+    journals = sorted([*folder.glob("work/*/journal.jsonl"), *folder.glob("work/stale/*/journal.jsonl")])
     if not journals:
         return None
     try:
         with FileLock(folder / "work" / "mlflow.lock", timeout=10):
             _Delivery(folder).deliver(journals)
+    except Timeout:
+        return None  # another process delivers
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     return None

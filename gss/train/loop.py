@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gss._compat import import_timm
 from gss.errors import CheckpointError, Interrupted
 from gss.tracking.journal import Journal
 from gss.train.checkpoint import CheckpointFolder
@@ -83,16 +84,8 @@ def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings,
     """
     run = _Run(learner, settings, work, journal, world)
     target = until or settings.steps
-    try:
-        run.train(make_batches, target, evaluate)
-    except BaseException as error:
-        if journal is not None:
-            journal.ended_by(error)
-        raise
-    finished = target == settings.steps
-    if finished and journal is not None:
-        journal.end("finished")
-    return TrainResult(target, finished, run.state.exported)
+    run.train(make_batches, target, evaluate)
+    return TrainResult(target, target == settings.steps, run.state.exported)
 
 
 class _Run:
@@ -104,7 +97,8 @@ class _Run:
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         learner.to(device=world.device, dtype=self.dtype)
         if world.size > 1 and world.device.type == "cuda":
-            learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+            # torch's own converter drops the activations that timm keeps inside its BatchNorm
+            learner = import_timm().layers.convert_sync_batchnorm(learner)
         self.learner = cast(Learner, learner)
         self.model = learner if world.size == 1 else DistributedDataParallel(learner, forward_sync_buffers=False)
         self.weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)

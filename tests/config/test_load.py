@@ -32,6 +32,8 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("palette.strategy=published", "names the list"),
         ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
         ("seed", "write section.key=value"),
+    ("data.root=[a", "is not valid YAML"),
+    ("data.splits={train: {images: a, labels: b}}", "needs `train` and at least one"),
         ("seed.x=1", "seed: Input should be a valid integer"),
     ],
 )
@@ -49,7 +51,7 @@ def test_unknown_experiment_names_the_nearest() -> None:
 def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("data: [1, 2")
-    with pytest.raises(ConfigError, match="not valid YAML") as error:
+    with pytest.raises(ConfigError, match="not readable as YAML") as error:
         load_experiment(path)
     assert str(path) in str(error.value)
 

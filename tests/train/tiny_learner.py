@@ -1,5 +1,6 @@
 """A learner of the tests' own, and a program that trains it: `python -m tiny_learner FOLDER '{"json": "options"}'`."""
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -79,8 +80,9 @@ def run(folder: Path, world: World = ALONE, *, until: int | None = None, accumul
     seen: list[int] = []
     journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
     batches = make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen)
-    result = train(TinyLearner(**(learner or {})), batches, LoopSettings(**{**SETTINGS, **settings}), work=folder,
-                   journal=journal, world=world, until=until, evaluate=evaluate)
+    with journal or contextlib.nullcontext():
+        result = train(TinyLearner(**(learner or {})), batches, LoopSettings(**{**SETTINGS, **settings}), work=folder,
+                       journal=journal, world=world, until=until, evaluate=evaluate)
     average_buffers(result.exported, world)
     (folder / f"seen_{world.rank}.json").write_text(json.dumps(seen))
     if world.is_main and result.finished:
