@@ -133,6 +133,19 @@ def test_unknown_key_on_the_command_line(experiment: Path, tmp_path: Path, capsy
     assert "did you mean 'seed'?" in capsys.readouterr().err
 
 
+def test_overrides_stand_anywhere(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(experiment), "--model", "gss_ff", "palette.sed=3", "--results", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "did you mean 'seed'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["check", "toy", "--nonsense=3"], ["report", "toy", "rubbish", "--x"]])
+def test_unknown_options_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from project import Project
 
+from gss.modelfile import load_model
+from gss.tokenizer.store import load_tokenizer
 from gss.tracking.journal import read_journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -132,3 +135,16 @@ def test_tracking_comments_and_machine_settings_rerun_nothing(edited: Project) -
 def test_default_written_out_reruns_nothing(edited: Project) -> None:
     edited.configure("toy", palette__strategy="maximal", evaluation__mode="whole", posterior__variant="window")
     assert edited.planned("all") == {}
+
+
+def test_another_encoder_borrows_posterior_palette_and_tokenizer(edited: Project) -> None:
+    shutil.copy(edited.experiment("toy"), edited.experiment("borrow"))
+    edited.configure("borrow", posterior__from="toy", posterior__start_step=None, latent_prior__milestones=[2])
+    done = edited.snakemake("results/borrow/gss_ft.pth")
+    assert done.returncode == 0, done.stdout[-6000:]
+    ours, theirs = edited.folder / "results/borrow", results(edited)
+    assert (ours / "palette.csv").read_bytes() == (theirs / "palette.csv").read_bytes()
+    assert load_tokenizer(ours / "tokenizer.safetensors").sha256 == load_tokenizer(theirs / "tokenizer.safetensors").sha256
+    assert load_model(ours / "gss_ft.pth").meta["parents"]["posterior"]["experiment"] == "toy"
+    assert not (ours / "posterior.pth").exists()
+    edited.experiment("borrow").unlink()

@@ -66,7 +66,7 @@ def test_resources_come_from_the_configuration(write: Write) -> None:
     asked = {"processes": 4, "gpus": 4, "memory_mb": 9000, "minutes": 33, "threads": 8}
     mine = write("mine", run={"resources": {"merge": asked}})
     found = {name: value(mine) for name, value in workflow.resources("merge").items()}
-    assert found == {"processes": 4, "accel": 1, "gres": "gpu:4", "tasks_per_gpu": 0, "runtime": 33,
+    assert found == {"processes": 4, "devices": 4, "accel": 1, "gres": "gpu:4", "tasks_per_gpu": 0, "runtime": 33,
                      "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB}
     assert workflow.threads("merge")(mine) == 8
     assert workflow.resources("check")["gres"](mine) == ""
