@@ -144,7 +144,8 @@ def test_another_encoder_borrows_posterior_palette_and_tokenizer(edited: Project
     assert done.returncode == 0, done.stdout[-6000:]
     ours, theirs = edited.folder / "results/borrow", results(edited)
     assert (ours / "palette.csv").read_bytes() == (theirs / "palette.csv").read_bytes()
-    assert load_tokenizer(ours / "tokenizer.safetensors").sha256 == load_tokenizer(theirs / "tokenizer.safetensors").sha256
+    tokenizers = {load_tokenizer(folder / "tokenizer.safetensors").sha256 for folder in (ours, theirs)}
+    assert len(tokenizers) == 1
     assert load_model(ours / "gss_ft.pth").meta["parents"]["posterior"]["experiment"] == "toy"
     assert not (ours / "posterior.pth").exists()
     edited.experiment("borrow").unlink()
