@@ -234,6 +234,8 @@ class Evaluation(Section):
     """(vertical, horizontal) step of the windows."""
     scale: Size | None = None
     """(width, height) a test image is fitted into, keeping its aspect; none: its own size."""
+    flip: bool = False
+    """Average with the scores of the mirrored image."""
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     """Splits to evaluate."""
     pictures: Annotated[int, Field(ge=0)] = 8

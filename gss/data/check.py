@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,7 +16,7 @@ from gss.data.classes import ClassSpace, format_ids
 from gss.data.images import read_image, read_native_label
 from gss.data.remap import propose_remap
 from gss.errors import DataError
-from gss.files import read_json, sha256_file, sha256_json
+from gss.files import read_json, sha256_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SECONDS_PER_LINE = 3.0
@@ -68,11 +68,6 @@ class Manifest:
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.content["splits"])
-
-    @cached_property
-    def content_sha256(self) -> str:
-        """Hash of classes and files wherever they lie: unlike `sha256` it does not know the root."""
-        return sha256_json({key: value for key, value in self.content.items() if key != "root"})
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs of a split in the order of their names.

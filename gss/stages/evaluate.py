@@ -35,7 +35,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     model = load_with_tokenizer(file, run.folder / "tokenizer.safetensors", world.device, where=path)
     backbone = model.prior.backbone
     names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.space
-    inference = Inference(config.mode, config.crop, config.stride, config.scale)
+    inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
     if tuple(names) != space.names:
         raise CheckpointError(
             "the model has other classes than the data set",
