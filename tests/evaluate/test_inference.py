@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from gss.errors import ConfigError
 from gss.evaluate import inference
-from gss.evaluate.inference import Inference, lowest_best, predict, resize_image, windows
+from gss.evaluate.inference import Inference, lowest_best, network_input, predict, resize_image, windows
 
 from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Position, class_image
 
@@ -176,3 +176,18 @@ def test_gpu_breaks_ties_like_the_cpu():
     votes = torch.randint(0, 3, (150, 64, 96), generator=torch.Generator().manual_seed(6)) / 4
     found = lowest_best([votes.cuda()], (64, 96)).cpu()
     assert torch.equal(found, lowest_best([votes], (64, 96)))
+
+
+def test_overlapping_windows_are_averaged_before_the_resize():
+    image = np.random.default_rng(5).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    protocol = Inference("slide", crop=(24, 32), stride=(16, 13), scale=(100, 60))
+    model = Position(5)
+    picture = network_input(image, protocol, mean=MEAN, std=STD, device=CPU)
+    height, width = picture.shape[2:]
+    total, visits = torch.zeros(5, height, width), torch.zeros(height, width)
+    for rows, columns in windows(height, width, protocol.crop, protocol.stride):
+        total[:, rows, columns] += model.scores(picture[:, :, rows, columns])[0]
+        visits[rows, columns] += 1
+    assert visits.max() > visits.min()
+    resized = F.interpolate((total / visits)[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
+    assert torch.equal(_predict(model, image, protocol).long(), resized.argmax(0))
