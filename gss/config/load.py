@@ -42,7 +42,12 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
     content = _read_yaml(path)
     for override in overrides:
         _apply(content, override)
-    return _validate(Experiment, content, path)
+    default = _validate(Experiment, content, path)
+    if not default.reference:
+        return default
+    # Both readings are checked, so that a fault in the other one does not wait until it is asked for.
+    reference = _validate(Experiment, _merged(content, {**default.reference, "numerics": "reference"}), path)
+    return reference if default.numerics == "reference" else default
 
 
 def experiment_path(name: str | Path) -> Path:
@@ -103,6 +108,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError("a configuration is a mapping of sections", where=path, todo="see config/README.md")
     return content
+
+
+def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The content with the values of `changes` put in, section by section."""
+    result = dict(content)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

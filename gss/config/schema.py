@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gss.files import sha256_json
 
-Stage = Literal["check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge", "evaluate"]
+Stage = Literal[
+    "prepare", "check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge", "evaluate"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
 STAGE_VERSIONS: dict[Stage, int] = dict.fromkeys(STAGES, 1)
@@ -25,6 +27,17 @@ class Split(Section):
     """Folder of photographs, relative to `data.root`; searched recursively."""
     labels: str
     """Folder of one-channel PNG labels with the same relative names."""
+    count: Positive | None = None
+    """Number of images the split must have."""
+
+
+class Archive(Section):
+    file: str
+    """Path of a zip or tar file, found like `data.root`."""
+    into: str = "."
+    """Folder its content belongs in, found like `data.root`."""
+    checksum: str | None = None
+    """`sha256:...`, `sha1:...` or `md5:...` of the file."""
 
 
 class Data(Section):
@@ -42,6 +55,8 @@ class Data(Section):
     """End of the image names (before the extension) that the label names lack."""
     label_suffix: str = ""
     """End of the label names (before the extension) that the image names lack."""
+    archives: tuple[Archive, ...] = ()
+    """Archives that `gss prepare` unpacks where folders of the splits are missing."""
     generate: Literal["toy"] | None = None
     """Make this built-in synthetic data set in `data.root` first."""
     obtain: str = ""
@@ -116,6 +131,8 @@ class Tokenizer(Section):
     """`openai`: expected SHA-256 of encoder.pkl; required for a URL."""
     decoder_sha256: str | None = None
     """`openai`: expected SHA-256 of decoder.pkl; required for a URL."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of its convolutions on a GPU while the networks around it are trained or used; CPUs use fp32."""
     train: TokenizerTraining = TokenizerTraining()
     """`train`: how."""
 
@@ -166,7 +183,9 @@ class Backbone(Section):
     name: str
     """A timm model that gives features at strides 4, 8, 16 and 32."""
     weights: str | None = None
-    """Pretrained weights (safetensors with timm's names), found like `data.root`; none: random."""
+    """Pretrained weights: a safetensors or .pth file, found like `data.root`, or `timm:TAG`, downloaded; none: random."""
+    options: dict[str, Any] = {}
+    """Keywords for timm's constructor, e.g. `window_size`."""
     drop_path: Fraction = 0.0
     """Stochastic depth."""
     output_stride: Literal[8, 16, 32] = 32
@@ -180,6 +199,8 @@ class Backbone(Section):
 class LatentPrior(Section):
     backbone: Backbone
     """The image encoder."""
+    checkpoint: str | None = None
+    """A published (mmseg) GSS-FF checkpoint to import instead of training, found like `data.root`."""
     milestones: tuple[Positive, ...] = (160000,)
     """Steps at which a model file is written; the last one is the length of the training."""
     head: Literal["ff", "single_fusion"] = "ff"
@@ -211,6 +232,8 @@ class Posterior(Section):
     """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
     from_: Annotated[str | None, Field(alias="from")] = None
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
+    checkpoint: str | None = None
+    """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
     start_step: Positive | None = None
     """Train behind this milestone of the latent prior; default: the last one."""
     steps: Positive = 40000
@@ -236,6 +259,8 @@ class Evaluation(Section):
     """(width, height) a test image is fitted into, keeping its aspect; none: its own size."""
     flip: bool = False
     """Average with the scores of the mirrored image."""
+    vote_temperature: Annotated[float, Field(gt=0)] | None = None
+    """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     """Splits to evaluate."""
     pictures: Annotated[int, Field(ge=0)] = 8
@@ -287,6 +312,10 @@ class Experiment(Section):
     """The protocol of the final figures."""
     seed: int = 0
     """Seed of sampling, augmentation and initialisation."""
+    numerics: Literal["default", "reference"] = "default"
+    """`reference` keeps what the published code does where this project does better, see docs/deviations.md."""
+    reference: dict[str, Any] = {}
+    """Sections whose values replace those above with `numerics: reference`."""
     run: Run = Run()
     """How to run. Nothing here changes a result, save that BatchNorm on CPUs sees the images of its own process."""
 
@@ -298,6 +327,13 @@ class Experiment(Section):
                 f"posterior.start_step {start} is no milestone; "
                 f"latent_prior.milestones are {list(self.latent_prior.milestones)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_fp32(self) -> Self:
+        trainings = self.latent_prior.training, self.posterior.training
+        if self.numerics == "reference" and any(training.precision == "bf16" for training in trainings):
+            raise ValueError("`numerics: reference` trains in fp32; remove `training.precision: bf16`")
         return self
 
     @property
@@ -317,7 +353,9 @@ class Experiment(Section):
             dumped.get(section, {}).pop(key, None)
         dumped["latent_prior"]["milestones"] = self.milestones[-1:]  # the earlier ones only name files
         content: dict[str, Any] = {"version": STAGE_VERSIONS[stage]}
-        for path in _SLICES[stage]:
+        if stage in ("tokenizer", "reconstruct"):  # they work in fp32
+            dumped.get("tokenizer", {}).pop("precision", None)
+        for path in _SLICES[stage] + (_REFERENCE_SLICES.get(stage, ()) if self.numerics == "reference" else ()):
             value: Any = dumped
             for key in path.split("."):
                 value = value.get(key, {})
@@ -331,16 +369,18 @@ class Experiment(Section):
 
 
 _SLICES: dict[Stage, tuple[str, ...]] = {
+    "prepare": (),  # the check looks at what was unpacked
     "check": ("data",),
     "palette": ("palette",),
     "tokenizer": ("tokenizer", "seed"),
     "reconstruct": ("reconstruction", "tokenizer", "seed"),
-    "latent_prior": ("latent_prior", "augment", "seed"),
-    "posterior": ("posterior", "augment", "seed"),
+    "latent_prior": ("latent_prior", "augment", "seed", "numerics", "tokenizer.precision"),
+    "posterior": ("posterior", "augment", "seed", "numerics", "tokenizer.precision"),
     "merge": (),
-    "evaluate": ("evaluation",),
+    "evaluate": ("evaluation", "numerics", "tokenizer.precision"),
 }
-_WITHOUT_EFFECT = (("data", "obtain"), ("posterior", "from"), ("evaluation", "splits"))
+_REFERENCE_SLICES: dict[Stage, tuple[str, ...]] = {"reconstruct": ("numerics", "evaluation.scale")}
+_WITHOUT_EFFECT = (("data", "obtain"), ("data", "archives"), ("posterior", "from"), ("evaluation", "splits"))
 
 
 class Project(Section):
