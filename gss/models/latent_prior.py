@@ -39,13 +39,14 @@ class LatentPriorHead(nn.Module):
         in_channels: channels of the maps at strides 4, 8, 16, 32.
         num_classes: N.
         vocab_size: V.
-        kind: `ff` has a fusion of its own for the pixel scores; `single_fusion` shares the one of the tokens.
+        kind: `ff` has a fusion of its own for the pixel scores; `single_fusion` shares the one of the tokens; `tokens`
+            gives no pixel scores: enough for prediction, and for training X^-1.
         channels: K, width of each level before fusion.
         seg_channels: S, width of the Swin blocks; a multiple of `num_heads`.
         cls_channels: C, width before the token classifier.
         dropout: probability of zeroing a whole channel before the token classifier.
 
-    Source: published GSS-FF and single-fusion heads; parameter names and initialisation are theirs.
+    Source: published GSS-FF, single-fusion and GSS-FT-W heads; parameter names and initialisation are theirs.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class LatentPriorHead(nn.Module):
         num_classes: int,
         vocab_size: int,
         *,
-        kind: Literal["ff", "single_fusion"] = "ff",
+        kind: Literal["ff", "single_fusion", "tokens"] = "ff",
         channels: int = 384,
         seg_channels: int = 512,
         cls_channels: int = 2048,
@@ -79,7 +80,8 @@ class LatentPriorHead(nn.Module):
         if kind == "ff":
             self.convs_pixel = _level_convs(in_channels, channels)
             self.fusion_conv_pixel = ConvBNReLU(4 * channels, channels)
-        self.conv_seg_pixel = nn.Conv2d(channels if kind == "ff" else seg_channels, num_classes, 1)
+        if kind != "tokens":
+            self.conv_seg_pixel = nn.Conv2d(channels if kind == "ff" else seg_channels, num_classes, 1)
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps [B, C_i, h_i, w_i] -> [B, S, h, w], the aggregated features."""
@@ -92,7 +94,7 @@ class LatentPriorHead(nn.Module):
         return self.dropout(self.conv_before_seg(x))
 
     def pixel_logits(self, maps: Sequence[Tensor], fused: Tensor) -> Tensor:
-        """Class scores [B, N, h, w], before the resize to the maskige.
+        """Class scores [B, N, h, w], before the resize to the maskige; not for kind `tokens`.
 
         Args:
             maps: the backbone's four maps. fused: `fuse(maps)`; the single-fusion head needs nothing else.

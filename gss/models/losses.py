@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gss.data.classes import IGNORE_INDEX
+
 _TOKENS_PER_PIECE = 2048
 
 
@@ -69,6 +71,20 @@ def pixel_loss_sum(
         return loss, (full.detach().argmax(1) == label).sum()
 
     return _PiecewiseSum.apply(classify, 1, scores)
+
+
+def pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
+    """Class weight of every pixel, 0 where the label is ignored.
+
+    Args:
+        label: uint8, 0..N-1 or 255. class_weights: [N].
+
+    Returns:
+        the shape of `label`.
+    """
+    table = class_weights.new_zeros(IGNORE_INDEX + 1)
+    table[: len(class_weights)] = class_weights
+    return table[label.long()]
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,13 +4,15 @@ Letters: B batch, P Q height and width of the maskige (8h, 8w), N classes, C cha
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gss.data.classes import IGNORE_INDEX
 from gss.models.latent_prior import ConvBNReLU
-from gss.models.losses import resize
+from gss.models.losses import pixel_loss_sum, pixel_weights, resize, token_loss_sum
 from gss.models.window import SwinBlocks
 from gss.palette.maskige import nearest
 
@@ -26,6 +28,19 @@ class Posterior(nn.Module):
         """Maskige [B, 3, P, Q] in 0..1 -> float scores [B, N, H, W], resized bilinearly to `size` = (H, W)."""
         return resize(self(rgb), size)
 
+    def loss_sum(self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of `scores(rgb, (H, W))`, summed over the valid pixels.
+
+        Args:
+            rgb: [B, 3, P, Q] in 0..1.
+            label: uint8 [B, H, W], 255 = ignored.
+            class_weights: [N], factor of a pixel's loss by its label; None: 1.
+
+        Returns:
+            the sum, differentiable in the parameters; the number of pixels guessed right, int64.
+        """
+        return pixel_loss_sum(self(rgb), label, ignore_index=IGNORE_INDEX, class_weights=class_weights)
+
 
 class WindowPosterior(Posterior):
     """Window attention on the maskige, then a linear classifier (GSS-FT-W).
@@ -36,6 +51,8 @@ class WindowPosterior(Posterior):
         ffn: hidden width of the feed-forward layers; None: 2 C.
 
     Source: published GSS-FT-W head; parameter names and initialisation are theirs.
+
+    Note: the classifier commutes with the bilinear resize, so features are resized before they are classified.
     """
 
     def __init__(
@@ -56,10 +73,25 @@ class WindowPosterior(Posterior):
         self.post_swin_ln = nn.LayerNorm(channels)
         self.cls_segmap = nn.ModuleDict({"conv": _classifier(channels, num_classes)})
 
-    def forward(self, rgb: Tensor) -> Tensor:
+    def hidden(self, rgb: Tensor) -> Tensor:
+        """Maskige [B, 3, P, Q] in 0..1 -> input of the classifier, [B, C, P, Q]."""
         x = self.projection(rgb.contiguous(memory_format=torch.channels_last))  # [B, C, P, Q]
         x = self.post_swin_ln(self.post_transformer_block(x.permute(0, 2, 3, 1)))  # [B, P, Q, C]
-        return self.cls_segmap["conv"](x.permute(0, 3, 1, 2))  # [B, N, P, Q]
+        return x.permute(0, 3, 1, 2)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return self.cls_segmap["conv"](self.hidden(rgb))  # [B, N, P, Q]
+
+    def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.cls_segmap["conv"](resize(self.hidden(rgb), size))  # [B, N, H, W]
+
+    def loss_sum(self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        weights = None if class_weights is None else pixel_weights(label, class_weights)
+        classifier = self.cls_segmap["conv"]
+        hidden = resize(self.hidden(rgb), (label.shape[1], label.shape[2]))  # [B, C, H, W]
+        return token_loss_sum(
+            hidden, classifier.weight, classifier.bias, label.long(), ignore_index=IGNORE_INDEX, weights=weights
+        )
 
 
 class ConvPosterior(Posterior):
@@ -85,12 +117,15 @@ class NearestPosterior(Posterior):
 
     Args:
         colours: [N + 1, 3] in 0..255; the last row, ignore, is never the answer.
+        temperature: T of soft votes, the softmax over the classes of -d^2 / T with d the distance of a pixel to
+            a class's colour in units of 0..255; None: one vote for the nearest colour, as published.
 
     Note: exact ties of distance or of votes go to the lowest class.
     """
 
-    def __init__(self, colours: Tensor) -> None:
+    def __init__(self, colours: Tensor, temperature: float | None = None) -> None:
         super().__init__()
+        self.temperature = temperature
         self.colours: Tensor
         self.register_buffer("colours", colours, persistent=False)
         self.num_classes = len(colours) - 1
@@ -100,18 +135,32 @@ class NearestPosterior(Posterior):
         return nearest(rgb * 255, self.colours)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        return F.one_hot(self.ids(rgb), self.num_classes).movedim(-1, 1).to(rgb.dtype)
+        return self.scores(rgb, (rgb.shape[2], rgb.shape[3])).to(rgb.dtype)
 
     def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """The same as resizing `forward(rgb)`, without N channels at the maskige's size."""
-        ids = self.ids(rgb)  # [B, P, Q]
-        height, width = size
-        if ids.shape[1:] == (2 * height, 2 * width):
-            return self._votes_of_four(ids)
-        votes = rgb.new_empty((len(ids), self.num_classes, height, width), dtype=torch.float32)
-        for label in range(self.num_classes):
-            votes[:, label] = resize((ids == label).float().unsqueeze(1), size)[:, 0]
+        if self.temperature is None and rgb.shape[2:] == (2 * size[0], 2 * size[1]):
+            return self._votes_of_four(self.ids(rgb))
+        votes = rgb.new_empty((len(rgb), self.num_classes, *size), dtype=torch.float32)
+        for label, plane in enumerate(self._hard_votes(rgb) if self.temperature is None else self._soft_votes(rgb)):
+            votes[:, label] = resize(plane.unsqueeze(1), size)[:, 0]
         return votes
+
+    def _hard_votes(self, rgb: Tensor) -> Iterator[Tensor]:
+        """Class by class, float32 [B, P, Q]: 1 where its colour is the nearest."""
+        ids = self.ids(rgb)  # [B, P, Q]
+        return ((ids == label).float() for label in range(self.num_classes))
+
+    def _soft_votes(self, rgb: Tensor) -> Iterator[Tensor]:
+        """Class by class, float32 [B, P, Q]: the softmax of -d^2 / T, which is computed twice instead of kept."""
+        total = torch.full_like(rgb[:, 0], -torch.inf, dtype=torch.float32)  # log of the sum over the classes
+        for label in range(self.num_classes):
+            total = torch.logaddexp(total, self._exponent(rgb, label))
+        return ((self._exponent(rgb, label) - total).exp_() for label in range(self.num_classes))
+
+    def _exponent(self, rgb: Tensor, label: int) -> Tensor:
+        difference = 255 * rgb.float() - self.colours[label].float()[:, None, None]  # [B, 3, P, Q]
+        return difference.square_().sum(1) / -self.temperature  # type: ignore[operator]
 
     def _votes_of_four(self, ids: Tensor) -> Tensor:
         """[B, 2H, 2W] -> float32 [B, N, H, W]: an exact bilinear halving is the mean of 2x2 votes."""

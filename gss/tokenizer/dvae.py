@@ -32,9 +32,9 @@ class Convolution(nn.Module):
         self.b = nn.Parameter(torch.zeros(n_out))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """`gain` times the convolution; it scales the few weights instead of the many outputs."""
+        """`gain` times the convolution, in the weights' precision; it scales the few weights, not the many outputs."""
         w, b = (self.w, self.b) if gain == 1 else (gain * self.w, gain * self.b)
-        return F.conv2d(x, w, b, padding=self.w.shape[-1] // 2)
+        return F.conv2d(x.to(w.dtype), w, b, padding=self.w.shape[-1] // 2)
 
 
 class Block(nn.Module):
@@ -172,8 +172,20 @@ class DVAE(nn.Module):
         """The first weight: tells device and dtype."""
         return cast(Convolution, self.encoder.blocks[0]).w
 
+    def lower_precision(self, dtype: torch.dtype) -> None:
+        """Compute in float16 or bfloat16, except for the encoder's last and the decoder's first convolution.
+
+        The weights are converted once, here; save the tokenizer before. Tokens near a tie change (bench/tokenizer.md).
+
+        Source: the published dVAE on GPUs, in float16.
+        """
+        kept = (self.encoder.output, self.decoder.input)
+        for module in self.modules():
+            if isinstance(module, Convolution) and module not in kept:
+                module.to(dtype)
+
     def encode_logits(self, mapped: Tensor) -> Tensor:
-        """Token logits [B,V,P//8,Q//8] of a mapped picture [B,3,P,Q] in 0.1..0.9."""
+        """Token logits [B,V,P//8,Q//8] of a mapped picture [B,3,P,Q] in 0.1..0.9; float32 in lowered precision."""
         return self.encoder(mapped)
 
     def encode(self, rgb: Tensor) -> Tensor:
@@ -182,8 +194,8 @@ class DVAE(nn.Module):
         return self.encode_logits(picture.to(self.weight.dtype)).argmax(1)
 
     def decode_logits(self, tokens: Tensor) -> Tensor:
-        """Decoder output [B,6,8h,8w] of tokens int64 [B,h,w]."""
-        return self.decoder.lookup(tokens)
+        """Decoder output [B,6,8h,8w] of tokens int64 [B,h,w]; float32 in lowered precision."""
+        return self.decoder.lookup(tokens).to(self.decoder.input.w.dtype)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Picture [B,3,8h,8w], float32 in 0..1, of tokens int64 [B,h,w]."""
