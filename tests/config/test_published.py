@@ -1,0 +1,84 @@
+"""The experiments that stand for the published runs: all their figures, and the learning rate at every iteration."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gss.config import Experiment, load_experiment
+from gss.train.schedule import learning_rate
+from gss.train.settings import LoopSettings
+
+SWIN, R101, HRNET = "swin_large_patch4_window12_384", "resnet101c", "hrnet_w48"
+# backbone, head, classes' palette, Swin blocks of the head and of X^-1, crop, evaluation, then (rate, steps, images per
+# step) of the latent prior and of X^-1, for 8 GPUs
+PUBLISHED = {
+    "ade20k": (SWIN, "ff", "ade20k", 2, 2, 512, "whole", (1.2e-4, 160000, 32), (1.5e-3, 40000, 16)),
+    "cityscapes": (SWIN, "ff", "cityscapes", 2, 1, 768, "slide", (1.5e-3, 80000, 16), (7.5e-4, 40000, 8)),
+    "cityscapes_r101": (R101, "ff", "cityscapes", 6, 1, 768, "slide", (1.5e-3, 80000, 16), (1.5e-3, 80000, 16)),
+    "mseg": (SWIN, "single_fusion", "mseg", 2, 2, 512, "slide", (1.2e-4, 160000, 32), (1.5e-3, 40000, 32)),
+    "mseg_hrnet": (HRNET, "single_fusion", "mseg", 6, 2, 512, "slide", (1.2e-4, 160000, 32), (1.2e-4, 160000, 32)),
+}
+RUNS = {  # experiment -> names of its two training configurations
+    "ade20k": ("gss-ff_swin-l_512x512_160k_ade20k", "gss-ft-w_swin-l_512x512_160k_ade20k"),
+    "cityscapes": ("gss-ff_swin-l_768x768_80k_cityscapes", "gss-ft-w_swin-l_768x768_80k_40k_cityscapes"),
+    "cityscapes_r101": ("gss-ff_r101_768x768_80k_cityscapes", "gss-ft-w_r101_768x768_80k_40k_cityscapes"),
+    "mseg": ("gss-ff_swin-l_512x512_160k_mseg", "gss-ft-w_swin-l_512x512_160k_40k_mseg"),
+    "mseg_hrnet": ("gss-ff_hrnet-w48_512x512_160k_mseg", "gss-ft-w_hrnet-w48_512x512_160k_40k_mseg"),
+}
+
+
+def schedules(experiment: Experiment) -> list[LoopSettings]:
+    prior, posterior = experiment.latent_prior, experiment.posterior
+    return [LoopSettings(steps=steps, lr=training.lr, warmup_steps=training.warmup_steps)
+            for steps, training in ((prior.milestones[-1], prior.training), (posterior.steps, posterior.training))]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_reference_numerics_give_the_published_figures(name: str) -> None:
+    experiment = load_experiment(name, ["numerics=reference"])
+    prior, posterior = experiment.latent_prior, experiment.posterior
+    found = (
+        prior.backbone.name, prior.head, experiment.palette.published, prior.swin_depth, posterior.depth,
+        experiment.augment.crop[0], experiment.evaluation.mode,
+        (prior.training.lr, prior.milestones[-1], prior.training.batch_size),
+        (posterior.training.lr, posterior.steps, posterior.training.batch_size),
+    )  # fmt: skip
+    assert found == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_all_published_runs_share(name: str) -> None:
+    experiment = load_experiment(name)
+    prior, posterior, backbone = experiment.latent_prior, experiment.posterior, experiment.latent_prior.backbone
+    assert (prior.channels, prior.seg_channels, prior.cls_channels, prior.num_heads, prior.dropout) == (
+        384, 512, 2048, 16, 0.1)  # fmt: skip
+    assert (posterior.variant, posterior.channels, posterior.num_heads) == ("window", 128, 4)
+    assert backbone.drop_path == (0.3 if backbone.name == SWIN else 0)
+    assert backbone.output_stride == (8 if backbone.name == R101 else 32)
+    assert experiment.tokenizer.source == "openai"
+    assert experiment.reconstruction.max_rounds == 0
+    for training in (prior.training, posterior.training):
+        assert (training.decay_rule, training.weight_decay, training.warmup_steps) == ("published", 0.01, 1500)
+        assert (training.clip_norm, training.ema, training.accumulation) == (None, None, 1)
+        assert (training.precision, training.class_balance, training.backbone_lr_factor) == ("fp32", 0, 1)
+    if experiment.evaluation.mode == "slide":
+        assert (experiment.evaluation.crop, experiment.evaluation.stride) == ((768, 768), (512, 512))
+    augment = experiment.augment
+    assert (augment.ratio, augment.cat_max_ratio, augment.flip, augment.photometric) == ((0.5, 2.0), 0.75, 0.5, True)
+    assert augment.base_scale == ((2049, 1025) if "cityscapes" in name else (2048, 512))
+
+
+def test_learning_rates_are_the_recorded_ones(parity: Path) -> None:
+    recorded = json.loads((parity / "lr.json").read_text())["schedules"]
+    names = dict.fromkeys(run for runs in RUNS.values() for run in runs)
+    assert set(names) == set(recorded)
+    for name, runs in RUNS.items():
+        for run, settings in zip(runs, schedules(load_experiment(name, ["numerics=reference"])), strict=True):
+            for step, rate in recorded[run]["table"]:
+                assert learning_rate(step, settings) == pytest.approx(rate, rel=1e-12)
+
+
+def test_default_numerics_shorten_the_copied_lengths() -> None:
+    for name in PUBLISHED:
+        assert load_experiment(name).posterior.steps == 40000
