@@ -1,4 +1,4 @@
-"""Random geometry of a training sample: drawing of the random numbers, kept apart from applying them.
+"""Random changes of a training sample: drawing of the random numbers, kept apart from applying them.
 
 Letters: H, W size of the image file; R, S size after the resize; h, w size of the crop.
 """
@@ -12,6 +12,7 @@ from gss.data.classes import IGNORE_INDEX
 
 NO_PHOTOMETRIC = (0.0, 1.0, 1.0, 0.0, 1.0)
 _CROP_TRIALS = 10
+_WHOLE_TURN = 180  # OpenCV's uint8 hue counts 0..179
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Augment:
         cat_max_ratio: a crop in which one class covers this share or more is drawn again.
         flip: probability of a horizontal flip.
         photometric: draw brightness, contrast, saturation and hue.
+        uint8: change the colours here, as published, every step rounded to uint8; otherwise the device does it
+            for the whole batch in float32.
     """
 
     base_scale: tuple[int, int]
@@ -33,6 +36,7 @@ class Augment:
     cat_max_ratio: float = 0.75
     flip: float = 0.5
     photometric: bool = True
+    uint8: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,9 @@ class Draws:
         size: (R, S) after the resize.
         offset: (y, x) of the crop in the resized image.
         flip: mirrored left to right after the crop.
-        photometric: brightness added, contrast factor, saturation factor, hue shift (steps of two degrees),
-            second contrast factor, applied in this order; one contrast at most differs from 1.
+        photometric: brightness added, contrast factor, saturation factor, hue shift (steps of two degrees; a drawn
+            0 is 180, the whole turn, as it is no neutral draw in uint8), second contrast factor, applied in this
+            order; one contrast at most differs from 1.
     """
 
     size: tuple[int, int]
@@ -61,7 +66,7 @@ class Sample:
         image: uint8 [h, w, 3], RGB, 0 in the padded area.
         label: uint8 [h, w], 0..N-1 or 255; 255 in the padded area.
         valid: (height, width) of the part that is not padding, at the top left.
-        photometric: as in `Draws`; applied on the device.
+        photometric: as in `Draws`: what the device has still to apply.
     """
 
     image: np.ndarray
@@ -136,7 +141,7 @@ def _draw_photometric(rng: np.random.RandomState) -> tuple[float, float, float, 
     if contrast_first and rng.randint(2):
         contrast[0] = rng.uniform(0.5, 1.5)
     saturation = rng.uniform(0.5, 1.5) if rng.randint(2) else 1.0
-    hue = float(rng.randint(-18, 18)) if rng.randint(2) else 0.0
+    hue = float(rng.randint(-18, 18) or _WHOLE_TURN) if rng.randint(2) else 0.0
     if not contrast_first and rng.randint(2):
         contrast[1] = rng.uniform(0.5, 1.5)
     return brightness, contrast[0], saturation, hue, contrast[1]
@@ -162,10 +167,10 @@ def crop_label(
 
 
 def apply(image: np.ndarray, label: np.ndarray, draws: Draws, settings: Augment) -> Sample:
-    """Resize, crop, flip and pad; the photometric draws are passed on.
+    """Resize, crop, flip, with `uint8` distort, and pad; photometric draws not applied here are passed on.
 
     Args:
-        image: uint8 [H, W, 3]. label: uint8 [H, W].
+        image: uint8 [H, W, 3], RGB. label: uint8 [H, W].
     """
     (y, x), (height, width) = draws.offset, settings.crop
     resized = cv2.resize(image, draws.size[::-1], interpolation=cv2.INTER_LINEAR)  # OpenCV takes (width, height)
@@ -173,9 +178,52 @@ def apply(image: np.ndarray, label: np.ndarray, draws: Draws, settings: Augment)
     label = crop_label(label, draws.size, draws.offset, settings.crop)
     if draws.flip:
         image, label = image[:, ::-1], label[:, ::-1]
+    photometric = draws.photometric
+    if settings.uint8:
+        image, photometric = distort(image, photometric), NO_PHOTOMETRIC
     valid_height, valid_width = label.shape
     padded_image = np.zeros((height, width, 3), np.uint8)
     padded_image[:valid_height, :valid_width] = image
     padded_label = np.full((height, width), IGNORE_INDEX, np.uint8)
     padded_label[:valid_height, :valid_width] = label
-    return Sample(padded_image, padded_label, (valid_height, valid_width), draws.photometric)
+    return Sample(padded_image, padded_label, (valid_height, valid_width), photometric)
+
+
+def distort(image: np.ndarray, photometric: tuple[float, float, float, float, float]) -> np.ndarray:
+    """The published distortion: brightness, contrast, saturation, hue, second contrast, each through uint8.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        photometric: as in `Draws`.
+
+    Returns:
+        uint8 [H, W, 3], RGB; a neutral draw leaves its step, and its way through HSV, out.
+
+    Note: OpenCV's way back from HSV rounds differently at the end of a row, where builds differ by one level.
+    """
+    brightness, contrast, saturation, hue, late_contrast = photometric
+    image = np.ascontiguousarray(image)  # OpenCV takes no mirrored view
+    if brightness:
+        image = cv2.LUT(image, _linear(1.0, brightness))
+    if contrast != 1:
+        image = cv2.LUT(image, _linear(contrast, 0.0))
+    if saturation != 1:
+        image = _through_hsv(image, 1, _linear(saturation, 0.0))
+    if hue:
+        image = _through_hsv(image, 0, ((np.arange(256) + int(hue)) % _WHOLE_TURN).astype(np.uint8))
+    if late_contrast != 1:
+        image = cv2.LUT(image, _linear(late_contrast, 0.0))
+    return image
+
+
+def _linear(factor: float, offset: float) -> np.ndarray:
+    """uint8 [256]: every level times `factor` plus `offset` in float32, clipped and cut."""
+    levels = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _through_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    """The image with one channel of its HSV values, uint8, replaced by a table."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv[..., channel] = cv2.LUT(hsv[..., channel], table)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -2,6 +2,7 @@
 
 Letters: B samples, H, W size of the crop. Deviation: the published pipeline goes through uint8 after every
 photometric step; here values stay float32, which differs by a few of 255 levels (tests/data/test_device.py).
+`gss.data.augment.distort` is the published one; a sample it has changed comes with neutral draws.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gss.data.augment import NO_PHOTOMETRIC
+
 _DEGREES_PER_HUE_STEP = 2.0  # OpenCV's uint8 hue counts 0..179
 
 
 def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(image - mean) / std.
+    """(image - mean) / std, to the bit as published.
 
     Args:
         image: [B, 3, H, W], RGB, 0..255, any dtype.
@@ -21,10 +24,12 @@ def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
     Returns:
         float32 [B, 3, H, W]; the memory format of `image` is kept.
+
+    Note: the difference is float32, the product float64, and mean and std are first rounded to float32.
     """
     offset = torch.tensor(mean, dtype=torch.float32, device=image.device).view(1, 3, 1, 1)
-    scale = torch.tensor([1.0 / value for value in std], dtype=torch.float32, device=image.device).view(1, 3, 1, 1)
-    return (image.float() - offset).mul_(scale)  # [B, 3, H, W]
+    scale = torch.tensor(std, dtype=torch.float32).double().reciprocal_().to(image.device).view(1, 3, 1, 1)
+    return (image.float() - offset).double().mul_(scale).float()  # [B, 3, H, W]
 
 
 def finish(
@@ -55,15 +60,17 @@ def distort(image: Tensor, photometric: Tensor) -> Tensor:
 
     Args:
         image: float32 [B, 3, H, W], RGB, 0..255.
-        photometric: float32 [B, 5]; (0, 1, 1, 0, 1) leaves a sample unchanged.
+        photometric: float32 [B, 5]; (0, 1, 1, 0, 1) leaves a sample unchanged to the bit.
 
     Returns:
         float32 [B, 3, H, W], 0..255.
     """
     brightness, contrast, saturation, hue, late_contrast = photometric[:, :, None, None, None].unbind(1)
     image = image.contiguous()  # whole planes: three times as fast below as interleaved colours
-    image = (image + brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
-    return _turn_colours(image, saturation, hue).mul_(late_contrast).clamp_(0, 255)
+    result = (image + brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
+    result = _turn_colours(result, saturation, hue).mul_(late_contrast).clamp_(0, 255)
+    is_neutral = (photometric == photometric.new_tensor(NO_PHOTOMETRIC)).all(dim=1)  # [B]
+    return torch.where(is_neutral[:, None, None, None], image, result)
 
 
 def _turn_colours(image: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:

@@ -45,10 +45,12 @@ def test_distortion_is_the_published_one_up_to_its_rounding(draws):
     assert np.quantile(difference, 0.99) < 6.0
 
 
-def test_no_draws_leave_the_image_unchanged():
-    image = batch().float()
-    result = distort(image, torch.tensor([NO_PHOTOMETRIC] * 2))
-    assert torch.allclose(result, image, atol=1e-3)
+def test_no_draws_leave_the_image_unchanged_to_the_bit():
+    image = batch().float() + torch.rand(2, 3, 24, 32)
+    draws = torch.tensor([NO_PHOTOMETRIC, [9.0, 1.2, 0.7, 3.0, 1.0]])
+    result = distort(image, draws)
+    assert torch.equal(result[0], image[0])
+    assert not torch.equal(result[1], image[1])
 
 
 def test_grey_stays_grey_under_saturation_and_hue():
@@ -85,11 +87,27 @@ def test_padded_area_is_exactly_zero():
         )
 
 
-def test_normalise_is_exact_to_one_unit_in_the_last_place():
-    image = batch()
-    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (MEAN, STD))
-    exact = ((image.numpy().astype(np.float32) - mean) * (1 / std.astype(np.float64))).astype(np.float32)
-    np.testing.assert_array_max_ulp(normalise(image, MEAN, STD).numpy(), exact, maxulp=2)
+def opencv_normalise(image: np.ndarray) -> np.ndarray:
+    """The published normalisation of one RGB image [H, W, 3]: in place, in OpenCV, float64 constants."""
+    result = image.astype(np.float32, order="C")
+    cv2.subtract(result, np.float64(np.array(MEAN, np.float32)).reshape(1, -1), result)
+    cv2.multiply(result, 1 / np.float64(np.array(STD, np.float32)).reshape(1, -1), result)
+    return result
+
+
+@pytest.mark.parametrize("fraction", [False, True], ids=["uint8", "float32"])
+def test_normalise_equals_opencv_to_the_bit(fraction):
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    image = levels + torch.rand(1, 3, 16, 16) if fraction else levels
+    expected = opencv_normalise(image[0].permute(1, 2, 0).numpy())
+    assert (normalise(image, MEAN, STD)[0].permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_the_constants_of_timm_are_the_published_ones():
+    """timm gives them in 0..1; times 255 they must round to the same float32."""
+    mean, std = ([255 * value for value in values] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert (np.array([mean, std], np.float32) == np.array([MEAN, STD], np.float32)).all()
+    assert torch.equal(normalise(batch(), mean, std), normalise(batch(), MEAN, STD))
 
 
 @pytest.mark.gpu
