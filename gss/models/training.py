@@ -39,8 +39,20 @@ class Learner(nn.Module):
         """float64 [terms]: valid elements of a micro-batch, or their weights' sums; depends on labels only."""
 
     @abstractmethod
+    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
+        """Sums of the losses, and what is reported beside them.
+
+        Args:
+            image: normalised, [B, 3, H, W], in the parameters' dtype.
+            label: uint8 [B, H, W], 0..N-1, 255 = ignored; it is not changed.
+
+        Returns:
+            sums [terms], not divided by `counts`; statistics as (sum, count).
+        """
+
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, Stats]:
-        """Sums [terms] of the losses of a micro-batch; statistics as (sum, count)."""
+        """`losses` of a micro-batch."""
+        return self.losses(self.finished_image(batch), batch["label"])
 
     def finished_image(self, batch: Batch) -> Tensor:
         """Augmented and normalised image [B, 3, H, W] in the parameters' dtype."""
@@ -81,12 +93,12 @@ class LatentPriorLearner(Learner):
         pixel_weights = _pixel_weights(doubled, self.class_weights)
         return torch.stack([_token_weights(doubled, self.class_weights).double().sum(), pixel_weights.double().sum()])
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, Stats]:
+    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
         head = self.prior.head
-        maps = self.prior.backbone(self.finished_image(batch))
+        maps = self.prior.backbone(image)
         fused = head.fuse(maps)
         pixel_logits = head.pixel_logits(maps, fused)  # [B, N, h, w]
-        tokens, doubled = self._targets(batch["label"], pixel_logits.detach())
+        tokens, doubled = self._targets(label, pixel_logits.detach())
         weights = None if self.class_weights is None else _token_weights(doubled, self.class_weights)
         token_sum, tokens_right = token_loss_sum(
             head.hidden(fused), head.conv_seg.weight, head.conv_seg.bias, tokens,  # type: ignore[arg-type]
@@ -110,21 +122,29 @@ class PosteriorLearner(Learner):
     """Trains X^-1 behind a frozen latent prior and tokenizer.
 
     Args:
-        prior: frozen, in eval mode.
+        prior: frozen.
         class_weights: [N], factor of a pixel's loss by its label; None: 1, as published.
+        reference: as published, the prior's head predicts its tokens in train mode: with the statistics of the batch
+            and with dropout, and its running statistics drift. They go nowhere: X^-1 alone is saved.
 
     Note:
-        Deviation: the published training leaves the frozen head in train mode, so its BatchNorm statistics drift
-        and dropout makes its tokens noisy. Here the prior is what it is at prediction (tests/models/test_training.py).
+        Deviation: unless `reference`, the prior is what it is at prediction (tests/models/test_training.py).
 
     Source: published GSS-FT-W.
     """
 
     def __init__(
-        self, prior: LatentPrior, dvae: DVAE, posterior: Posterior, *, class_weights: Tensor | None = None
+        self,
+        prior: LatentPrior,
+        dvae: DVAE,
+        posterior: Posterior,
+        *,
+        class_weights: Tensor | None = None,
+        reference: bool = False,
     ) -> None:
         super().__init__()
         self.terms = {"ce": 1.0}
+        self.reference = reference
         self.saved = self.posterior = posterior
         self.prior = prior.requires_grad_(False)
         self.dvae = dvae.requires_grad_(False)
@@ -135,6 +155,7 @@ class PosteriorLearner(Learner):
     def train(self, mode: bool = True) -> "PosteriorLearner":
         super().train(mode)
         self.prior.eval()
+        self.prior.head.train(mode and self.reference)
         return self
 
     def counts(self, batch: Batch) -> Tensor:
@@ -143,15 +164,14 @@ class PosteriorLearner(Learner):
             return (label != IGNORE_INDEX).sum().double().view(1)
         return _pixel_weights(label, self.class_weights).double().sum().view(1)
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, Stats]:
-        label = batch["label"]
-        scores = self.posterior(self._decoded(batch))  # [B, N, 8h, 8w]
+    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
+        scores = self.posterior(self._decoded(image))  # [B, N, 8h, 8w]
         loss, right = pixel_loss_sum(scores, label, ignore_index=IGNORE_INDEX, class_weights=self.class_weights)
         return loss.view(1), {"pixel_acc": (right, (label != IGNORE_INDEX).sum())}
 
     @torch.no_grad()
-    def _decoded(self, batch: Batch) -> Tensor:
-        tokens = self.prior.tokens(self.finished_image(batch))
+    def _decoded(self, image: Tensor) -> Tensor:
+        tokens = self.prior.tokens(image)
         with torch.autocast(tokens.device.type, enabled=False):
             return self.dvae.decode(tokens).to(next(self.posterior.parameters()).dtype)  # [B, 3, 8h, 8w]
 

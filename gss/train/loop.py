@@ -66,8 +66,9 @@ def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings,
     """Train a learner from the last checkpoint in `work`, if any, up to step `until`.
 
     The loss of a step is the weighted sum over terms of sum / (count + eps), with sums and counts over all
-    processes and micro-batches: how the batch is divided does not change it. Everything random in a step depends
-    on (seed, step, rank) alone, so an interrupted training that goes on ends with the same bits.
+    processes and micro-batches: how the batch is divided does not change it (unless `settings.normalisation` is
+    `local`). Everything random in a step depends on (seed, step, rank) alone, so an interrupted training that goes
+    on ends with the same bits.
 
     Args:
         learner: see the module docstring; moved to the device and precision.
@@ -165,14 +166,14 @@ class _Run:
 
     def accumulate(self, micro: Sequence[Batch], step: int) -> Tensor:
         """Gradients of the whole step's loss; returns this process's share of that loss, float64."""
-        counts = self.world.sum(torch.stack([self.learner.counts(batch) for batch in micro]).sum(0))
+        divisors = self.divisors(torch.stack([self.learner.counts(batch) for batch in micro]))
         total = torch.zeros_like(self.weights)
-        for number, batch in enumerate(micro, start=1):
+        for number, (batch, divisor) in enumerate(zip(micro, divisors, strict=True), start=1):
             ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
             with ddp.no_sync() if ddp is not None and number < len(micro) else nullcontext():
                 with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
                     sums, stats = self.model(batch, step)
-                terms = self.weights * sums / (counts + EPS)  # [k]
+                terms = self.weights * sums / divisor  # [k]
                 (terms.sum() * self.world.size).backward()  # DDP takes the mean over processes
             total += terms.detach()
             for name, (value, count) in stats.items():
@@ -182,6 +183,12 @@ class _Run:
         for name, term in zip(self.learner.terms, total, strict=True):
             self.meter.add(f"train/loss_{name}", term * size, 1.0)
         return total.sum()
+
+    def divisors(self, counts: Tensor) -> Tensor:
+        """What the sums of this process's micro-batches are divided by, like `counts` float64 [micro-batches, k]."""
+        if self.settings.normalisation == "local":
+            return (counts + EPS) * (self.world.size * len(counts))
+        return (self.world.sum(counts.sum(0)) + EPS).expand_as(counts)
 
     def gradient_norm(self) -> Tensor:
         """Norm of all gradients."""

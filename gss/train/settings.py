@@ -17,6 +17,9 @@ class LoopSettings:
         backbone_lr_factor: learning rate of parameters below `backbone.` as a multiple of `lr`.
         clip_norm: largest norm of the gradient; None: no clipping.
         ema: decay of an exponential moving average of the weights; None: no average.
+        normalisation: what a loss is a mean over. `global`: the elements of the whole step, over all processes and
+            micro-batches. `local`: the elements of one micro-batch of one process, and then the mean of these means,
+            as in the published distributed training: parts with few valid elements weigh more.
         precision: arithmetic of the trained network; `bf16` is autocast over float32 weights.
         seed: of everything random inside the learner.
         log_every: steps between progress lines.
@@ -36,6 +39,7 @@ class LoopSettings:
     backbone_lr_factor: float = 1.0
     clip_norm: float | None = None
     ema: float | None = None
+    normalisation: Literal["global", "local"] = "global"
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     seed: int = 0
     log_every: int = 50

@@ -115,6 +115,29 @@ def test_posterior_training_changes_only_the_posterior(posterior) -> None:  # ty
     assert learner.counts(data).item() == (data["label"] != 255).sum()
 
 
+def test_reference_posterior_training_lets_only_the_heads_statistics_drift() -> None:
+    prior, dvae = make()
+    posterior = WindowPosterior(N, 8, num_heads=2)
+    learner = PosteriorLearner(prior, dvae, posterior, reference=True).train()
+    assert prior.head.dropout.training
+    assert not any(module.training for module in prior.backbone.modules())
+    before = {key: value.clone() for key, value in prior.state_dict().items()}
+    step(learner, batch())
+    assert all(p.grad is None for p in prior.parameters())
+    changed = {key for key, value in prior.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key.rpartition(".")[2] for key in changed} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert {key.split(".")[1] for key in changed} == {"convs", "fusion_conv", "conv_before_seg"}
+    assert not learner.eval().prior.head.training
+
+
+def test_losses_of_a_given_image_are_those_of_the_batch() -> None:
+    prior, dvae = make()
+    data = batch()
+    for learner in (LatentPriorLearner(prior, dvae, COLOURS), PosteriorLearner(prior, dvae, ConvPosterior(N, 8))):
+        learner.eval()
+        assert torch.equal(learner.losses(learner.finished_image(data), data["label"])[0], learner(data, 0)[0])
+
+
 def test_gss_scores_compose_the_parts() -> None:
     prior, dvae = make()
     image = torch.randn(1, 3, 37, 50)

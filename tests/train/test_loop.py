@@ -67,6 +67,25 @@ def test_accumulation_changes_nothing(tmp_path):
         assert json.loads((tmp_path / f"{number}/seen_0.json").read_text()) == list(range(30 * 8))
 
 
+def test_local_normalisation_is_the_mean_over_micro_batches(tmp_path):
+    """The gradient, too: one step from the same weights moves them by the mean of the parts' gradients."""
+    run(tmp_path, steps=1, precision="fp64", accumulation=4, normalisation="local")
+    learner = TinyLearner().double()
+    losses = []
+    for batch in next(make_batches(accumulation=4)(0)):
+        sums, _ = learner({"image": batch["image"].double(), "label": batch["label"]}, 0)
+        losses.append(torch.tensor([1.0, 0.5], dtype=torch.float64) @ (sums / (learner.counts(batch) + 2**-23)))
+    assert len({int(learner.counts(batch)[0]) for batch in next(make_batches(accumulation=4)(0))}) > 1
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in learner.parameters()])
+    logged = metrics(tmp_path)[1]
+    assert logged["train/loss"] == pytest.approx(loss.item(), rel=1e-12)
+    assert logged["train/grad_norm"] == pytest.approx(norm.item(), rel=1e-12)
+    run(tmp_path / "global", steps=1, precision="fp64", accumulation=4)
+    assert metrics(tmp_path / "global")[1]["train/loss"] != pytest.approx(loss.item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9, "clip_norm": 0.1, "learner": {"norm": True, "dropout": 0.3}},
                                      {"precision": "bf16"}])
 def test_segments_equal_one_run(tmp_path, options):

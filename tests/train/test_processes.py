@@ -112,6 +112,17 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_local_normalisation_of_two_processes_is_that_of_their_micro_batches(tmp_path):
+    options = {"precision": "fp64", "steps": 20, "normalisation": "local"}
+    run(tmp_path / "one", accumulation=4, **options)
+    two = tmp_path / "two"
+    assert launch(2, [str(two), json.dumps({**options, "accumulation": 2})], work=two, module="tiny_learner") == 0
+    assert_same(weights(tmp_path / "one"), weights(two), 1e-10)
+    for mine, theirs in zip(figures(tmp_path / "one"), figures(two), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.slow
 def test_two_processes_stopped_by_launch_end_with_the_same_bits(tmp_path):
     for name, disturbed in (("one", False), ("two", True)):
         folder = tmp_path / name
