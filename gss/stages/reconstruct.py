@@ -149,13 +149,16 @@ def _retrain(run: Run, world: World) -> Callable[[Tensor, DVAE], DVAE] | None:
 def _check(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette: Palette) -> None:
     folder = run.folder / "reconstruction"
     colours = torch.from_numpy(palette.colours)
+    experiment = run.experiment
+    scale = experiment.evaluation.scale if experiment.numerics == "reference" else None
     metrics: dict[str, Any] = {"splits": {}, "tokenizer": dvae.sha256, "palette": palette.colours.tolist()}
     for split in [name for name in run.experiment.data.splits if name != "train"]:
         pairs = run.manifest.pairs(split)
         mine = [pairs[i].label for i in shard(len(pairs), world.rank, world.size)]
         metrics["splits"][split] = {}
         for stride, doubled in STRIDES.items():
-            counted = reconstruct_labels(dvae, (read_label(path, run.space) for path in mine), colours, doubled=doubled)
+            labels = (read_label(path, run.space) for path in mine)
+            counted = reconstruct_labels(dvae, labels, colours, doubled=doubled, scale=scale)
             confusion, usage = world.sum(counted.confusion), token_usage(world.sum(counted.tokens))
             found = scores(confusion.numpy())
             metrics["splits"][split][stride] = {

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss.data.augment import fit_size, nearest_indices
 from gss.data.classes import IGNORE_INDEX
 from gss.errors import TokenizerError
 from gss.palette.maskige import nearest, paint
@@ -28,7 +29,14 @@ class Reconstruction(NamedTuple):
     tokens: Tensor
 
 
-def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, doubled: bool) -> Reconstruction:
+def reconstruct(
+    dvae: DVAE,
+    labels: Iterable[np.ndarray],
+    colours: Tensor,
+    *,
+    doubled: bool,
+    scale: tuple[int, int] | None = None,
+) -> Reconstruction:
     """Encode and decode labels and compare.
 
     Args:
@@ -37,6 +45,8 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
         colours: [N+1,3] in 0..255, last row = ignored pixels.
         doubled: at the resolution training uses, a token for 4 x 4 label pixels; else, as published, at the label's
             own, a token for 8 x 8.
+        scale: (width, height) that a label is fitted into before it is painted, as the published check does; None:
+            its own size. It is compared at its own size all the same.
 
     Returns:
         Counts on the CPU.
@@ -49,7 +59,7 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
     tokens = torch.zeros(dvae.vocab_size, dtype=torch.int64)
     for array in labels:
         label = torch.from_numpy(np.ascontiguousarray(array)).to(device)[None]  # [1,H,W]
-        ids, used = round_trip(dvae, label, colours, doubled=doubled)
+        ids, used = round_trip(dvae, label, colours, doubled=doubled, scale=scale)
         valid = label != IGNORE_INDEX
         pairs = label[valid].long() * num_classes + ids[valid]
         confusion += pairs.bincount(minlength=num_classes**2).cpu()
@@ -58,13 +68,15 @@ def reconstruct(dvae: DVAE, labels: Iterable[np.ndarray], colours: Tensor, *, do
 
 
 @torch.no_grad()
-def round_trip(dvae: DVAE, label: Tensor, colours: Tensor, *, doubled: bool) -> tuple[Tensor, Tensor]:
+def round_trip(
+    dvae: DVAE, label: Tensor, colours: Tensor, *, doubled: bool, scale: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """What is left of a label after painting, encoding, decoding and choosing the nearest colour.
 
     Args:
         label: uint8 [B,H,W], 0..N-1 or 255, on the tokenizer's device.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
-        doubled: see `reconstruct`.
+        doubled, scale: see `reconstruct`.
 
     Returns:
         class ids int64 [B,H,W], 0..N-1, and tokens int64 [B,h,w].
@@ -72,15 +84,28 @@ def round_trip(dvae: DVAE, label: Tensor, colours: Tensor, *, doubled: bool) -> 
     Raises:
         TokenizerError: the label is smaller than one token.
     """
+    own_size = (label.shape[1], label.shape[2])
+    label = label if scale is None else _fitted(label, fit_size(*own_size, scale))
     height, width = label.shape[1:]
     source = double_label(label, (-(-height // 4), -(-width // 4))) if doubled else label
     if min(source.shape[1:]) < STRIDE:
         raise TokenizerError(f"a label of {height} x {width} pixels is smaller than a token", todo="use larger images")
     tokens = dvae.encode(paint(source, colours))
     ids = nearest(255 * dvae.decode(tokens), colours)  # [1,8h,8w]
-    if ids.shape[1:] == (2 * height, 2 * width):
-        return _vote(ids), tokens
-    return (ids if ids.shape == label.shape else resize_label(ids, (height, width))), tokens
+    if own_size == (height, width):
+        if ids.shape[1:] == (2 * height, 2 * width):
+            return _vote(ids), tokens
+        return (ids if ids.shape == label.shape else resize_label(ids, own_size)), tokens
+    return resize_label(ids, (height, width), own_size), tokens
+
+
+def _fitted(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """The label with the nearest pixels of the published test pipeline."""
+    rows, columns = (
+        torch.from_numpy(nearest_indices(source, target)).to(label.device)
+        for source, target in zip(label.shape[1:], size, strict=True)
+    )
+    return label[:, rows][:, :, columns]
 
 
 def _vote(ids: Tensor) -> Tensor:

@@ -34,23 +34,24 @@ def double_label(label: Tensor, token_grid: tuple[int, int]) -> Tensor:
     return resize_label(label, (height, width))
 
 
-def resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_label(label: Tensor, *sizes: tuple[int, int]) -> Tensor:
     """Resize class ids as the published code does: one-hot, bilinear, argmax with the lowest id on ties.
 
     Args:
         label: [B,H,W] of any integer type.
-        size: (height, width).
+        sizes: (height, width); several resize the shares of the classes to one size after the other.
 
     Returns:
         [B,height,width] of the same type. One class is resized after the other, so memory does not grow with N.
     """
-    best = torch.zeros((label.shape[0], *size), device=label.device)
+    best = torch.zeros((label.shape[0], *sizes[-1]), device=label.device)
     result = torch.zeros_like(best, dtype=label.dtype)
     for value in label.unique().tolist():  # ascending, so that a running maximum with `>` keeps the lowest id
-        plane = (label == value).float()[:, None]
-        share = F.interpolate(plane, size, mode="bilinear", align_corners=False)[:, 0]
-        result[share > best] = value
-        best = torch.maximum(best, share)
+        share = (label == value).float()[:, None]
+        for size in sizes:
+            share = F.interpolate(share, size, mode="bilinear", align_corners=False)
+        result[share[:, 0] > best] = value
+        best = torch.maximum(best, share[:, 0])
     return result
 
 

@@ -1,11 +1,13 @@
 """The reconstruction check against the published rules, and the refinement's promises."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from procedural import CASE_B, procedural_dvae
 
+from gss.data.augment import fit_size
 from gss.errors import TokenizerError
 from gss.palette.maskige import nearest, paint
 from gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
@@ -23,11 +25,13 @@ def labels(*sizes: tuple[int, int]) -> list[np.ndarray]:
     return made
 
 
-def by_the_book(dvae, label: np.ndarray, *, doubled: bool) -> torch.Tensor:
-    """Confusion of one label with full one-hot maps."""
-    height, width = label.shape
-    ids = torch.from_numpy(label)[None].long()
+def by_the_book(dvae, label: np.ndarray, *, doubled: bool, shown: np.ndarray | None = None) -> torch.Tensor:
+    """Confusion of one label with full one-hot maps; `shown`: the label as it is encoded, of another size."""
+    truth = torch.from_numpy(label)[None].long()
+    truth[truth == 255] = NUM_CLASSES
+    ids = truth if shown is None else torch.from_numpy(shown)[None].long()
     ids[ids == 255] = NUM_CLASSES
+    height, width = ids.shape[1:]
     if doubled:
         size = (8 * -(-height // 4), 8 * -(-width // 4))
         planes = F.one_hot(ids, NUM_CLASSES + 1).permute(0, 3, 1, 2).float()
@@ -36,9 +40,10 @@ def by_the_book(dvae, label: np.ndarray, *, doubled: bool) -> torch.Tensor:
         source = ids
     decoded = nearest(255 * dvae.decode(dvae.encode(paint(source, COLOURS))), COLOURS)
     planes = F.one_hot(decoded, NUM_CLASSES).permute(0, 3, 1, 2).float()
-    result = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False).argmax(1)
-    valid = ids < NUM_CLASSES
-    pairs = ids[valid] * NUM_CLASSES + result[valid]
+    planes = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)
+    result = F.interpolate(planes, tuple(truth.shape[1:]), mode="bilinear", align_corners=False).argmax(1)
+    valid = truth < NUM_CLASSES
+    pairs = truth[valid] * NUM_CLASSES + result[valid]
     return pairs.bincount(minlength=NUM_CLASSES**2).view(NUM_CLASSES, NUM_CLASSES)
 
 
@@ -52,6 +57,17 @@ def test_confusion_follows_the_published_rules(size, doubled):
     grid = (-(-size[0] // 4), -(-size[1] // 4)) if doubled else (size[0] // 8, size[1] // 8)
     assert found.tokens.sum() == grid[0] * grid[1]
     assert found.confusion.sum() == (label != 255).sum()
+
+
+@pytest.mark.parametrize("doubled", [True, False])
+@pytest.mark.parametrize("scale", [(48, 30), (26, 40), (15, 20)])
+def test_a_fitted_label_is_compared_at_its_own_size(scale, doubled):
+    dvae = procedural_dvae(CASE_B)
+    (label,) = labels((17, 26))
+    height, width = fit_size(17, 26, scale)
+    shown = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+    found = reconstruct(dvae, [label], COLOURS, doubled=doubled, scale=scale)
+    assert torch.equal(found.confusion, by_the_book(dvae, label, doubled=doubled, shown=shown))
 
 
 def test_shards_add_up():
