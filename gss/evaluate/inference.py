@@ -69,7 +69,6 @@ class Inference:
             "sizes": {"fit_into": list(self.scale) if self.scale else None, "scored_at": "original"},
             "flip": self.flip,
             "tta": "flip" if self.flip else "none",
-            "numerics": "default",
         }
 
 

@@ -91,7 +91,12 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             folder,
             evaluation,
             names,
-            protocol=inference.as_dict(),
+            protocol={
+                **inference.as_dict(),
+                "vote_temperature": config.vote_temperature if name == "gss_ff" else None,
+                "tokenizer_precision": run.experiment.tokenizer.precision,
+                "numerics": run.experiment.numerics,
+            },
             model=path,
             model_sha256=file.sha256,
             manifest_sha256=run.manifest.sha256,

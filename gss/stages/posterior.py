@@ -48,7 +48,11 @@ def _train(
     if config.variant != "nearest":
         model = load_with_tokenizer(prior, run.folder / "tokenizer.safetensors", world.device, where=start)
         learner = PosteriorLearner(
-            model.prior, model.tokenizer, module, class_weights=class_weights(run, config.training.class_balance)
+            model.prior,
+            model.tokenizer,
+            module,
+            class_weights=class_weights(run, config.training.class_balance),
+            reference=run.experiment.numerics == "reference",
         )
         result = train(
             learner,

@@ -29,6 +29,7 @@ def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
         clip_norm=training.clip_norm,
         ema=training.ema,
         precision=training.precision,
+        normalisation="local" if run.experiment.numerics == "reference" else "global",
         seed=run.experiment.seed,
         log_every=run.experiment.run.log_every,
         save_every=run.experiment.run.save_every,
@@ -46,6 +47,7 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
         cat_max_ratio=config.cat_max_ratio,
         flip=config.flip,
         photometric=config.photometric,
+        uint8=run.experiment.numerics == "reference",
     )
 
     def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:

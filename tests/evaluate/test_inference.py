@@ -156,7 +156,7 @@ def test_a_model_in_train_mode_is_refused():
 
 def test_protocol_names_every_choice():
     slide = Inference("slide", (64, 96), (32, 48), (2048, 512)).as_dict()
-    assert list(slide) == ["mode", "crop", "stride", "sizes", "flip", "tta", "numerics"]
+    assert list(slide) == ["mode", "crop", "stride", "sizes", "flip", "tta"]
     assert slide["crop"] == [64, 96] and slide["stride"] == [32, 48]
     assert slide["sizes"] == {"fit_into": [2048, 512], "scored_at": "original"}
     assert Inference().as_dict() == {
@@ -166,7 +166,6 @@ def test_protocol_names_every_choice():
         "sizes": {"fit_into": None, "scored_at": "original"},
         "flip": False,
         "tta": "none",
-        "numerics": "default",
     }
 
 
