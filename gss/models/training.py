@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gss.data.classes import IGNORE_INDEX
 from gss.data.device import finish
 from gss.models.latent_prior import LatentPrior
-from gss.models.losses import pixel_loss_sum, token_loss_sum
+from gss.models.losses import pixel_loss_sum, pixel_weights, token_loss_sum
 from gss.models.posterior import Posterior
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.targets import double_label, token_targets, token_valid
@@ -90,8 +90,8 @@ class LatentPriorLearner(Learner):
         doubled = double_label(label, _token_grid(label))  # [B, 8h, 8w]
         if self.class_weights is None:
             return torch.stack([token_valid(doubled).sum(), (doubled != IGNORE_INDEX).sum()]).double()
-        pixel_weights = _pixel_weights(doubled, self.class_weights)
-        return torch.stack([_token_weights(doubled, self.class_weights).double().sum(), pixel_weights.double().sum()])
+        of_pixels = pixel_weights(doubled, self.class_weights)
+        return torch.stack([_token_weights(doubled, self.class_weights).double().sum(), of_pixels.double().sum()])
 
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
         head = self.prior.head
@@ -162,11 +162,10 @@ class PosteriorLearner(Learner):
         label = batch["label"]
         if self.class_weights is None:
             return (label != IGNORE_INDEX).sum().double().view(1)
-        return _pixel_weights(label, self.class_weights).double().sum().view(1)
+        return pixel_weights(label, self.class_weights).double().sum().view(1)
 
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
-        scores = self.posterior(self._decoded(image))  # [B, N, 8h, 8w]
-        loss, right = pixel_loss_sum(scores, label, ignore_index=IGNORE_INDEX, class_weights=self.class_weights)
+        loss, right = self.posterior.loss_sum(self._decoded(image), label, class_weights=self.class_weights)
         return loss.view(1), {"pixel_acc": (right, (label != IGNORE_INDEX).sum())}
 
     @torch.no_grad()
@@ -180,15 +179,8 @@ def _token_grid(label: Tensor) -> tuple[int, int]:
     return -(-label.shape[1] // 4), -(-label.shape[2] // 4)
 
 
-def _pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
-    """Class weight of every pixel, 0 where the label is ignored; shape of `label`."""
-    table = class_weights.new_zeros(IGNORE_INDEX + 1)
-    table[: len(class_weights)] = class_weights
-    return table[label.long()]
-
-
 def _token_weights(doubled: Tensor, class_weights: Tensor) -> Tensor:
     """[B, h, w]: mean class weight of the valid pixels of every 8x8 block, 0 where there are none."""
-    weights = F.avg_pool2d(_pixel_weights(doubled, class_weights).unsqueeze(1), 8)
+    weights = F.avg_pool2d(pixel_weights(doubled, class_weights).unsqueeze(1), 8)
     valid = F.avg_pool2d((doubled != IGNORE_INDEX).to(weights.dtype).unsqueeze(1), 8)
     return (weights / valid.clamp_min(1 / 64))[:, 0]
