@@ -27,6 +27,7 @@ _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {  # prefix of the timm name -> wha
 def build_backbone(
     name: str,
     *,
+    options: Mapping[str, Any] | None = None,
     weights: Mapping[str, Tensor] | None = None,
     drop_path: float = 0.0,
     frozen_levels: int = 0,
@@ -37,6 +38,7 @@ def build_backbone(
 
     Args:
         name: timm's name of a model with levels at strides 4, 8, 16, 32.
+        options: keywords for timm's constructor, e.g. `window_size`.
         weights: pretrained tensors under timm's names, in any floating type; those of a classifier are ignored.
             None: random.
         drop_path: probability of skipping a residual branch (stochastic depth).
@@ -51,15 +53,16 @@ def build_backbone(
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         raise ConfigError(f"timm has no model {name!r}", todo=f"choose another name, e.g. {', '.join(near)}")
-    options = dict(next((extra for prefix, extra in _FAMILY_OPTIONS.items() if name.startswith(prefix)), {}))
+    keywords = dict(next((extra for prefix, extra in _FAMILY_OPTIONS.items() if name.startswith(prefix)), {}))
     if drop_path:
-        options["drop_path_rate"] = drop_path
+        keywords["drop_path_rate"] = drop_path
     if output_stride != 32:
-        options["output_stride"] = output_stride
+        keywords["output_stride"] = output_stride
+    keywords |= options or {}
     try:
-        features = timm.create_model(name, features_only=True, out_indices=_level_indices(name), **options)
+        features = timm.create_model(name, features_only=True, out_indices=_level_indices(name), **keywords)
     except (TypeError, NotImplementedError) as error:
-        raise ConfigError(f"timm cannot build {name} with {options}: {error}") from error
+        raise ConfigError(f"timm cannot build {name} with {keywords}: {error}") from error
     backbone = Backbone(features, frozen_levels=frozen_levels, norm_eval=norm_eval)
     if weights is not None:
         _load(backbone.features, weights, name)
@@ -75,6 +78,7 @@ class Backbone(nn.Module):
         norm_eval: BatchNorm uses its stored statistics in training too; its scale and offset are trained.
 
     Attributes:
+        architecture: timm's name of the model.
         channels: C_0..C_3, from stride 4 to the coarsest.
         mean, std: three numbers each, in units of 0..255: the normalisation the model was made for.
 
@@ -85,6 +89,7 @@ class Backbone(nn.Module):
     def __init__(self, features: Any, *, frozen_levels: int = 0, norm_eval: bool = False) -> None:
         super().__init__()
         info = features.feature_info
+        self.architecture: str = features.default_cfg["architecture"]
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
         self.mean = tuple(255 * value for value in features.default_cfg["mean"])

@@ -1,8 +1,9 @@
-"""timm models with the arithmetic of the published GSS, under timm's parameter names.
+"""timm models with the arithmetic of the published GSS, under timm's parameter names, and the published names of these.
 
-Source: the Swin and HRNet backbones of the published configurations, compared with timm 1.0.31.
+Source: the Swin, ResNet and HRNet backbones of the published configurations, compared with timm 1.0.31.
 """
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -73,3 +74,38 @@ class _HighResolutionModule(nn.Module):
             parts = [resize(layer(x), size) for layer, x in zip(layers, maps, strict=True)]
             fused.append(self.fuse_act(sum(parts[1:], parts[0])))
         return fused
+
+
+def published_name(architecture: str, name: str) -> str:
+    """Name in an mmseg backbone of a tensor of a timm feature extractor.
+
+    Args:
+        architecture: timm's name of the model. Swin, ResNet and HRNet have counterparts in mmseg with names of their
+            own; any other model is found there inside `TIMMBackbone`.
+        name: as in the feature extractor's state dict, e.g. `layers_1.downsample.norm.weight`.
+    """
+    if architecture.startswith("swin_"):
+        name = re.sub(r"^layers_(\d)\.downsample", lambda level: f"stages.{int(level[1]) - 1}.downsample", name)
+        name = re.sub(r"^layers_(\d)", r"stages.\1", name).replace("patch_embed.proj.", "patch_embed.projection.")
+        name = name.replace(".attn.", ".attn.w_msa.")
+        return name.replace(".mlp.fc1.", ".ffn.layers.0.0.").replace(".mlp.fc2.", ".ffn.layers.1.")
+    if re.fullmatch(r"resnet(50|101|152)[cd]", architecture):  # a stem of three convolutions
+        return re.sub(r"^bn1\.", "stem.7.", re.sub(r"^conv1\.", "stem.", name))
+    if re.fullmatch(r"resnet(18|34|50|101|152)|hrnet_w\d+", architecture):
+        return name
+    return f"timm_model.{name}"
+
+
+def is_reordered(architecture: str, name: str) -> bool:
+    """Whether the published tensor has its last dimension in another order: the patch merging of Swin."""
+    return architecture.startswith("swin_") and ".downsample." in name
+
+
+def from_published_order(value: Tensor) -> Tensor:
+    """Last dimension of a patch merging, 4C channels, from c * 4 + ky * 2 + kx to timm's (kx * 2 + ky) * C + c."""
+    return value.unflatten(-1, (-1, 2, 2)).movedim((-1, -2), (-3, -2)).flatten(-3).contiguous()
+
+
+def to_published_order(value: Tensor) -> Tensor:
+    """Inverse of `from_published_order`."""
+    return value.unflatten(-1, (2, 2, -1)).movedim((-3, -2), (-1, -2)).flatten(-3).contiguous()

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from gss.errors import CheckpointError
 from gss.modelfile import ModelFile
-from gss.models.backbone import build_backbone
+from gss.models import build
 from gss.models.gss import GSS
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.posterior import ConvPosterior, NearestPosterior, Posterior, WindowPosterior
+from gss.models.latent_prior import LatentPrior
+from gss.models.posterior import Posterior
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
 
@@ -23,19 +23,21 @@ def build_prior(meta: dict[str, Any], weights: dict[str, Tensor] | None = None) 
         weights: pretrained tensors of the backbone.
     """
     described = dict(meta["latent_prior"])
-    backbone = build_backbone(**described.pop("backbone"), weights=weights)
-    head = LatentPriorHead(backbone.channels, len(meta["classes"]), meta["vocab_size"], **described)
-    return LatentPrior(backbone, head)
+    backbone = dict(described.pop("backbone"))
+    return build.build_latent_prior(
+        backbone.pop("name"),
+        len(meta["classes"]),
+        meta["vocab_size"],
+        backbone_options=backbone.pop("options", None),  # files of version 0.1.0 lack them
+        weights=weights,
+        **backbone,
+        **described,
+    )
 
 
 def build_posterior(meta: dict[str, Any]) -> Posterior:
     """X^-1 as a model file describes it, freshly initialised."""
-    described = dict(meta["posterior"])
-    variant = described.pop("variant")
-    if variant == "nearest":
-        return NearestPosterior(torch.tensor(meta["palette"]))
-    kind = {"window": WindowPosterior, "conv": ConvPosterior}[variant]
-    return kind(len(meta["classes"]), **described)
+    return build.build_posterior(len(meta["classes"]), colours=torch.tensor(meta["palette"]), **meta["posterior"])
 
 
 def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path) -> GSS:

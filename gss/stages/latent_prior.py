@@ -101,6 +101,7 @@ def describe(run: Run, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
         "latent_prior": {
             "backbone": {
                 "name": backbone.name,
+                "options": backbone.options,
                 "drop_path": backbone.drop_path,
                 "output_stride": backbone.output_stride,
                 "frozen_levels": backbone.frozen_levels,

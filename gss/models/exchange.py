@@ -1,0 +1,229 @@
+"""Published (mmseg) checkpoints: their files, their names and their order of channels, to ours and back.
+
+Our names are those of `gss.models.gss.GSS` and of the model files: `prior.`, `posterior.`, `tokenizer.`.
+"""
+
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gss.errors import CheckpointError
+from gss.models.latent_prior import LatentPrior
+from gss.models.posterior import ConvPosterior, Posterior
+from gss.models.published import from_published_order, is_reordered, published_name, to_published_order
+from gss.tokenizer.dvae import DVAE
+
+INDEX = "relative_position_index"
+POSTERIOR = ("projection", "post_transformer_block", "post_swin_ln", "cls_segmap")
+PIXEL_BRANCH = ("convs_pixel", "fusion_conv_pixel", "conv_seg_pixel")
+_SHOWN = 5
+_DECIDED_BY = [  # published names -> what their presence and their shapes follow from
+    (r"backbone\.", "the backbone (latent_prior.backbone)"),
+    (r"decode_head\.d_vae\.", "the tokenizer"),
+    (r"decode_head\.(convs_pixel|fusion_conv_pixel)\.", "the kind of head (latent_prior.head)"),
+    (r"decode_head\.conv_seg_pixel\.", "the classes and the kind of head (latent_prior.head)"),
+    (r"decode_head\.transformer_block\.blocks\.\d+\.norm1", "latent_prior.swin_depth and seg_channels"),
+    (r"decode_head\.transformer_block\.", "latent_prior.swin_depth, num_heads and seg_channels"),
+    (r"decode_head\.conv_seg\.", "the tokenizer's vocabulary and latent_prior.cls_channels"),
+    (r"decode_head\.post_transformer_block\.", "posterior.depth, num_heads and channels"),
+    (r"decode_head\.cls_segmap\.", "the classes and posterior.channels"),
+    (r"decode_head\.(projection|post_swin_ln)\.", "posterior.variant and channels"),
+    (r"decode_head\.", "latent_prior.channels, seg_channels, cls_channels and the backbone"),
+]
+
+
+class KeyRow(NamedTuple):
+    """What became of one key of a checkpoint."""
+
+    published: str
+    ours: str
+    what: Literal["mapped", "re-ordered", "dropped"]
+    why: str
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """What became of every key of a checkpoint, in its order."""
+
+    rows: tuple[KeyRow, ...]
+
+    def __str__(self) -> str:
+        """Numbers of keys: one line for each outcome and reason."""
+        counts = Counter((row.what, row.why) for row in self.rows)
+        return "\n".join(f"{count:5d} {what}{f': {why}' if why else ''}" for (what, why), count in counts.items())
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """Tensors of an mmseg checkpoint, of a bare state dict or of a safetensors file; nothing in it is executed.
+
+    Raises:
+        CheckpointError: missing or damaged; not only tensors; or a pickle that refers to anything but tensors, plain
+            values and numpy scalars: names what.
+    """
+    if not path.is_file():
+        raise CheckpointError("checkpoint not found", where=path)
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
+    except (UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign:
+            raise CheckpointError(
+                f"the file refers to {foreign[1]}, which no state dict needs; nothing of it was executed",
+                where=path,
+                todo="save only the tensors: torch.save({'state_dict': checkpoint['state_dict']}, file)",
+            ) from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(f"not readable as a checkpoint: {reason}", where=path) from error
+    for key in ("state_dict", "model"):  # of mmseg; of the files that accompany the Swin paper
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError("no state dict: not every entry is a tensor", where=path)
+    return dict(content)
+
+
+def load_published(
+    state: Mapping[str, Tensor],
+    prior: LatentPrior,
+    posterior: Posterior | None = None,
+    dvae: DVAE | None = None,
+    *,
+    where: str | Path = "state dict",
+) -> KeyReport:
+    """Load a published state dict into modules built for it; every tensor of the modules must be there.
+
+    Args:
+        state: tensors under mmseg's names, with or without the prefix `module.`.
+        prior: takes `backbone.` and the prior's part of `decode_head.`; of kind `tokens` it has no pixel branch.
+        posterior: takes X^-1; None: X^-1 is left out.
+        dvae: takes `decode_head.d_vae.`; None: the tokenizer is left out.
+        where: named in errors.
+
+    Raises:
+        CheckpointError: keys missing or unexpected, or of another shape; nothing was loaded.
+    """
+    own = _tensors(prior, posterior, dvae)
+    architecture = prior.backbone.architecture
+    ours = {_published(name, architecture): name for name in own}
+    given = {key.removeprefix("module."): value for key, value in state.items()}
+    rows, unexpected, wrong, loads = [], [], [], []
+    for key, value in given.items():
+        reason = _left_out(key, prior, posterior, dvae)
+        if reason:
+            rows.append(KeyRow(key, "", "dropped", reason))
+        elif key not in ours:
+            unexpected.append(key)
+        elif value.shape != own[ours[key]].shape:
+            wrong.append(f"{key} {list(value.shape)}, not {list(own[ours[key]].shape)}")
+        elif key.endswith(INDEX):
+            if not torch.equal(value, own[ours[key]]):
+                wrong.append(f"{key}: other positions than those of a window of this size")
+            rows.append(KeyRow(key, "", "dropped", "derived from the window's size"))
+        elif is_reordered(architecture, ours[key]):
+            loads.append((ours[key], from_published_order(value)))
+            rows.append(KeyRow(key, ours[key], "re-ordered", "channels of the patch merging"))
+        else:
+            loads.append((ours[key], value))
+            rows.append(KeyRow(key, ours[key], "mapped", ""))
+    missing = [key for key in ours if key not in given and not key.endswith(INDEX)]
+    if missing or unexpected or wrong:
+        raise _misfit(missing, unexpected, wrong, where)
+    with torch.no_grad():
+        for name, value in loads:
+            own[name].copy_(value)
+    return KeyReport(tuple(rows))
+
+
+def to_published(
+    prior: LatentPrior, posterior: Posterior | None = None, dvae: DVAE | None = None
+) -> dict[str, Tensor]:
+    """State dict under mmseg's names, as the published code would have saved it, index buffers included.
+
+    Returns:
+        Tensors on their device, sharing memory with the modules where their order is the same.
+
+    Raises:
+        CheckpointError: X^-1 of a variant that was not published.
+    """
+    if isinstance(posterior, ConvPosterior):
+        raise CheckpointError("X^-1 of variant `conv` has no published form", todo="leave X^-1 out")
+    architecture = prior.backbone.architecture
+    return {
+        _published(name, architecture): to_published_order(value) if is_reordered(architecture, name) else value
+        for name, value in _tensors(prior, posterior, dvae).items()
+    }
+
+
+def _tensors(prior: LatentPrior, posterior: Posterior | None, dvae: DVAE | None) -> dict[str, Tensor]:
+    """Parameters and buffers by our name, and the derived index buffers that published checkpoints hold, too."""
+    found: dict[str, Tensor] = {}
+    for part, module in (("prior", prior), ("posterior", posterior), ("tokenizer", dvae)):
+        if module is not None:
+            found |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
+            found |= {f"{part}.{name}": value for name, value in module.named_buffers() if name.endswith(INDEX)}
+    return found
+
+
+def _published(name: str, architecture: str) -> str:
+    part, _, rest = name.partition(".")
+    if part == "tokenizer":
+        return f"decode_head.d_vae.{rest}"
+    if part == "posterior":
+        return f"decode_head.{rest}"
+    part, _, rest = rest.partition(".")
+    if part == "head":
+        return f"decode_head.{rest}"
+    part, _, rest = rest.partition(".")
+    return f"backbone.norm{rest}" if part == "norms" else f"backbone.{published_name(architecture, rest)}"
+
+
+def _left_out(key: str, prior: LatentPrior, posterior: Posterior | None, dvae: DVAE | None) -> str:
+    """Why a published key is not wanted; empty where it is, or where it is unknown."""
+    part = key.removeprefix("decode_head.").split(".")[0] if key.startswith("decode_head.") else ""
+    if part == "d_vae" and dvae is None:
+        return "the tokenizer is not asked for"
+    if part in POSTERIOR and posterior is None:
+        return "X^-1 is not asked for"
+    if part in PIXEL_BRANCH and prior.head.kind == "tokens":
+        return "the model has no pixel branch"
+    return ""
+
+
+def _misfit(missing: list[str], unexpected: list[str], wrong: list[str], where: str | Path) -> CheckpointError:
+    lines, suspects = [], []
+    for title, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)):
+        if keys:
+            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+            lines.append(f"{len(keys)} {title}: {', '.join(keys[:_SHOWN])}{more}")
+            suspects += [next((what for prefix, what in _DECIDED_BY if re.match(prefix, key)), "") for key in keys]
+    decided = list(dict.fromkeys(filter(None, suspects)))
+    return CheckpointError(
+        "the checkpoint is of another architecture:\n  " + "\n  ".join(lines),
+        where=where,
+        todo=f"compare {'; '.join(decided)}" if decided else "use a GSS checkpoint of the published code",
+    )
+
+
+def _load_pickled(path: Path) -> Any:
+    """The content of a file of `torch.save`; that of a zip file stays on the disk until it is used."""
+    with torch.serialization.safe_globals(_numpy_scalars()):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What the pickle of a numpy number refers to, under the names of numpy 1 and 2: mmcv's meta holds best scores."""
+    scalar = np.float64(0).__reduce__()[0]
+    assert callable(scalar)
+    kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    return [np.dtype, *kinds, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
