@@ -5,14 +5,12 @@ import hashlib
 import http.server
 import os
 import pickle
-import sys
 import threading
-import types
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from pickled import save_pickled
 from procedural import CASE_A, picture, procedural_dvae
 from torch import nn
 
@@ -22,59 +20,10 @@ from gss.tokenizer.unpickle import import_openai, read_module
 pytestmark = pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # of the classes made here
 
 
-@pytest.fixture
-def dall_e(monkeypatch):
-    """Modules under the names of the published package, with classes that can be pickled like its own."""
-    classes = {"encoder": ("Encoder", "EncoderBlock"), "decoder": ("Decoder", "DecoderBlock"), "utils": ("Conv2d",)}
-    package = types.ModuleType("dall_e")
-    monkeypatch.setitem(sys.modules, "dall_e", package)
-    for module, names in classes.items():
-        made = types.ModuleType(f"dall_e.{module}")
-        for name in names:
-            setattr(made, name, type(name, (nn.Module,), {"__module__": made.__name__}))
-        setattr(package, module, made)
-        monkeypatch.setitem(sys.modules, made.__name__, made)
-    return package
-
-
-def published_module(dall_e, part: str, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """The module tree that the publisher pickled, around given tensors."""
-    root = getattr(getattr(dall_e, part), part.capitalize())()
-    root.n_hid, root.device, root.requires_grad, root.names = 8, torch.device("cpu"), False, {"w", "b"}
-    for name, value in tensors.items():
-        *path, last = name.split(".")
-        module = root
-        for depth, child in enumerate(path):
-            if child not in module._modules:
-                if depth == len(path) - 1:
-                    made = dall_e.utils.Conv2d()
-                elif child.startswith("block_"):
-                    made = getattr(getattr(dall_e, part), f"{part.capitalize()}Block")()
-                else:
-                    made = nn.Sequential(
-                        OrderedDict(
-                            relu=nn.ReLU(), pool=nn.MaxPool2d(2), up=nn.Upsample(scale_factor=2), same=nn.Identity()
-                        )
-                        if child == "output"
-                        else OrderedDict()
-                    )
-                module.add_module(child, made)
-            module = module._modules[child]
-        module.register_parameter(last, nn.Parameter(value, requires_grad=last == "w"))
-    return root
-
-
 @pytest.fixture(params=["zip", "legacy"])
-def files(request, dall_e, tmp_path) -> tuple[str, str]:
+def files(request, tmp_path, monkeypatch) -> tuple[str, str]:
     state = procedural_dvae(CASE_A).state_dict()
-    for part in ("encoder", "decoder"):
-        own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
-        torch.save(
-            published_module(dall_e, part, own),
-            tmp_path / f"{part}.pkl",
-            _use_new_zipfile_serialization=request.param == "zip",
-        )
-    return str(tmp_path / "encoder.pkl"), str(tmp_path / "decoder.pkl")
+    return save_pickled(tmp_path, state, monkeypatch, is_zip=request.param == "zip")
 
 
 def sha256(path: str) -> str:
