@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
+    verb("prepare", _prepare, "unpack the archives of a data set where its folders are missing", stage)
     verb("check", _check, "scan a data set: pairs, ids, sizes; write the manifest", stage)
     verb("palette", _palette, "give every class a colour", stage)
     verb("tokenizer", _tokenizer, "import OpenAI's dVAE or train one on the maskiges", stage)
@@ -100,6 +101,12 @@ def _run(given: argparse.Namespace):  # type: ignore[no-untyped-def]  # the clas
     from gss.stages.run import Run
 
     return Run.open(given.experiment, given.overrides, given.results)
+
+
+def _prepare(given: argparse.Namespace) -> None:
+    from gss.stages.prepare import prepare
+
+    prepare(_run(given))
 
 
 def _check(given: argparse.Namespace) -> None:

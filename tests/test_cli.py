@@ -11,7 +11,7 @@ from PIL import Image
 
 from gss.cli import main
 
-VERBS = ("check", "palette", "tokenizer", "reconstruct", "train", "merge", "evaluate", "report", "launch",
+VERBS = ("prepare", "check", "palette", "tokenizer", "reconstruct", "train", "merge", "evaluate", "report", "launch",
          "mlflow-sync", "toy-data", "config-reference")
 
 

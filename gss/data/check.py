@@ -31,12 +31,14 @@ class SplitFolders:
         images, labels: folders, relative to the root of the data set or absolute; searched recursively.
         image_suffix, label_suffix: end of the file names before the extension, such as `_leftImg8bit`; it is
             cut off to find partners, and files that do not end so are passed over.
+        count: number of images there must be; None: any.
     """
 
     images: str
     labels: str
     image_suffix: str = ""
     label_suffix: str = ""
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,11 @@ def _find_pairs(root: Path, split: str, folders: SplitFolders) -> tuple[list[tup
             f"split {split} is empty: no image (*{folders.image_suffix}{'|'.join(IMAGE_SUFFIXES)}) "
             f"in {_relative(root / folders.images, root)}"
         )
+    elif folders.count not in (None, len(images)):
+        faults.append(
+            f"split {split} has {len(images)} images, expected {folders.count}: complete it, or change or remove "
+            f"data.splits.{split}.count"
+        )
     for key in sorted(images.keys() - labels.keys()):
         expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
         faults.append(f"{_relative(images[key], root)}: its label is missing, expected {expected}")
@@ -201,13 +208,20 @@ def _find_files(root: Path, folder: Path, suffix: str) -> tuple[dict[str, Path],
     files: dict[str, Path] = {}
     faults = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.stem.endswith(suffix) or path.name.startswith("."):
+        if not is_picture(path, suffix):
             continue
         key = path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix)
         if key in files:
             faults.append(f"{_relative(path, root)}: {files[key].name} has the same name; keep one of them")
         files.setdefault(key, path)
     return files, faults
+
+
+def is_picture(path: Path, suffix: str) -> bool:
+    """Whether a file is an image or a label by its name: others in a folder are passed over."""
+    return (
+        path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(suffix) and not path.name.startswith(".")
+    )
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -13,7 +13,7 @@ def check(run: Run) -> None:
     """
     data = run.experiment.data
     splits: dict[str, SplitFolders] = {
-        name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix)
+        name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix, split.count)
         for name, split in data.splits.items()
     }
     manifest, statistics, faults = scan(

@@ -72,6 +72,15 @@ def test_missing_partners_are_named_with_what_is_expected(tiny):
     ]
 
 
+def test_another_number_of_images_is_a_fault(tiny):
+    tiny.splits["train"] = SplitFolders("images/train", "labels/train", count=4)
+    tiny.splits["val"] = SplitFolders("images/val", "labels/val", count=3)
+    _, _, faults = tiny.scan()
+    (fault,) = faults
+    assert "split val has 2 images, expected 3" in fault
+    assert "remove data.splits.val.count" in fault
+
+
 def test_size_mismatch_names_both_sizes(tiny):
     tiny.write_label("train/c", np.zeros((40, 55), np.uint8))
     _, _, faults = tiny.scan()
