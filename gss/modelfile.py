@@ -1,6 +1,8 @@
 """The model files `gss_ff.pth`, `posterior.pth`, `gss_ft.pth`: plain tensors and plain metadata."""
 
+import hashlib
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,15 @@ class ModelFile:
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     sha256: str
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values: the same for every device and file layout."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def save_model(path: Path, kind: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from gss.models import build
 from gss.models.gss import GSS
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import Posterior
+from gss.stages.run import Run
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
 
@@ -40,13 +41,19 @@ def build_posterior(meta: dict[str, Any]) -> Posterior:
     return build.build_posterior(len(meta["classes"]), colours=torch.tensor(meta["palette"]), **meta["posterior"])
 
 
-def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path) -> GSS:
+def build_model(
+    file: ModelFile, tokenizer: DVAE, *, where: str | Path, vote_temperature: float | None = None
+) -> GSS:
     """The whole model of `gss_ff.pth` (X^-1 = nearest colour) or `gss_ft.pth`, in eval mode.
+
+    Args:
+        vote_temperature: of the nearest colour's votes, see `NearestPosterior`.
 
     Raises:
         CheckpointError: the tokenizer is another one, or the tensors do not fit the description.
     """
-    meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": {"variant": "nearest"}}
+    nearest = {"variant": "nearest", "temperature": vote_temperature}
+    meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": nearest}
     if tokenizer.sha256 != meta["tokenizer"]:
         raise CheckpointError(
             f"made for the tokenizer {meta['tokenizer'][:12]}, not for {tokenizer.sha256[:12]}",
@@ -73,7 +80,10 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *,
         raise CheckpointError(f"the tensors do not fit: {error}", where=where) from error
 
 
-def load_with_tokenizer(file: ModelFile, tokenizer_path: Path, device: torch.device, *, where: Path) -> GSS:
-    """`build_model` with the tokenizer read from its file, on a device."""
-    tokenizer = load_tokenizer(tokenizer_path, device=device, dtype=torch.float32)
-    return build_model(file, tokenizer, where=where).to(device)
+def frozen_tokenizer(run: Run, device: torch.device) -> DVAE:
+    """The experiment's final tokenizer; on a GPU in the precision the configuration names."""
+    tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors", device=device)
+    precision = run.experiment.tokenizer.precision
+    if device.type == "cuda" and precision != "fp32":
+        tokenizer.lower_precision({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return tokenizer

@@ -14,7 +14,7 @@ from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation
 from gss.modelfile import load_model
 from gss.report.plots import iou_bars
-from gss.stages.assemble import load_with_tokenizer
+from gss.stages.assemble import build_model, frozen_tokenizer
 from gss.stages.run import Run
 from gss.train.distributed import World
 
@@ -32,7 +32,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     folder = run.folder / "evaluation" / name / split
     file = load_model(path, name)
     inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path)
-    model = load_with_tokenizer(file, run.folder / "tokenizer.safetensors", world.device, where=path)
+    tokenizer = frozen_tokenizer(run, world.device)
+    model = build_model(file, tokenizer, where=path, vote_temperature=config.vote_temperature).to(world.device)
     backbone = model.prior.backbone
     names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.space
     inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)

@@ -4,19 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
-from gss.config import data_folder, require_data
+from gss.config import data_folder
 from gss.errors import ConfigError
-from gss.files import sha256_file
-from gss.modelfile import save_model
+from gss.modelfile import save_model, tensors_sha256
+from gss.models.exchange import read_backbone_weights
 from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
-from gss.stages.assemble import build_prior
+from gss.stages.assemble import build_prior, frozen_tokenizer
 from gss.stages.run import Run
 from gss.stages.training import class_weights, deliver, is_missing, loop_settings, make_loader
 from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.store import load_tokenizer
 from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
 from gss.train.loop import train
@@ -36,13 +35,13 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     work = run.work("latent_prior")
     output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
     finished = work / f"step_{until}.pth"
-    named = config.backbone.weights
-    weights = require_data(data_folder() / named, kind="pretrained weights") if named else None
+    backbone = config.backbone
+    weights = read_backbone_weights(backbone.name, backbone.weights, data_folder()) if backbone.weights else None
     inputs = run.inputs(
         run.folder / "data" / "manifest.json", run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
     )
     if weights:
-        inputs["pretrained weights"] = sha256_file(weights)
+        inputs["pretrained weights"] = tensors_sha256(weights)
     with run.stage("latent_prior", inputs, world=world) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, until, weights, inputs)
@@ -56,15 +55,15 @@ def _train(
     journal: Journal | None,
     finished: Path,
     until: int,
-    weights: Path | None,
+    weights: dict[str, Tensor] | None,
     inputs: dict[str, str],
 ) -> None:
     config = run.experiment.latent_prior
     colours = read_palette(run.folder / "palette.csv")
-    tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors", device=world.device, dtype=torch.float32)
+    tokenizer = frozen_tokenizer(run, world.device)
     meta = describe(run, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
-    prior = build_prior(meta, weights=load_file(weights) if weights else None)
+    prior = build_prior(meta, weights=weights)
     learner = LatentPriorLearner(
         prior,
         tokenizer,

@@ -8,7 +8,7 @@ import torch
 from gss.modelfile import load_model, save_model
 from gss.models.posterior import Posterior
 from gss.models.training import PosteriorLearner
-from gss.stages.assemble import build_posterior, load_with_tokenizer
+from gss.stages.assemble import build_model, build_posterior, frozen_tokenizer
 from gss.stages.run import Run
 from gss.stages.training import class_weights, deliver, is_missing, loop_settings, make_loader
 from gss.tracking.journal import Journal
@@ -46,7 +46,7 @@ def _train(
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
     if config.variant != "nearest":
-        model = load_with_tokenizer(prior, run.folder / "tokenizer.safetensors", world.device, where=start)
+        model = build_model(prior, frozen_tokenizer(run, world.device), where=start).to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,
