@@ -198,5 +198,6 @@ class DVAE(nn.Module):
         return self.decoder.lookup(tokens).to(self.decoder.input.w.dtype)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Picture [B,3,8h,8w], float32 in 0..1, of tokens int64 [B,h,w]."""
-        return unmap_pixels(torch.sigmoid(self.decode_logits(tokens)[:, :3].float()))
+        """Picture [B,3,8h,8w] in 0..1 of tokens int64 [B,h,w]; float32, or float64 of a float64 tokenizer."""
+        means = self.decode_logits(tokens)[:, :3]
+        return unmap_pixels(torch.sigmoid(means.to(torch.promote_types(means.dtype, torch.float32))))
