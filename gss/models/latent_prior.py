@@ -44,6 +44,8 @@ class LatentPriorHead(nn.Module):
         channels: K, width of each level before fusion.
         seg_channels: S, width of the Swin blocks; a multiple of `num_heads`.
         cls_channels: C, width before the token classifier.
+        token_stride: 4, as published, or 8: pixels per token in height and in width. All maps are resized to the one
+            of this stride; 8 has a quarter of the tokens, and a decoded maskige of the image's own size.
         dropout: probability of zeroing a whole channel before the token classifier.
 
     Source: published GSS-FF, single-fusion and GSS-FT-W heads; parameter names and initialisation are theirs.
@@ -62,10 +64,11 @@ class LatentPriorHead(nn.Module):
         swin_depth: int = 2,
         num_heads: int = 16,
         window: int = 7,
+        token_stride: Literal[4, 8] = 4,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.kind, self.vocab_size = kind, vocab_size
+        self.kind, self.vocab_size, self.token_stride = kind, vocab_size, token_stride
         self.convs = _level_convs(in_channels, channels)
         self.fusion_conv = ConvBNReLU(4 * channels, seg_channels)
         self.transformer_block = SwinBlocks(
@@ -85,7 +88,7 @@ class LatentPriorHead(nn.Module):
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps [B, C_i, h_i, w_i] -> [B, S, h, w], the aggregated features."""
-        return _fuse(maps, self.convs, self.fusion_conv)
+        return _fuse(maps, self.convs, self.fusion_conv, self.token_stride)
 
     def hidden(self, fused: Tensor) -> Tensor:
         """[B, S, h, w] -> [B, C, h, w], input of the token classifier `conv_seg`, after dropout."""
@@ -100,7 +103,7 @@ class LatentPriorHead(nn.Module):
             maps: the backbone's four maps. fused: `fuse(maps)`; the single-fusion head needs nothing else.
         """
         if self.kind == "ff":
-            fused = _fuse(maps, self.convs_pixel, self.fusion_conv_pixel)  # [B, K, h, w]
+            fused = _fuse(maps, self.convs_pixel, self.fusion_conv_pixel, self.token_stride)  # [B, K, h, w]
         return self.conv_seg_pixel(fused)
 
     def tokens(self, maps: Sequence[Tensor]) -> Tensor:
@@ -128,14 +131,15 @@ def _level_convs(in_channels: Sequence[int], channels: int) -> nn.ModuleList:
     return nn.ModuleList(ConvBNReLU(in_channels[level], channels) for level in _PUBLISHED_ORDER)
 
 
-def _fuse(maps: Sequence[Tensor], convs: nn.ModuleList, fusion: ConvBNReLU) -> Tensor:
-    """fusion(concatenation of the levels, resized to the stride-4 map), without the concatenation.
+def _fuse(maps: Sequence[Tensor], convs: nn.ModuleList, fusion: ConvBNReLU, token_stride: int = 4) -> Tensor:
+    """fusion(concatenation of the levels, resized to the map of the tokens' stride), without the concatenation.
 
     A 1x1 convolution and a bilinear resize commute, so every level goes through its part of the fusion's weights
     at its own size, and the results are added.
     """
     weights = fusion.conv.weight.chunk(4, dim=1)  # four of [S, K, 1, 1]
-    size = (maps[0].shape[2], maps[0].shape[3])
+    grid = maps[(4, 8).index(token_stride)]
+    size = (grid.shape[2], grid.shape[3])
     parts = [
         resize(F.conv2d(conv(maps[level]), weight), size)
         for level, conv, weight in zip(_PUBLISHED_ORDER, convs, weights, strict=True)

@@ -1,6 +1,6 @@
 """Learners of the two trained parts, in the form the training loop takes (`gss.train.loop`).
 
-Letters: B batch, H W crop, h w token grid = ceil(H / 4), ceil(W / 4), N classes, V vocabulary.
+Letters: B batch, H W crop, h w token grid = ceil(H / 4), ceil(W / 4) (or / 8), N classes, V vocabulary.
 A batch holds `image` uint8 [B, 3, H, W], `label` uint8 [B, H, W], `valid` and `photometric` (`gss.data.device.finish`).
 """
 
@@ -87,7 +87,7 @@ class LatentPriorLearner(Learner):
 
     def counts(self, batch: Batch) -> Tensor:
         label = batch["label"]
-        doubled = double_label(label, _token_grid(label))  # [B, 8h, 8w]
+        doubled = double_label(label, _token_grid(label, self.prior.head.token_stride))  # [B, 8h, 8w]
         if self.class_weights is None:
             return torch.stack([token_valid(doubled).sum(), (doubled != IGNORE_INDEX).sum()]).double()
         of_pixels = pixel_weights(doubled, self.class_weights)
@@ -175,8 +175,8 @@ class PosteriorLearner(Learner):
             return self.dvae.decode(tokens).to(next(self.posterior.parameters()).dtype)  # [B, 3, 8h, 8w]
 
 
-def _token_grid(label: Tensor) -> tuple[int, int]:
-    return -(-label.shape[1] // 4), -(-label.shape[2] // 4)
+def _token_grid(label: Tensor, stride: int) -> tuple[int, int]:
+    return -(-label.shape[1] // stride), -(-label.shape[2] // stride)
 
 
 def _token_weights(doubled: Tensor, class_weights: Tensor) -> Tensor:
