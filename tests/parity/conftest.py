@@ -1,0 +1,52 @@
+"""Numbers recorded from the published implementation; without their folder these tests say that they did not run."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from torch import Tensor
+
+PARITY = Path(os.environ.get("GSS_PARITY", Path(__file__).resolve().parents[3] / "shared" / "parity"))
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Folder with the recorded numbers."""
+    if not PARITY.is_dir():
+        pytest.skip(f"NOT COMPARED with the published implementation: no folder {PARITY}; set GSS_PARITY")
+    return PARITY
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One file of recorded numbers: tensors by name, and the lists beside them."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under a prefix, without it."""
+        found = self.tensors.items()
+        return {name.removeprefix(f"{prefix}."): value for name, value in found if name.startswith(f"{prefix}.")}
+
+
+@cache
+def read(path: Path) -> Recorded:
+    with safe_open(path, "pt") as file:
+        meta = {key: json.loads(value) for key, value in file.metadata().items()}
+        return Recorded({name: file.get_tensor(name) for name in file.keys()}, meta)  # noqa: SIM118
+
+
+@pytest.fixture(scope="session")
+def swin_ff(parity: Path) -> Recorded:
+    return read(parity / "swin_ff.safetensors")
+
+
+@pytest.fixture(scope="session")
+def swin_ftw(parity: Path) -> Recorded:
+    return read(parity / "swin_ftw.safetensors")
