@@ -16,6 +16,7 @@ from torch import Tensor
 from gss.data.augment import fit_size
 from gss.data.device import normalise
 from gss.errors import ConfigError
+from gss.evaluate.taxonomy import Mapping, TestTaxonomy
 
 CLASSES_AT_ONCE = 8  # classes that are resized together: bounds the memory at the size of the image file
 
@@ -80,6 +81,8 @@ def predict(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
+    taxonomy: TestTaxonomy | None = None,
+    mapping: Mapping = "hard",
 ) -> Tensor:
     """The class of every pixel.
 
@@ -87,9 +90,13 @@ def predict(
         model: on `device`, in eval mode.
         image: uint8 [H, W, 3], RGB.
         mean, std: of the model's input, three numbers each in units of 0..255.
+        taxonomy: of a test set: its classes are predicted in place of the model's N universal ones.
+        mapping: with a taxonomy: `hard`, the published lookup of the winner; or the scores are summed over the
+            universal classes of a test class, `votes` as they are (their mean over image and mirror image),
+            `logits` as probabilities.
 
     Returns:
-        uint8 [H, W] on `device`, 0..N-1 (N <= 256); the lowest id on ties.
+        uint8 [H, W] on `device`, 0..N-1 (N <= 256) or an id of the test set; the lowest id on ties.
 
     Source: test pipelines and inference of mmsegmentation 0.26 (`whole_inference`, `slide_inference`).
     """
@@ -99,7 +106,14 @@ def predict(
         views = [_scores(model, prepared, inference)]  # [N, R, S] each
         if inference.flip:
             views.append(_scores(model, prepared.flip(-1), inference).flip(-1))
-        return lowest_best(views, (image.shape[0], image.shape[1]))
+        size = image.shape[0], image.shape[1]
+        if taxonomy is None:
+            return lowest_best(views, size)
+        if mapping == "hard":
+            return taxonomy.hard(lowest_best(views, size))
+        if mapping == "votes":
+            return lowest_best([torch.stack([taxonomy.soft(view) for view in views]).mean(dim=0)], size)
+        return _first_maximum(_test_probabilities(views, size, taxonomy), size)
 
 
 def network_input(
@@ -167,13 +181,29 @@ def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
 
     Note: classes are resized a few at a time beside a running maximum; `N x H x W` numbers never exist.
     """
-    best = views[0].new_full(size, -torch.inf)  # [H, W]
-    ids = torch.zeros(size, dtype=torch.uint8, device=best.device)  # [H, W]
     chunks = _resized(views[0], size) if len(views) == 1 else _probabilities(views, size)
-    for index, scores in enumerate(scores for chunk in chunks for scores in chunk):  # [H, W]
+    return _first_maximum((scores for chunk in chunks for scores in chunk), size)
+
+
+def _first_maximum(maps: Iterator[Tensor], size: tuple[int, int]) -> Tensor:
+    """uint8 [H, W]: the number of the largest of the maps [H, W] at every pixel."""
+    best = next(maps).clone()  # [H, W]
+    ids = torch.zeros(size, dtype=torch.uint8, device=best.device)  # [H, W]
+    for index, scores in enumerate(maps, 1):
         ids.masked_fill_(scores > best, index)  # strict: an equal score of a later class loses
         torch.maximum(best, scores, out=best)
     return ids
+
+
+def _test_probabilities(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy) -> Iterator[Tensor]:
+    """[H, W] per test class: the sum of the probabilities of its universal classes, over the views."""
+    logarithms = [_log_sum_exp(view, size) for view in views]  # [H, W] each
+    for sources in taxonomy.matrix.to(views[0].device):  # [U]
+        total = torch.zeros_like(logarithms[0])
+        for view, logarithm in zip(views, logarithms, strict=True):
+            for chunk in _resized(view[sources], size) if sources.any() else ():
+                total += (chunk - logarithm).exp_().sum(dim=0)
+        yield total
 
 
 def _resized(view: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
