@@ -4,6 +4,7 @@ Letters: B batch, H W size of the image, C_i channels of level i (0..3).
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
-from gss.models.published import publish_hrnet, publish_swin
+from gss.models.published import (
+    from_published_order,
+    is_reordered,
+    publish_hrnet,
+    publish_swin,
+    published_name,
+)
 
 _LEVELS = 4
 _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {  # prefix of the timm name -> what else the model must be built with
@@ -39,14 +46,15 @@ def build_backbone(
     Args:
         name: timm's name of a model with levels at strides 4, 8, 16, 32.
         options: keywords for timm's constructor, e.g. `window_size`.
-        weights: pretrained tensors under timm's names, in any floating type; those of a classifier are ignored.
+        weights: pretrained tensors under timm's names or under those of the mmseg backbone, in any floating type;
+            bias tables for windows of another side are resized, what the features do not need is left out.
             None: random.
         drop_path: probability of skipping a residual branch (stochastic depth).
         frozen_levels, norm_eval: see `Backbone`.
         output_stride: 8 or 16 dilates the last levels instead of shrinking them further (ResNets).
 
     Raises:
-        ConfigError: unknown name, or no such levels.
+        ConfigError: unknown name, unknown options, or no such levels.
         CheckpointError: the weights lack a tensor, or have another shape.
     """
     timm = import_timm()
@@ -65,7 +73,7 @@ def build_backbone(
         raise ConfigError(f"timm cannot build {name} with {keywords}: {error}") from error
     backbone = Backbone(features, frozen_levels=frozen_levels, norm_eval=norm_eval)
     if weights is not None:
-        _load(backbone.features, weights, name)
+        _load(backbone.features, weights, backbone.architecture)
     return backbone
 
 
@@ -184,18 +192,55 @@ def _own_name(name: str, own: Mapping[str, object]) -> str | None:
 
 def _load(features: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     own = features.state_dict()
-    found = {_own_name(key, own): value for key, value in weights.items()}
+    found = _under_own_names(weights, own, name)
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}  # old files lack them
+    found = counters | found
     missing = sorted(set(own) - set(found))
     if missing:
         raise CheckpointError(
             f"{len(missing)} of {len(own)} tensors of {name} are missing in the pretrained weights: "
             f"{', '.join(missing[:5])}",
-            todo=f"use a file with timm's parameter names for {name}",
+            todo=f"use a file with timm's or mmseg's parameter names for {name}",
         )
+    for key, value in found.items():
+        if key.endswith("relative_position_bias_table"):
+            found[key] = _resized_table(value, own[key].shape)
     wrong = [key for key in own if own[key].shape != found[key].shape]
     if wrong:
         raise CheckpointError(
             f"pretrained weights of another shape than {name} has: {wrong[0]} is {list(found[wrong[0]].shape)}, "
-            f"not {list(own[wrong[0]].shape)}"
+            f"not {list(own[wrong[0]].shape)}",
+            todo="compare latent_prior.backbone.name and options with what the file was made for",
         )
-    features.load_state_dict({key: found[key] for key in own})
+    features.load_state_dict(found)
+
+
+def _under_own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The pretrained tensors a feature extractor has, whether they carry timm's names or mmseg's.
+
+    Classifiers, attention masks and position indices of the file have no place in it and are left out.
+    """
+    published = {published_name(name, key): key for key in own}
+    given = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in weights.items()}
+    # The Swin authors' files, like mmseg's, merge patches at the end of a stage; timm does at the start of the next.
+    is_original = "layers.0.downsample.reduction.weight" in given
+    found = {}
+    for key, value in given.items():
+        if is_original:
+            key = re.sub(r"^layers\.(\d)\.downsample", lambda level: f"layers.{int(level[1]) + 1}.downsample", key)
+        timm_key = _own_name(key, own)
+        if timm_key is not None:
+            found[timm_key] = value
+        elif key in published:
+            key = published[key]
+            found[key] = from_published_order(value) if is_reordered(name, key) else value
+    return found
+
+
+def _resized_table(table: Tensor, shape: torch.Size) -> Tensor:
+    """A relative position bias table [(2M - 1)^2, heads] for windows of another side, as mmseg resizes it."""
+    if table.shape == shape or table.shape[1] != shape[1]:
+        return table
+    old, new = (math.isqrt(rows) for rows in (len(table), shape[0]))
+    grid = table.float().t().reshape(1, -1, old, old)  # [1, heads, 2M - 1, 2M - 1]
+    return F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False).reshape(-1, new * new).t()

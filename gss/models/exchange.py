@@ -18,13 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gss.errors import CheckpointError
+from gss._compat import import_timm
+from gss.errors import CheckpointError, ConfigError
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import ConvPosterior, Posterior
 from gss.models.published import from_published_order, is_reordered, published_name, to_published_order
 from gss.tokenizer.dvae import DVAE
 
 INDEX = "relative_position_index"
+PRIOR = ("convs", "fusion_conv", "transformer_block", "swin_ln", "conv_before_seg", "conv_seg")
 POSTERIOR = ("projection", "post_transformer_block", "post_swin_ln", "cls_segmap")
 PIXEL_BRANCH = ("convs_pixel", "fusion_conv_pixel", "conv_seg_pixel")
 _SHOWN = 5
@@ -93,9 +95,48 @@ def read_published(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Tensor]:
+    """Pretrained tensors of a backbone, as `build_backbone` takes them.
+
+    Args:
+        name: timm's name of the model.
+        weights: a file like those of `read_published`, absolute or below `folder`; or `timm:TAG`: those timm names
+            `NAME.TAG`, from its cache or downloaded.
+        folder: the data folder.
+
+    Raises:
+        ConfigError: no such file or tag, or the download failed: names the file to put there instead.
+        CheckpointError: the file cannot be used.
+    """
+    if not weights.startswith("timm:"):
+        if not (folder / weights).is_file():
+            raise ConfigError(
+                "pretrained weights not found",
+                where=(folder / weights).absolute(),
+                todo="put the file there, or set GSS_DATA to the folder that holds your data",
+            )
+        return read_published(folder / weights)
+    timm = import_timm()
+    tag = weights.removeprefix("timm:")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    if tag not in tags:
+        raise ConfigError(f"timm has no weights {tag!r} for {name}; it has {', '.join(tags) or 'none'}")
+    try:
+        return timm.create_model(f"{name}.{tag}", pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        source = timm.get_pretrained_cfg(f"{name}.{tag}").hf_hub_id
+        file = f"weights/{name}.{tag}.safetensors"
+        raise ConfigError(
+            f"the weights {tag} of {name} cannot be downloaded: {str(error).splitlines()[0]}",
+            where=f"https://huggingface.co/{source}/resolve/main/model.safetensors",
+            todo=f"on a machine with a network fetch that file, put it at {(folder / file).absolute()} and set "
+            f"latent_prior.backbone.weights={file}",
+        ) from error
+
+
 def load_published(
     state: Mapping[str, Tensor],
-    prior: LatentPrior,
+    prior: LatentPrior | None,
     posterior: Posterior | None = None,
     dvae: DVAE | None = None,
     *,
@@ -106,6 +147,7 @@ def load_published(
     Args:
         state: tensors under mmseg's names, with or without the prefix `module.`.
         prior: takes `backbone.` and the prior's part of `decode_head.`; of kind `tokens` it has no pixel branch.
+            None: all that is left out.
         posterior: takes X^-1; None: X^-1 is left out.
         dvae: takes `decode_head.d_vae.`; None: the tokenizer is left out.
         where: named in errors.
@@ -114,8 +156,8 @@ def load_published(
         CheckpointError: keys missing or unexpected, or of another shape; nothing was loaded.
     """
     own = _tensors(prior, posterior, dvae)
-    architecture = prior.backbone.architecture
-    ours = {_published(name, architecture): name for name in own}
+    architecture = prior.backbone.architecture if prior else ""
+    ours = {published_key(name, architecture): name for name in own}
     given = {key.removeprefix("module."): value for key, value in state.items()}
     rows, unexpected, wrong, loads = [], [], [], []
     for key, value in given.items():
@@ -160,22 +202,18 @@ def to_published(
         raise CheckpointError("X^-1 of variant `conv` has no published form", todo="leave X^-1 out")
     architecture = prior.backbone.architecture
     return {
-        _published(name, architecture): to_published_order(value) if is_reordered(architecture, name) else value
+        published_key(name, architecture): to_published_order(value) if is_reordered(architecture, name) else value
         for name, value in _tensors(prior, posterior, dvae).items()
     }
 
 
-def _tensors(prior: LatentPrior, posterior: Posterior | None, dvae: DVAE | None) -> dict[str, Tensor]:
-    """Parameters and buffers by our name, and the derived index buffers that published checkpoints hold, too."""
-    found: dict[str, Tensor] = {}
-    for part, module in (("prior", prior), ("posterior", posterior), ("tokenizer", dvae)):
-        if module is not None:
-            found |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
-            found |= {f"{part}.{name}": value for name, value in module.named_buffers() if name.endswith(INDEX)}
-    return found
+def published_key(name: str, architecture: str) -> str:
+    """Published name of one of our tensors.
 
-
-def _published(name: str, architecture: str) -> str:
+    Args:
+        name: beginning with `prior.`, `posterior.` or `tokenizer.`.
+        architecture: timm's name of the backbone.
+    """
     part, _, rest = name.partition(".")
     if part == "tokenizer":
         return f"decode_head.d_vae.{rest}"
@@ -188,14 +226,27 @@ def _published(name: str, architecture: str) -> str:
     return f"backbone.norm{rest}" if part == "norms" else f"backbone.{published_name(architecture, rest)}"
 
 
-def _left_out(key: str, prior: LatentPrior, posterior: Posterior | None, dvae: DVAE | None) -> str:
+def _tensors(prior: LatentPrior | None, posterior: Posterior | None, dvae: DVAE | None) -> dict[str, Tensor]:
+    """Parameters and buffers by our name, and the derived index buffers that published checkpoints hold, too."""
+    found: dict[str, Tensor] = {}
+    for part, module in (("prior", prior), ("posterior", posterior), ("tokenizer", dvae)):
+        if module is not None:
+            found |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
+            found |= {f"{part}.{name}": value for name, value in module.named_buffers() if name.endswith(INDEX)}
+    return found
+
+
+def _left_out(key: str, prior: LatentPrior | None, posterior: Posterior | None, dvae: DVAE | None) -> str:
     """Why a published key is not wanted; empty where it is, or where it is unknown."""
-    part = key.removeprefix("decode_head.").split(".")[0] if key.startswith("decode_head.") else ""
-    if part == "d_vae" and dvae is None:
+    room, _, rest = key.partition(".")
+    part = rest.partition(".")[0] if room == "decode_head" else room
+    if dvae is None and part == "d_vae":
         return "the tokenizer is not asked for"
-    if part in POSTERIOR and posterior is None:
+    if posterior is None and part in POSTERIOR:
         return "X^-1 is not asked for"
-    if part in PIXEL_BRANCH and prior.head.kind == "tokens":
+    if prior is None and part in ("backbone", *PRIOR, *PIXEL_BRANCH):
+        return "the latent prior is not asked for"
+    if prior is not None and prior.head.kind == "tokens" and part in PIXEL_BRANCH:
         return "the model has no pixel branch"
     return ""
 

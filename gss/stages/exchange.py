@@ -1,0 +1,159 @@
+"""Published checkpoints in and out: `gss import` and `gss export`."""
+
+import copy
+import csv
+import io
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gss import __version__
+from gss.config import data_folder
+from gss.errors import CheckpointError, ConfigError
+from gss.files import sha256_file, write_atomic, write_text
+from gss.modelfile import load_model, save_model
+from gss.models.exchange import (
+    PIXEL_BRANCH,
+    POSTERIOR,
+    KeyReport,
+    KeyRow,
+    load_published,
+    read_published,
+    to_published,
+)
+from gss.palette.palette import read_palette
+from gss.stages import latent_prior, posterior
+from gss.stages.assemble import build_model, build_posterior, build_prior
+from gss.stages.run import Run
+from gss.tokenizer.store import load_tokenizer, weights_sha256
+
+Kind = Literal["gss_ff", "posterior", "gss_ft"]
+
+
+def import_checkpoints(run: Run, path: Path | None = None, kind: Kind | None = None) -> None:
+    """Make model files from published checkpoints, with a table of what became of every key of them.
+
+    Args:
+        path: the checkpoint; None: those that `latent_prior.checkpoint` (for `gss_ff.pth`) and `posterior.checkpoint`
+            (for `posterior.pth`) name.
+        kind: what to make of it; None: of a checkpoint with X^-1 the whole model `gss_ft.pth`, else `gss_ff.pth`.
+
+    Raises:
+        ConfigError: no checkpoint is named.
+        CheckpointError: a checkpoint cannot be read, is of another architecture, or was made with another tokenizer.
+            Nothing was written then.
+    """
+    wanted: list[tuple[Path, Kind | None]] = [(path, kind)] if path else list(_named(run, kind))
+    if not wanted:
+        raise ConfigError(
+            "no checkpoint to import is named",
+            where=f"experiment {run.name}",
+            todo="name a file, or set latent_prior.checkpoint (gss_ff) or posterior.checkpoint (posterior)",
+        )
+    for imported in [_read(run, *each) for each in wanted]:
+        _write(run, imported)
+
+
+def _named(run: Run, kind: Kind | None):  # type: ignore[no-untyped-def]
+    named = {"gss_ff": run.experiment.latent_prior.checkpoint, "posterior": run.experiment.posterior.checkpoint}
+    return [(data_folder() / file, made) for made, file in named.items() if file and kind in (None, made)]
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """A model file to be, and what became of the checkpoint's keys."""
+
+    source: Path
+    kind: Kind
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+    inputs: dict[str, str]
+    report: KeyReport
+
+
+def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
+    state = read_published(path)
+    parts = {key.removeprefix("module.").removeprefix("decode_head.").split(".")[0] for key in state}
+    made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
+    palette_path, tokenizer_path = run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
+    tokenizer = load_tokenizer(tokenizer_path)
+    meta = latent_prior.describe(run, read_palette(palette_path), tokenizer)
+    described = meta.pop("latent_prior")
+    prior = x_inverse = None
+    if made != "posterior":
+        if not parts & {*PIXEL_BRANCH}:
+            described["kind"] = "tokens"
+        meta["latent_prior"] = described
+        prior = build_prior(meta)
+    if made != "gss_ff":
+        meta["posterior"] = posterior.describe(run)
+        if meta["posterior"]["variant"] != "window":
+            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {meta['posterior']['variant']}")
+        x_inverse = build_posterior(meta)
+    contained = copy.deepcopy(tokenizer) if "d_vae" in parts else None
+    report = load_published(state, prior, x_inverse, contained, where=path)
+    if contained is not None and weights_sha256(contained) != tokenizer.sha256:
+        raise CheckpointError(
+            f"trained with the tokenizer {weights_sha256(contained)[:12]}, which it contains, not with "
+            f"{tokenizer.sha256[:12]} of {tokenizer_path}",
+            where=path,
+            todo="import OpenAI's dVAE: tokenizer.source=openai with the files the checkpoint was trained with",
+        )
+    inputs = {**run.inputs(palette_path, tokenizer_path), "checkpoint": sha256_file(path)}
+    meta["provenance"] = {**run.provenance("import", inputs), "checkpoint": path.name}
+    tensors = {
+        f"{part}.{name}": value
+        for part, module in (("prior", prior), ("posterior", x_inverse))
+        if module is not None
+        for name, value in module.state_dict().items()
+    }
+    return _Imported(path, made, tensors, meta, inputs, report)
+
+
+def _write(run: Run, imported: _Imported) -> None:
+    path, table = run.folder / f"{imported.kind}.pth", run.folder / "import" / f"{imported.kind}.csv"
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([KeyRow._fields, *imported.report.rows])
+    with run.stage("import", imported.inputs, name=f"import_{imported.kind}") as journal:
+        assert journal is not None
+        write_text(table, text.getvalue())
+        save_model(path, imported.kind, imported.tensors, imported.meta)
+        journal.tags({"file": str(path), "sha256": sha256_file(path)})
+    print(f"{imported.source}: {len(imported.report.rows)} keys\n{imported.report}\nwrote {path}, {table}", flush=True)
+
+
+def export(
+    run: Run, name: str, output: Path, *, with_pixel_branch: bool = True, with_tokenizer: bool = False
+) -> None:
+    """Write a model file as a checkpoint of the published code.
+
+    Args:
+        name: `gss_ff` or `gss_ft`.
+        output: the checkpoint to write.
+        with_pixel_branch: keep the branch that only training uses, where the model has one.
+        with_tokenizer: hold the dVAE too, as the published checkpoints do.
+
+    Raises:
+        CheckpointError: the model file is missing or foreign, or its X^-1 is none of the published ones.
+    """
+    path = run.folder / f"{name}.pth"
+    file = load_model(path, name)
+    model = build_model(file, load_tokenizer(run.folder / "tokenizer.safetensors"), where=path)
+    state = to_published(model.prior, model.posterior, model.tokenizer if with_tokenizer else None)
+    kept = OrderedDict(
+        (key, value.contiguous())
+        for key, value in state.items()
+        if with_pixel_branch or not key.startswith(tuple(f"decode_head.{part}." for part in PIXEL_BRANCH))
+    )
+    meta = {
+        "CLASSES": tuple(file.meta["classes"]),
+        "PALETTE": file.meta["palette"][:-1],  # of the classes; mmseg draws ignored pixels like others
+        "gss": {"version": __version__, "experiment": run.name, "file": path.name, "sha256": file.sha256,
+                "palette": file.meta["palette"], "tokenizer": file.meta["tokenizer"]},
+    }  # fmt: skip
+    write_atomic(output, lambda stream: torch.save({"meta": meta, "state_dict": kept}, stream))
+    print(f"wrote {output}: {len(kept)} tensors", flush=True)
