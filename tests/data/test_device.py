@@ -64,6 +64,11 @@ def test_a_third_of_the_circle_turns_red_into_green():
     assert torch.allclose(turned.flatten(), torch.tensor([0.0, 200.0, 0.0]), atol=1e-3)
 
 
+def test_the_whole_turn_of_a_drawn_zero_is_none():
+    image = batch().float()
+    assert torch.allclose(distort(image, torch.tensor([[0.0, 1.0, 1.0, 180.0, 1.0]] * 2)), image, atol=1e-3)
+
+
 def test_samples_do_not_influence_each_other():
     image = batch(3).float()
     draws = torch.tensor([[9.0, 1.2, 0.7, 3.0, 1.0], NO_PHOTOMETRIC, [0.0, 1.0, 1.3, -9.0, 0.7]])
@@ -118,3 +123,4 @@ def test_cuda_gives_the_numbers_of_the_cpu():
     on_cpu = finish(image, valid, draws, MEAN, STD)
     on_gpu = finish(image.cuda(), valid.cuda(), draws.cuda(), MEAN, STD).cpu()
     assert torch.allclose(on_cpu, on_gpu, atol=1e-4)
+    assert torch.equal(normalise(image.cuda(), MEAN, STD).cpu(), normalise(image, MEAN, STD))
