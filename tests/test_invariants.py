@@ -1,9 +1,10 @@
 """What holds for a GSS of any weights, numbered: a page of promises that needs no reference implementation.
 
 Published sizes are built on the meta device, which takes no memory. Numbers that are compared with recordings of the
-published implementation are tested in tests/parity.
+published implementation are tested in tests/parity. One long file on purpose: a statement is found by its number.
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError, TokenizerError
 from gss.evaluate.inference import resize_image, windows
 from gss.evaluate.metrics import Scores, confusion, h_mean, scores
+from gss.evaluate.taxonomy import read_taxonomy
 from gss.modelfile import load_model, save_model
 from gss.models.backbone import Backbone, build_backbone
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
 from gss.models.losses import pixel_loss_sum, resize, token_loss_sum
 from gss.models.posterior import WindowPosterior
+from gss.models.published import from_published_order, to_published_order
 from gss.models.training import LatentPriorLearner, PosteriorLearner
 from gss.models.window import WindowAttention
 from gss.palette.maskige import nearest, paint
@@ -401,6 +404,19 @@ def test_17_relative_position_index_of_two_by_two() -> None:
     assert index[3].tolist() == [8, 7, 5, 4]
 
 
+def test_18_patch_merging_orders_channels_as_published_once_weights_are_exchanged() -> None:
+    tiny = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
+    backbone = build_backbone("swin_tiny_patch4_window7_224", options=tiny)
+    merging = backbone.features.get_submodule("layers_1.downsample")
+    before_the_norm: list[Tensor] = []
+    merging.norm.register_forward_pre_hook(lambda module, inputs: before_the_norm.append(inputs[0]))
+    ky, kx, c = torch.arange(2)[:, None, None], torch.arange(2)[:, None], torch.arange(8)
+    merging((4 * c + 2 * ky + kx).float()[None])  # [1, 2, 2, 8]
+    published = torch.arange(32.0)
+    assert torch.equal(before_the_norm[0].flatten(), from_published_order(published))
+    assert torch.equal(to_published_order(before_the_norm[0].flatten()), published)
+
+
 # ---- colours ---------------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +553,7 @@ def test_25_merged_file_without_a_tensor_of_the_posterior_is_refused(
         build_model(load_model(run.folder / "gss_ft.pth", "gss_ft"), DVAE(32, 8, 8, 1), where="test")
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+# ---- data, taxonomies -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("width", "height", "fitted"), [
@@ -550,6 +566,23 @@ def test_26_resize_keeps_proportions_within_long_and_short_side(
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     resized = resize_image(image, (2048, 512))
     assert np.array_equal(resized, cv2.resize(image, fitted, interpolation=cv2.INTER_LINEAR))
+
+
+@pytest.mark.parametrize(("test_set", "classes", "without_target"), [
+    ("camvid-11", 11, 182), ("kitti-19", 19, 172), ("pascal-context-60", 60, 0), ("scannet-20", 20, 157),
+    ("voc2012", 21, 0), ("wilddash-19", 19, 171),
+])  # fmt: skip
+def test_27_universal_classes_have_one_target_or_none(
+    gss_data: Path, test_set: str, classes: int, without_target: int
+) -> None:
+    table = gss_data / "mseg" / "taxonomy.tsv"
+    if not table.is_file():
+        pytest.skip(f"no taxonomy of MSeg at {table}")
+    names = json.loads((table.parent / "class_names.json").read_text(encoding="utf-8"))[test_set]
+    matrix = read_taxonomy(table, test_set, names).matrix
+    assert matrix.shape == (classes, 194)
+    assert set(matrix.sum(0).tolist()) <= {0, 1}
+    assert (matrix.sum(0) == 0).sum() == without_target
 
 
 def test_28_harmonic_mean() -> None:
@@ -626,7 +659,7 @@ def test_31_pickles_in_both_formats_give_the_same_tensors(
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-@pytest.mark.parametrize("foreign", [Path("x"), nn.Conv2d(1, 1, 1), range(3), print], ids=["path", "module", "range", "call"])
+@pytest.mark.parametrize("foreign", [Path("x"), nn.Conv2d(1, 1, 1), range(3), print], ids=lambda x: type(x).__name__)
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 def test_31_a_foreign_global_is_refused_before_the_first_object_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_zip: bool, foreign: object
