@@ -163,7 +163,7 @@ def _scores(model: Segmenter, image: Tensor, inference: Inference) -> Tensor:
     for rows, columns in windows(height, width, inference.crop, inference.stride):
         window = model.scores(image[:, :, rows, columns])[0]  # [N, window height, window width]
         if total.numel() == 0:
-            total = window.new_zeros(len(window), height, width)  # [N, R, S]
+            total = image.new_zeros(len(window), height, width)  # [N, R, S], in the image's precision, as published
         total[:, rows, columns] += window
         visits[rows, columns] += 1
     return total.div_(visits)
