@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gss.models.build import build_latent_prior, build_posterior
 from gss.models.exchange import KeyReport, load_published, to_published
 from gss.models.gss import GSS
-from gss.models.posterior import WindowPosterior
+from gss.models.posterior import NearestPosterior, WindowPosterior
 from gss.models.training import Batch, LatentPriorLearner, Learner, PosteriorLearner
 from gss.palette.strategies import published_palette
 from gss.tokenizer.dvae import DVAE
@@ -110,6 +110,8 @@ def watch(model: GSS, learner: Learner | None = None) -> dict[str, Tensor]:
         on(posterior.post_swin_ln, lambda _, y: note(
             post_swin_ln=y.flatten(1, 2)[:, ::16],
             cls_segmap=posterior.cls_segmap["conv"](y.permute(0, 3, 1, 2))[..., ::4, ::4]))  # fmt: skip
+    if isinstance(posterior, NearestPosterior):
+        wrap(posterior, "ids", lambda _, made: note(decoded_ids=made))
     wrap(tokenizer, "encode", lambda given, made: note(painted=given[0], token_raw=made))
     wrap(tokenizer, "decode_logits", lambda given, made: note(dec_in=given[0].unsqueeze(1), dec_out=made))
     if isinstance(learner, LatentPriorLearner):
