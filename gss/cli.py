@@ -23,9 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     grammar = parser()
     given, rest = grammar.parse_known_args(arguments)
-    if any("=" not in argument or argument.startswith("-") for argument in rest) or (rest and "overrides" not in given):
+    strange = [word for word in rest if word.startswith("-") or not ("=" in word or "file" in given)]
+    if strange or (rest and "overrides" not in given):
         grammar.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # overrides after an option: argparse of Python 3.11 takes them only before
+    if rest:  # words after an option: argparse of Python 3.11 takes them only before
         given.overrides = [*given.overrides, *rest]
     try:
         return given.act(given) or 0
@@ -78,6 +79,18 @@ def parser() -> argparse.ArgumentParser:
     evaluated = verb("evaluate", _evaluate, "measure a model on a split: metrics, tables, pictures", stage)
     evaluated.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
     evaluated.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
+    imported = verb("import", _import, "make model files of checkpoints of the published code (mmseg)")
+    for action in stage._actions:
+        imported._add_action(action)
+        if action.dest == "experiment":
+            imported.add_argument("file", nargs="?", metavar="FILE", help="default: those the configuration names")
+    imported.add_argument("--as", choices=("gss_ff", "posterior", "gss_ft"), dest="kind",
+                          help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff")
+    exported = verb("export", _export, "write a model as a checkpoint of the published code (mmseg)", stage)
+    exported.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
+    exported.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="checkpoint to write")
+    exported.add_argument("--without-pixel-branch", action="store_true", help="leave out what only training uses")
+    exported.add_argument("--with-tokenizer", action="store_true", help="hold the dVAE too")
     verb("report", _report, "print the results of an experiment and where to look", stage)
 
     launched = verb("launch", _launch, "run a verb under torchrun, one or many processes")
@@ -170,6 +183,29 @@ def _evaluate(given: argparse.Namespace) -> None:
     run = _run(given)
     with worker(run.work(f"evaluate_{given.model}_{given.split}")) as world:
         evaluate(run, world, given.model, given.split)
+
+
+def _import(given: argparse.Namespace) -> None:
+    from gss.stages.exchange import import_checkpoints
+
+    words = [word for word in (given.file, *given.overrides) if word]
+    files = [Path(word) for word in words if "=" not in word]
+    given.overrides = [word for word in words if "=" in word]
+    if len(files) > 1:
+        raise GssError(f"one checkpoint at a time, not {len(files)}: {', '.join(map(str, files))}")
+    import_checkpoints(_run(given), *files, kind=given.kind)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from gss.stages.exchange import export
+
+    export(
+        _run(given),
+        given.model,
+        given.output,
+        with_pixel_branch=not given.without_pixel_branch,
+        with_tokenizer=given.with_tokenizer,
+    )
 
 
 def _report(given: argparse.Namespace) -> None:

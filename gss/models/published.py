@@ -91,7 +91,7 @@ def published_name(architecture: str, name: str) -> str:
         return name.replace(".mlp.fc1.", ".ffn.layers.0.0.").replace(".mlp.fc2.", ".ffn.layers.1.")
     if re.fullmatch(r"resnet(50|101|152)[cd]", architecture):  # a stem of three convolutions
         return re.sub(r"^bn1\.", "stem.7.", re.sub(r"^conv1\.", "stem.", name))
-    if re.fullmatch(r"resnet(18|34|50|101|152)|hrnet_w\d+", architecture):
+    if re.fullmatch(r"resnet(18|34|50|101|152)|hrnet_\w+", architecture):
         return name
     return f"timm_model.{name}"
 

@@ -47,7 +47,7 @@ def import_checkpoints(run: Run, path: Path | None = None, kind: Kind | None = N
         CheckpointError: a checkpoint cannot be read, is of another architecture, or was made with another tokenizer.
             Nothing was written then.
     """
-    wanted: list[tuple[Path, Kind | None]] = [(path, kind)] if path else list(_named(run, kind))
+    wanted = [(path, kind)] if path else _named(run, kind)
     if not wanted:
         raise ConfigError(
             "no checkpoint to import is named",
@@ -58,8 +58,10 @@ def import_checkpoints(run: Run, path: Path | None = None, kind: Kind | None = N
         _write(run, imported)
 
 
-def _named(run: Run, kind: Kind | None):  # type: ignore[no-untyped-def]
-    named = {"gss_ff": run.experiment.latent_prior.checkpoint, "posterior": run.experiment.posterior.checkpoint}
+def _named(run: Run, kind: Kind | None) -> list[tuple[Path, Kind | None]]:
+    """The checkpoints of the configuration, and what is made of them."""
+    config = run.experiment
+    named: dict[Kind, str | None] = {"gss_ff": config.latent_prior.checkpoint, "posterior": config.posterior.checkpoint}
     return [(data_folder() / file, made) for made, file in named.items() if file and kind in (None, made)]
 
 
