@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gss.config import Experiment, Stage, data_set_folder, list_experiments, load_experiment, load_project
 from gss.errors import ConfigError
@@ -73,7 +73,7 @@ def resources(stage: Stage) -> dict[str, Callable[[Any], int | str]]:
 
 
 def data_inputs(wildcards: Any) -> list[str]:
-    """What the check waits for: the class table of the data set, where there is one.
+    """What the check waits for: the class table of the data set, where there is one, and unpacked archives.
 
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
@@ -81,7 +81,14 @@ def data_inputs(wildcards: Any) -> list[str]:
     if data.generate:
         return [f"{data_set_folder(data)}/classes.csv"]
     table = data_set_folder(data) / data.classes if isinstance(data.classes, str) else None
-    return [str(table)] if table is not None and table.is_file() else []
+    prepared = [f"results/{wildcards.experiment}/data/prepared.json"] if data.archives else []
+    return [*prepared, str(table)] if table is not None and table.is_file() else prepared
+
+
+def importing(part: Literal["latent_prior", "posterior"]) -> str:
+    """Experiments that import a part from a checkpoint instead of training it, as a pattern."""
+    names = [name for name in list_experiments() if getattr(load_experiment(name), part).checkpoint]
+    return "|".join(map(re.escape, names)) or "(?!)"  # the latter matches nothing
 
 
 def generated_folders() -> str:

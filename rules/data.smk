@@ -1,4 +1,4 @@
-# The data set: made (toy only), then looked at from end to end before anything trains.
+# The data set: made (toy only) or unpacked, then looked at from end to end before anything trains.
 
 
 rule toy_data:
@@ -7,6 +7,17 @@ rule toy_data:
     conda: "../envs/cpu.yaml"
     retries: 0
     shell: "python -m gss toy-data {wildcards.folder} > {log} 2>&1"
+
+
+rule prepare:
+    output: "results/{experiment}/data/prepared.json"
+    log: "results/{experiment}/logs/prepare.log"
+    benchmark: "results/{experiment}/benchmarks/prepare.tsv"
+    conda: "../envs/cpu.yaml"
+    threads: workflow_of.threads("prepare")
+    resources: **workflow_of.resources("prepare")
+    retries: 0
+    shell: "python -m gss prepare {wildcards.experiment} > {log} 2>&1"
 
 
 rule check:

@@ -46,6 +46,38 @@ rule posterior:
         " -- train posterior {wildcards.experiment} > {log} 2>&1"
 
 
+rule import_latent_prior:
+    input:
+        "results/{experiment}/palette.csv",
+        "results/{experiment}/tokenizer.safetensors",
+    output: "results/{experiment}/gss_ff.pth"
+    wildcard_constraints: experiment=workflow_of.importing("latent_prior")
+    params:
+        config=workflow_of.config_slice("latent_prior"),
+        kind="gss_ff",
+    log: "results/{experiment}/logs/import_gss_ff.log"
+    benchmark: "results/{experiment}/benchmarks/import_gss_ff.tsv"
+    conda: "../envs/cpu.yaml"
+    threads: workflow_of.threads("import")
+    resources: **workflow_of.resources("import")
+    retries: 0
+    shell: "python -m gss import {wildcards.experiment} --as {params.kind} > {log} 2>&1"
+
+
+use rule import_latent_prior as import_posterior with:
+    output: "results/{experiment}/posterior.pth"
+    wildcard_constraints: experiment=workflow_of.importing("posterior")
+    params:
+        config=workflow_of.config_slice("posterior"),
+        kind="posterior",
+    log: "results/{experiment}/logs/import_posterior.log"
+    benchmark: "results/{experiment}/benchmarks/import_posterior.tsv"
+
+
+ruleorder: import_latent_prior > latent_prior
+ruleorder: import_posterior > posterior
+
+
 rule merge:
     input:
         "results/{experiment}/gss_ff.pth",

@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gss.files import sha256_json
 
 Stage = Literal[
-    "prepare", "check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge", "evaluate"
-]
+    "prepare", "check", "palette", "tokenizer", "reconstruct",
+    "latent_prior", "posterior", "import", "merge", "evaluate",
+]  # fmt: skip
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
-STAGE_VERSIONS: dict[Stage, int] = dict.fromkeys(STAGES, 1)
+STAGE_VERSIONS: dict[Stage, int] = {**dict.fromkeys(STAGES, 1), "latent_prior": 2, "posterior": 2, "evaluate": 2}
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -36,7 +37,7 @@ class Archive(Section):
     """Path of a zip or tar file, found like `data.root`."""
     into: str = "."
     """Folder its content belongs in, found like `data.root`."""
-    checksum: str | None = None
+    checksum: Annotated[str, Field(pattern="^(sha256|sha1|md5):[0-9a-f]+$")] | None = None
     """`sha256:...`, `sha1:...` or `md5:...` of the file."""
 
 
@@ -183,7 +184,7 @@ class Backbone(Section):
     name: str
     """A timm model that gives features at strides 4, 8, 16 and 32."""
     weights: str | None = None
-    """Pretrained weights: a safetensors or .pth file, found like `data.root`, or `timm:TAG`, downloaded; none: random."""
+    """Pretrained: a safetensors or .pth file, found like `data.root`, or `timm:TAG`, downloaded; none: random."""
     options: dict[str, Any] = {}
     """Keywords for timm's constructor, e.g. `window_size`."""
     drop_path: Fraction = 0.0
@@ -330,6 +331,12 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _imported_or_trained(self) -> Self:
+        if self.latent_prior.checkpoint and self.posterior.start_step:
+            raise ValueError("`posterior.start_step` names a step of a training, but `latent_prior.checkpoint` imports")
+        return self
+
+    @model_validator(mode="after")
     def _reference_is_fp32(self) -> Self:
         trainings = self.latent_prior.training, self.posterior.training
         if self.numerics == "reference" and any(training.precision == "bf16" for training in trainings):
@@ -376,6 +383,7 @@ _SLICES: dict[Stage, tuple[str, ...]] = {
     "reconstruct": ("reconstruction", "tokenizer", "seed"),
     "latent_prior": ("latent_prior", "augment", "seed", "numerics", "tokenizer.precision"),
     "posterior": ("posterior", "augment", "seed", "numerics", "tokenizer.precision"),
+    "import": (),  # its inputs say it all
     "merge": (),
     "evaluate": ("evaluation", "numerics", "tokenizer.precision"),
 }

@@ -325,7 +325,7 @@ def test_bad_archives_leave_nothing(
 @pytest.mark.parametrize(("expected", "reason"), [
     ("sha1:" + 40 * "0", "expected sha1:0000"),
     ("md5:" + 32 * "0", "found md5:"),
-    ("crc32:00000000", "unknown algorithm"),
+    ("crc32:00000000", "data.archives.0.checksum"),
 ])  # fmt: skip
 def test_wrong_checksum(
     expected: str, reason: str, data: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -20,6 +20,8 @@ def test_graph_is_complete_without_data(project: Project, name: str) -> None:
         expected["latent_prior_segment"] = len(experiment.milestones) - 1
     if experiment.data.generate:
         expected["toy_data"] = 1
+    if experiment.data.archives:
+        expected["prepare"] = 1
     assert project.planned(f"results/{name}/gss_ft.pth") == expected
 
 
@@ -51,6 +53,17 @@ def test_a_borrowed_posterior_is_trained_where_it_belongs(project: Project) -> N
                        "latent_prior_segment": 2, "latent_prior": 1, "posterior": 1}
 
 
+def test_checkpoints_are_imported_instead_of_trained(project: Project) -> None:
+    project.configure("toy", latent_prior__checkpoint="mine.pth", posterior__start_step=None)
+    planned = project.planned("results/toy/gss_ft.pth")
+    assert {"import_latent_prior", "posterior"} <= set(planned)
+    assert "latent_prior" not in planned
+    project.configure("toy", posterior__checkpoint="mine.pth")
+    planned = project.planned("results/toy/gss_ft.pth")
+    assert {"import_latent_prior", "import_posterior"} <= set(planned)
+    assert "posterior" not in planned
+
+
 def test_unknown_experiment_names_the_nearest(project: Project) -> None:
     done = project.snakemake("-n", "results/camvit/gss_ft.pth")
     assert done.returncode != 0
@@ -71,7 +84,7 @@ def test_missing_data_stop_at_once_and_say_what_is_expected(project: Project) ->
     for part in ("data/ADEChallengeData2016", "images/training", "annotations/validation", "sceneparsing"):
         assert part in done.stdout
     assert "Traceback" not in done.stdout
-    assert [path.name for path in (project.folder / "results/ade20k/logs").iterdir()] == ["check.log"]
+    assert [path.name for path in (project.folder / "results/ade20k/logs").iterdir()] == ["prepare.log"]
 
 
 def test_rules_are_declarations() -> None:

@@ -4,10 +4,13 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from project import Project
 
 from gss.modelfile import load_model
@@ -149,3 +152,27 @@ def test_another_encoder_borrows_posterior_palette_and_tokenizer(edited: Project
     assert load_model(ours / "gss_ft.pth").meta["parents"]["posterior"]["experiment"] == "toy"
     assert not (ours / "posterior.pth").exists()
     edited.experiment("borrow").unlink()
+
+
+def test_an_exported_model_is_imported_instead_of_trained(edited: Project) -> None:
+    """Its X^-1 is trained anew, as published; the tokenizer in the checkpoint is the one made here again."""
+    checkpoint = edited.folder / "published.pth"
+    gss(edited, "export", "toy", "--model", "gss_ff", "--with-tokenizer", "-o", str(checkpoint))
+    shutil.copy(edited.experiment("toy"), edited.experiment("imported"))
+    edited.configure("imported", numerics="reference", latent_prior__checkpoint=str(checkpoint),
+                     posterior__start_step=None)
+    metrics = "evaluation/gss_ff/test/metrics.json"
+    done = edited.snakemake(f"results/imported/{metrics}", "results/imported/gss_ft.pth")
+    assert done.returncode == 0, done.stdout[-6000:]
+    found, expected = (json.loads((edited.folder / "results" / name / metrics).read_text())
+                       for name in ("imported", "toy"))
+    assert found["protocol"]["numerics"] == "reference"
+    assert {key: found[key] for key in ("mIoU", "IoU", "Acc")} == {key: expected[key] for key in ("mIoU", "IoU", "Acc")}
+    ours, theirs = (load_model(edited.folder / "results" / name / "gss_ft.pth").tensors for name in ("imported", "toy"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs if key.startswith("prior."))
+    assert not all(torch.equal(ours[key], theirs[key]) for key in theirs if key.startswith("posterior."))
+    edited.experiment("imported").unlink()
+
+
+def gss(project: Project, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "gss", *arguments], cwd=project.folder, check=True)
