@@ -71,6 +71,9 @@ def build_backbone(
         features = timm.create_model(name, features_only=True, out_indices=_level_indices(name), **keywords)
     except (TypeError, NotImplementedError) as error:
         raise ConfigError(f"timm cannot build {name} with {keywords}: {error}") from error
+    if features.feature_info.reduction()[0] != 4:
+        raise ConfigError(f"with {keywords} the levels of {name} have strides {features.feature_info.reduction()}",
+                          todo="choose options that keep the finest level at stride 4")
     backbone = Backbone(features, frozen_levels=frozen_levels, norm_eval=norm_eval)
     if weights is not None:
         _load(backbone.features, weights, backbone.architecture)

@@ -1,13 +1,21 @@
 """Backbones: levels at any size, frozen levels, pretrained weights."""
 
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
 from gss.models.backbone import build_backbone
+from gss.models.exchange import read_backbone_weights
+from gss.models.published import is_reordered, published_name, to_published_order
 
 FAMILIES = ["tf_efficientnet_lite0", "resnet10t", "test_convnext", "swin_tiny_patch4_window7_224", "hrnet_w18_small"]
 LITE0 = [  # level, mean, std, first values of a fixed image
@@ -35,9 +43,40 @@ def test_any_size_gives_four_levels_and_gradients(name: str, side: tuple[int, in
     assert all(p.grad is not None for p in backbone.parameters())
 
 
-def test_dilated_resnet_has_stride_eight_levels() -> None:
-    maps = build_backbone("resnet50c", output_stride=8)(torch.zeros(2, 3, 64, 64))
-    assert [x.shape[-1] for x in maps] == [16, 8, 8, 8]
+def test_dilated_resnet_has_stride_eight_levels_and_contracted_dilations() -> None:
+    backbone = build_backbone("resnet50c", output_stride=8)
+    assert [x.shape[-1] for x in backbone(torch.zeros(2, 3, 64, 64))] == [16, 8, 8, 8]
+    dilations = [[block.conv2.dilation[0] for block in backbone.features[f"layer{level}"]] for level in (1, 2, 3, 4)]
+    assert dilations == [[1] * 3, [1] * 4, [1, 2, 2, 2, 2, 2], [2, 4, 4]]  # the first block of a level has half
+
+
+@pytest.mark.parametrize("side", [(64, 64), (45, 71)])
+def test_hrnet_fuses_bilinearly_and_by_the_size_of_each_branch(side: tuple[int, int]) -> None:
+    backbone = build_backbone("hrnet_w18_small").eval()
+    module = backbone.features.stage4[-1]
+    seen: dict[str, list[Tensor]] = {}
+    module.register_forward_hook(lambda _, given, made: seen.update(given=given[0], made=made))
+    with torch.no_grad():
+        backbone(torch.randn(1, 3, *side))
+        maps = [branch(x) for branch, x in zip(module.branches, seen["given"], strict=True)]
+        for i, (target, layers) in enumerate(zip(maps, module.fuse_layers, strict=True)):
+            total = torch.zeros_like(target)
+            for j, (layer, x) in enumerate(zip(layers, maps, strict=True)):
+                if j > i:  # convolution and norm, then twice bilinear: by the factor, to the size
+                    x = layer[1](layer[0](x))
+                    x = F.interpolate(x, scale_factor=2.0 ** (j - i), mode="bilinear", align_corners=False)
+                    x = F.interpolate(x, size=target.shape[2:], mode="bilinear", align_corners=False)
+                total = total + (x if j >= i else layer(x))
+            torch.testing.assert_close(seen["made"][i], F.relu(total))
+
+
+def test_options_reach_timm() -> None:
+    backbone = build_backbone("swin_tiny_patch4_window7_224", options={"embed_dim": 12, "num_heads": [1, 2, 3, 4]})
+    assert backbone.channels == (12, 24, 48, 96)
+    with pytest.raises(ConfigError, match="windows_size"):
+        build_backbone("swin_tiny_patch4_window7_224", options={"windows_size": 4})
+    with pytest.raises(ConfigError, match=r"strides \[8, 16, 32, 64\]"):
+        build_backbone("swin_tiny_patch4_window7_224", options={"patch_size": 8})
 
 
 @pytest.mark.slow
@@ -93,6 +132,101 @@ def test_weights_under_timm_names_are_loaded(name: str) -> None:
     incomplete = dict(list(weights.items())[1:])
     with pytest.raises(CheckpointError, match=r"1 of .* tensors"):
         build_backbone(name, weights=incomplete)
+
+
+TINY_SWIN = {"embed_dim": 12, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 3, 4], "window_size": 4}
+
+
+def mmseg_form(backbone: Any) -> dict[str, Tensor]:
+    """The tensors of a backbone as mmseg's pretrained file would hold them, with those that are not used."""
+    name = backbone.architecture
+    return {
+        published_name(name, key): to_published_order(value) if is_reordered(name, key) else value
+        for key, value in backbone.features.state_dict().items()
+    } | {"norm.weight": torch.zeros(3), "fc.weight": torch.zeros(3),
+         "stages.0.blocks.0.attn.w_msa.relative_position_index": torch.zeros(16, 16, dtype=torch.int64),
+         "layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16)}  # fmt: skip
+
+
+def original_form(backbone: Any) -> dict[str, Tensor]:
+    """The same as the authors of Swin name them: timm's order of channels, merging at the end of a stage."""
+    found = {}
+    for key, value in backbone.features.state_dict().items():
+        level = re.match(r"layers_(\d)", key)
+        if level:
+            key = key.replace(level[0], f"layers.{int(level[1]) - ('downsample' in key)}", 1)
+        found[key] = value
+    return found
+
+
+@pytest.mark.parametrize(("name", "options", "form"), [
+    ("swin_tiny_patch4_window7_224", TINY_SWIN, mmseg_form),
+    ("swin_tiny_patch4_window7_224", TINY_SWIN, original_form),
+    ("resnet50c", {"layers": [1, 1, 1, 1]}, mmseg_form),
+    ("hrnet_w18_small", {}, mmseg_form),
+])  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_weights_under_other_names_are_loaded(name: str, options: dict[str, Any], form: Any, prefix: str) -> None:
+    source = build_backbone(name, options=options)
+    given = {prefix + key: value for key, value in form(source).items() if not key.endswith("num_batches_tracked")}
+    loaded = build_backbone(name, options=options, weights=given)
+    for key, value in source.features.state_dict().items():
+        assert torch.equal(loaded.features.state_dict()[key], value), key
+
+
+def cubic(values: list[float], new: int) -> list[float]:
+    """Cubic convolution (a = -0.75) of a row at half-pixel centres; the border repeats."""
+    found = []
+    for target in range(new):
+        centre = (target + 0.5) * len(values) / new - 0.5
+        first, total = math.floor(centre) - 1, 0.0
+        for source in range(first, first + 4):
+            t = abs(centre - source)
+            near, far = 1.25 * t**3 - 2.25 * t**2 + 1, -0.75 * (t**3 - 5 * t**2 + 8 * t - 4)
+            total += (near if t <= 1 else far) * values[min(max(source, 0), len(values) - 1)]
+        found.append(total)
+    return found
+
+
+def test_bias_tables_for_another_window_are_resized_bicubically() -> None:
+    source = build_backbone("swin_tiny_patch4_window7_224", options=TINY_SWIN)
+    key = "layers_0.blocks.0.attn.relative_position_bias_table"
+    rows, columns = torch.randn(7), torch.randn(7)
+    source.features.state_dict()[key].copy_((rows[:, None] * columns).reshape(49, 1))
+    larger = build_backbone("swin_tiny_patch4_window7_224", options={**TINY_SWIN, "window_size": 6},
+                            weights=mmseg_form(source))  # fmt: skip
+    expected = torch.tensor(cubic(rows.tolist(), 11))[:, None] * torch.tensor(cubic(columns.tolist(), 11))
+    torch.testing.assert_close(larger.features.state_dict()[key], expected.reshape(121, 1))
+    with pytest.raises(CheckpointError, match=r"is \[49, 2\], not \[49, 3\]"):
+        wider = {**TINY_SWIN, "num_heads": [3, 2, 3, 4]}
+        build_backbone("swin_tiny_patch4_window7_224", options=wider, weights={
+            **mmseg_form(source), "stages.0.blocks.0.attn.w_msa.relative_position_bias_table": torch.zeros(49, 2)})
+
+
+def test_pretrained_weights_come_from_files(tmp_path: Path) -> None:
+    state = {"a": torch.arange(3.0)}
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save({"model": state}, tmp_path / "b.pth")
+    for name in ("a.safetensors", "b.pth", str(tmp_path / "b.pth")):
+        assert torch.equal(read_backbone_weights("resnet10t", name, tmp_path)["a"], state["a"])
+    with pytest.raises(ConfigError, match="pretrained weights not found"):
+        read_backbone_weights("resnet10t", "weights/none.pth", tmp_path)
+
+
+def test_pretrained_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_timm()
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError) as error:
+        read_backbone_weights("resnet10t", "timm:c3_in1k", tmp_path)
+    text = str(error.value)
+    assert "https://huggingface.co/timm/resnet10t.c3_in1k/resolve/main/model.safetensors" in text
+    assert f"{tmp_path}/weights/resnet10t.c3_in1k.safetensors" in text
+    assert "latent_prior.backbone.weights=weights/resnet10t.c3_in1k.safetensors" in text
+    with pytest.raises(ConfigError, match="no weights 'c4' for resnet10t; it has c3_in1k"):
+        read_backbone_weights("resnet10t", "timm:c4", tmp_path)
 
 
 def test_impossible_backbones_are_explained() -> None:
