@@ -20,6 +20,7 @@ from gss.models.exchange import load_published, published_key, read_published, t
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import Posterior
 from gss.palette.palette import Palette, write_palette
+from gss.palette.strategies import published_palette
 from gss.stages.assemble import build_model
 from gss.stages.merge import merge
 from gss.stages.run import Run
@@ -300,6 +301,28 @@ def test_checkpoints_of_the_configuration_merge_like_trained_parts(project: Path
     assert_equal(read_published(project / "merged.pth"), expected)
     assert gss("import", "merged.pth") == 0  # again, as one checkpoint with pixel branch and X^-1
     assert load_model(project / "results/mine/gss_ft.pth").meta["latent_prior"]["kind"] == "ff"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("swin_ff", "gss_ff"), ("swin_ftw", "gss_ft")])
+def test_recorded_checkpoint_predicts_what_was_recorded(name: str, kind: str, project: Path, parity: Path) -> None:
+    recorded = load_file(parity / f"{name}.safetensors")
+    state = {key.removeprefix("sd."): value for key, value in recorded.items() if key.startswith("sd.")}
+    torch.save({"meta": {}, "state_dict": state}, project / "published.pth")
+    names = tuple(map(str, range(19)))
+    write_palette(project / "results/mine/palette.csv", published_palette("cityscapes", names))
+    dvae = DVAE(64, 16, 8, blocks_per_group=1 if kind == "gss_ff" else 2)
+    dvae.load_state_dict({key.removeprefix("decode_head.d_vae."): v for key, v in state.items() if ".d_vae." in key})
+    save_tokenizer(project / "results/mine/tokenizer.safetensors", dvae, {"source": "recorded"})
+    assert gss("import", "published.pth") == 0
+    path = project / f"results/mine/{kind}.pth"
+    model = build_model(load_model(path, kind), load_tokenizer(path.with_name("tokenizer.safetensors")), where=path)
+    for case in ("eval_even", "eval_odd"):
+        with torch.inference_mode():
+            found = model.scores(recorded[f"{case}.img"]).argmax(1)
+            assert torch.equal(model.tokens(recorded[f"{case}.img"]), recorded[f"{case}.tokens"][:, 0].long())
+        expected = recorded[f"{case}.pred"].reshape(found.shape)
+        ambiguous = recorded.get(f"{case}.ambiguous", torch.zeros_like(expected)).reshape(found.shape)
+        assert ((found == expected) | (ambiguous == 1)).all()
 
 
 def test_exported_checkpoint_is_mmsegs(project: Path) -> None:
