@@ -193,7 +193,7 @@ def _import(given: argparse.Namespace) -> None:
     given.overrides = [word for word in words if "=" in word]
     if len(files) > 1:
         raise GssError(f"one checkpoint at a time, not {len(files)}: {', '.join(map(str, files))}")
-    import_checkpoints(_run(given), *files, kind=given.kind)
+    import_checkpoints(_run(given), files[0] if files else None, given.kind)
 
 
 def _export(given: argparse.Namespace) -> None:
