@@ -235,12 +235,12 @@ def _tensors(prior: LatentPrior | None, posterior: Posterior | None, dvae: DVAE 
 def _left_out(key: str, prior: LatentPrior | None, posterior: Posterior | None, dvae: DVAE | None) -> str:
     """Why a published key is not wanted; empty where it is, or where it is unknown."""
     room, _, rest = key.partition(".")
-    part = rest.partition(".")[0] if room == "decode_head" else room
+    part = rest.partition(".")[0] if room == "decode_head" else ""
     if dvae is None and part == "d_vae":
         return "the tokenizer is not asked for"
     if posterior is None and part in POSTERIOR:
         return "X^-1 is not asked for"
-    if prior is None and part in ("backbone", *PRIOR, *PIXEL_BRANCH):
+    if prior is None and (room == "backbone" or part in PRIOR + PIXEL_BRANCH):
         return "the latent prior is not asked for"
     if prior is not None and prior.head.kind == "tokens" and part in PIXEL_BRANCH:
         return "the model has no pixel branch"
