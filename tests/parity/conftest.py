@@ -40,13 +40,3 @@ def read(path: Path) -> Recorded:
     with safe_open(path, "pt") as file:
         meta = {key: json.loads(value) for key, value in file.metadata().items()}
         return Recorded({name: file.get_tensor(name) for name in file.keys()}, meta)  # noqa: SIM118
-
-
-@pytest.fixture(scope="session")
-def swin_ff(parity: Path) -> Recorded:
-    return read(parity / "swin_ff.safetensors")
-
-
-@pytest.fixture(scope="session")
-def swin_ftw(parity: Path) -> Recorded:
-    return read(parity / "swin_ftw.safetensors")
