@@ -11,8 +11,8 @@ from PIL import Image
 
 from gss.cli import main
 
-VERBS = ("prepare", "check", "palette", "tokenizer", "reconstruct", "train", "merge", "evaluate", "report", "launch",
-         "mlflow-sync", "toy-data", "config-reference")
+VERBS = ("prepare", "check", "palette", "tokenizer", "reconstruct", "train", "import", "merge", "evaluate", "export",
+         "report", "launch", "mlflow-sync", "toy-data", "config-reference")
 
 
 @pytest.fixture

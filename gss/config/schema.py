@@ -216,6 +216,8 @@ class LatentPrior(Section):
     """Window-attention blocks."""
     num_heads: Positive = 16
     """Attention heads."""
+    token_stride: Literal[4, 8] = 4
+    """Pixels per token in height and width; 8 has a quarter of the tokens and of their cost, and coarser borders."""
     dropout: Fraction = 0.1
     """Channel dropout before the token classifier."""
     training: Training = Training()

@@ -28,6 +28,7 @@ def build_latent_prior(
     swin_depth: int = 2,
     num_heads: int = 16,
     window: int = 7,
+    token_stride: Literal[4, 8] = 4,
     dropout: float = 0.1,
 ) -> LatentPrior:
     """A freshly initialised latent prior; the defaults are the published sizes.
@@ -38,7 +39,8 @@ def build_latent_prior(
         vocab_size: tokens of the dVAE.
         backbone_options: keywords for timm's constructor, e.g. `window_size`.
         weights, drop_path, output_stride, frozen_levels, norm_eval: see `build_backbone`.
-        kind, channels, seg_channels, cls_channels, swin_depth, num_heads, window, dropout: see `LatentPriorHead`.
+        kind, channels, seg_channels, cls_channels, swin_depth, num_heads, window, token_stride, dropout: see
+            `LatentPriorHead`.
 
     Raises:
         ConfigError: no such backbone, or options it does not know.
@@ -64,6 +66,7 @@ def build_latent_prior(
         swin_depth=swin_depth,
         num_heads=num_heads,
         window=window,
+        token_stride=token_stride,
         dropout=dropout,
     )
     return LatentPrior(encoder, head)

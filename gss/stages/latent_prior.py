@@ -112,6 +112,7 @@ def describe(run: Run, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
             "cls_channels": config.cls_channels,
             "swin_depth": config.swin_depth,
             "num_heads": config.num_heads,
+            "token_stride": config.token_stride,
             "dropout": config.dropout,
         },
     }
