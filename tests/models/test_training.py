@@ -138,6 +138,18 @@ def test_losses_of_a_given_image_are_those_of_the_batch() -> None:
         assert torch.equal(learner.losses(learner.finished_image(data), data["label"])[0], learner(data, 0)[0])
 
 
+def test_tokens_of_stride_eight_fit_their_targets() -> None:
+    prior, dvae = make()
+    prior.head.token_stride = 8
+    learner = LatentPriorLearner(prior, dvae, COLOURS)
+    data = batch(45, 52)
+    image = learner.finished_image(data)
+    assert prior.tokens(image).shape == (2, 6, 7)
+    _, stats = learner.losses(image, data["label"])
+    assert learner.counts(data).tolist() == [stats["token_acc"][1], stats["pixel_acc"][1]]
+    assert GSS(prior, dvae, ConvPosterior(N, 8)).scores(image).shape == (2, N, *image.shape[2:])
+
+
 def test_gss_scores_compose_the_parts() -> None:
     prior, dvae = make()
     image = torch.randn(1, 3, 37, 50)
