@@ -29,6 +29,9 @@ INPUTS = {"train_s8": "train_odd", "train_drop": "train", "train_droppath": "tra
           "train_2loss": "train"}  # fmt: skip
 CASES = [("ff", case) for case in ("train", "train_odd", "train_s8", "train_drop", "train_droppath")]
 CASES += [("ftw", case) for case in ("train", "train_odd", "train_drop", "train_d1", "train_2loss")]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "train_s8": {"token_stride": 8}, "train_droppath": {"drop_path": 0.3}, "train_d1": {"posterior_depth": 1}
+}  # fmt: skip
 ACCURACIES = {"acc_seg_aux": "pixel_acc", "acc_seg_indice": "token_acc", "acc_seg": "pixel_acc"}
 SINGLE = {"conv_seg": 5e-4, "cls_segmap": 2e-3, "logits": 2e-3, "top1": 2e-3}  # absolute; others 1e-4
 NO_GRADIENT = {*(f"backbone.norm{level}.bias" for level in range(4)), "decode_head.swin_ln.bias"}  # in theory
@@ -62,17 +65,15 @@ class Run:
 def run(precision: str, variant: Variant, case: str) -> Run:
     recorded = recorded_of(variant)
     expected, inputs = recorded.below(case), recorded.below(INPUTS.get(case, case))
-    options: dict[str, Any] = {"train_droppath": {"drop_path": 0.3}, "train_d1": {"posterior_depth": 1}}.get(case, {})
-    model = recorded_model(variant, **options).to(torch.float64 if precision == "double" else torch.float32)
-    if case == "train_s8":
-        model.prior.head.token_stride = 8
+    dtype = torch.float64 if precision == "double" else torch.float32
+    model = recorded_model(variant, **OPTIONS.get(case, {})).to(dtype)
     if case == "train_drop":
         model.prior.head.dropout = Factor(expected["dropout_mask"])
     learner = learner_of(variant, model)
     seen = watch(model, learner)
     label = inputs["label"][:, 0].clone()
     with drop_path_masks(recorded) if case == "train_droppath" else nullcontext():
-        sums, stats = learner.losses(inputs["img"].to(next(model.parameters()).dtype), label)
+        sums, stats = learner.losses(inputs["img"].to(dtype), label)
     weights = torch.tensor(list(learner.terms.values()), dtype=torch.float64)
     terms = weights * sums / (learner.counts({"label": label}) + EPS)
     terms.sum().backward()

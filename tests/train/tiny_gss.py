@@ -26,13 +26,15 @@ def colours() -> Tensor:
     return torch.from_numpy(published_palette("cityscapes", tuple(map(str, range(CLASSES)))).colours)
 
 
-def build(variant: Variant, *, drop_path: float = 0.0, posterior_depth: int = 2) -> GSS:
+def build(
+    variant: Variant, *, drop_path: float = 0.0, token_stride: Literal[4, 8] = 4, posterior_depth: int = 2
+) -> GSS:
     """A model without dropout, freshly initialised."""
     prior = build_latent_prior(
         "swin_tiny_patch4_window7_224", CLASSES, VOCAB,
         backbone_options={"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4), "window_size": 4},
         drop_path=drop_path, frozen_levels=0 if variant == "ff" else 4, kind="ff" if variant == "ff" else "tokens",
-        channels=24, seg_channels=32, cls_channels=48, num_heads=4, dropout=0.0,
+        channels=24, seg_channels=32, cls_channels=48, num_heads=4, token_stride=token_stride, dropout=0.0,
     )  # fmt: skip
     if variant == "ff":
         posterior = build_posterior(CLASSES, "nearest", colours=colours())
