@@ -15,7 +15,7 @@ from gss import __version__
 from gss.config import data_folder
 from gss.errors import CheckpointError, ConfigError
 from gss.files import sha256_file, write_atomic, write_text
-from gss.modelfile import load_model, save_model
+from gss.modelfile import load_model, save_model, tensors_sha256
 from gss.models.exchange import (
     PIXEL_BRANCH,
     POSTERIOR,
@@ -29,7 +29,7 @@ from gss.palette.palette import read_palette
 from gss.stages import latent_prior, posterior
 from gss.stages.assemble import build_model, build_posterior, build_prior
 from gss.stages.run import Run
-from gss.tokenizer.store import load_tokenizer, weights_sha256
+from gss.tokenizer.store import load_tokenizer
 
 Kind = Literal["gss_ff", "posterior", "gss_ft"]
 
@@ -98,9 +98,9 @@ def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
         x_inverse = build_posterior(meta)
     contained = copy.deepcopy(tokenizer) if "d_vae" in parts else None
     report = load_published(state, prior, x_inverse, contained, where=path)
-    if contained is not None and weights_sha256(contained) != tokenizer.sha256:
+    if contained is not None and tensors_sha256(contained.state_dict()) != tokenizer.sha256:
         raise CheckpointError(
-            f"trained with the tokenizer {weights_sha256(contained)[:12]}, which it contains, not with "
+            f"trained with the tokenizer {tensors_sha256(contained.state_dict())[:12]}, which it contains, not with "
             f"{tokenizer.sha256[:12]} of {tokenizer_path}",
             where=path,
             todo="import OpenAI's dVAE: tokenizer.source=openai with the files the checkpoint was trained with",

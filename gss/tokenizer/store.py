@@ -1,6 +1,5 @@
 """The tokenizer's file: safetensors with its shape and origin as metadata."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,11 @@ from torch import Tensor
 
 from gss.errors import TokenizerError
 from gss.files import write_atomic
+from gss.modelfile import tensors_sha256
 from gss.tokenizer.dvae import DVAE
 
 FORMAT = "gss-tokenizer-1"
 SHAPE = ("vocab_size", "n_hid", "n_init", "blocks_per_group", "group_count")
-
-
-def weights_sha256(dvae: DVAE) -> str:
-    """SHA-256 over names, shapes and float32 bytes of the weights: the same for every device and file layout."""
-    digest = hashlib.sha256()
-    for name, value in sorted(dvae.state_dict().items()):
-        digest.update(f"{name} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def save_tokenizer(path: Path, dvae: DVAE, meta: dict[str, Any]) -> str:
@@ -36,7 +27,7 @@ def save_tokenizer(path: Path, dvae: DVAE, meta: dict[str, Any]) -> str:
     Returns:
         SHA-256 of the weights, also set as `dvae.sha256`: the identity that model files refer to.
     """
-    dvae.sha256 = weights_sha256(dvae)
+    dvae.sha256 = tensors_sha256(dvae.state_dict())
     header = {"format": FORMAT, "shape": {key: getattr(dvae, key) for key in SHAPE}, "sha256": dvae.sha256, **meta}
     tensors = {name: value.detach().cpu().float().contiguous() for name, value in dvae.state_dict().items()}
     content = save(tensors, {"gss": json.dumps(header)})
@@ -65,7 +56,7 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
     meta, tensors = _read(path)
     dvae = DVAE(**meta["shape"])
     dvae.load_state_dict(tensors)
-    dvae.sha256 = weights_sha256(dvae)
+    dvae.sha256 = tensors_sha256(dvae.state_dict())
     if dvae.sha256 != meta["sha256"]:
         raise TokenizerError(
             f"the weights hash to {dvae.sha256[:12]}, the file says {meta['sha256'][:12]}",

@@ -6,14 +6,15 @@ from procedural import CASE_A, picture, procedural_dvae
 from safetensors.torch import load_file, save_file
 
 from gss.errors import TokenizerError
-from gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer, weights_sha256
+from gss.modelfile import tensors_sha256
+from gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
 
 
 def test_round_trip_keeps_weights_shape_and_identity(tmp_path):
     dvae, path = procedural_dvae(CASE_A), tmp_path / "tokenizer.safetensors"
     sha256 = save_tokenizer(path, dvae, {"source": "train"})
     loaded = load_tokenizer(path)
-    assert loaded.sha256 == dvae.sha256 == sha256 == weights_sha256(dvae)
+    assert loaded.sha256 == dvae.sha256 == sha256 == tensors_sha256(dvae.state_dict())
     assert torch.equal(loaded.encode(picture()), dvae.encode(picture()))
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     meta = read_meta(path)
@@ -25,7 +26,7 @@ def test_identity_follows_the_weights_alone(tmp_path):
     first = save_tokenizer(tmp_path / "a", dvae, {"source": "train"})
     second = save_tokenizer(tmp_path / "b", dvae.to(memory_format=torch.channels_last), {"source": "other"})
     dvae.decoder.blocks.output.conv.b[0] += 1e-3
-    assert first == second != weights_sha256(dvae)
+    assert first == second != tensors_sha256(dvae.state_dict())
 
 
 def test_dtype_is_what_was_asked_for(tmp_path):
