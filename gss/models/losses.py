@@ -4,13 +4,15 @@ Letters: B batch, C channels, V vocabulary, N classes, h w size of the scores, H
 n valid tokens.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gss.data.classes import IGNORE_INDEX
 
-_TOKENS_PER_PIECE = 2048
+SCORES_AT_ONCE = 2**23  # that exist at a time, 32 MiB in float32; their logarithms and gradients take as much again
 
 
 def token_loss_sum(
@@ -21,7 +23,6 @@ def token_loss_sum(
     *,
     ignore_index: int,
     weights: Tensor | None = None,
-    piece: int = _TOKENS_PER_PIECE,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a 1x1 classifier over V tokens, summed over the valid tokens.
 
@@ -30,23 +31,23 @@ def token_loss_sum(
         weight: [V, C, 1, 1]. bias: [V].
         targets: int64 [B, h, w]; `ignore_index` marks tokens without loss, for which nothing is computed.
         weights: [B, h, w], factor of every token's loss; None: 1.
-        piece: tokens whose V scores are held at a time.
 
     Returns:
         the sum, differentiable in `hidden`, `weight` and `bias`; the number of tokens guessed right, int64.
     """
-    valid = targets != ignore_index  # [B, h, w]
-    chosen = hidden.permute(0, 2, 3, 1)[valid]  # [n, C]
-    target = targets[valid]  # [n]
-    factor = None if weights is None else weights[valid]  # [n]
+    target = targets.flatten()
+    factor = None if weights is None else weights.flatten()
 
-    def classify(part: Tensor, where: slice, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(part: Tensor, chosen: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         scores = _single(F.linear(part, weight.flatten(1), bias))  # [piece, V]
-        loss = F.cross_entropy(scores, target[where], reduction="sum" if factor is None else "none")
-        right = (scores.detach().argmax(1) == target[where]).sum()
-        return loss if factor is None else loss @ factor[where].to(loss.dtype), right
+        loss = F.cross_entropy(scores, target[chosen], reduction="sum" if factor is None else "none")
+        right = (scores.detach().argmax(1) == target[chosen]).sum()
+        return loss if factor is None else loss @ factor[chosen].to(loss.dtype), right
 
-    return _PiecewiseSum.apply(classify, piece, chosen, weight, bias)
+    valid = (target != ignore_index).nonzero()[:, 0]  # [n] positions
+    pieces = [(chosen, chosen) for chosen in valid.split(max(1, SCORES_AT_ONCE // len(bias)))]
+    tokens = hidden.permute(0, 2, 3, 1).flatten(0, 2)  # [B * h * w, C]
+    return _PiecewiseSum.apply(classify, pieces, tokens, weight, bias)
 
 
 def pixel_loss_sum(
@@ -62,15 +63,39 @@ def pixel_loss_sum(
     Returns:
         the sum, differentiable in `scores`; the number of pixels guessed right, int64.
     """
+    batch, num_classes, rows, _ = scores.shape
+    height, width = labels.shape[1:]
 
-    def classify(image: Tensor, where: slice) -> tuple[Tensor, Tensor]:
-        label = labels[where].long()  # [1, H, W]
-        full = resize(_single(image), (label.shape[1], label.shape[2]))  # [1, N, H, W]
+    def classify(part: Tensor, strip: tuple[int, int, slice, slice]) -> tuple[Tensor, Tensor]:
+        sample, resized_height, inner, target = strip
+        label = labels[sample : sample + 1, target].long()  # [1, strip, W]
+        full = resize(_single(part), (resized_height, width))[:, :, inner]  # [1, N, strip, W]
         factor = None if class_weights is None else class_weights.to(full.dtype)
         loss = F.cross_entropy(full, label, factor, ignore_index=ignore_index, reduction="sum")
         return loss, (full.detach().argmax(1) == label).sum()
 
-    return _PiecewiseSum.apply(classify, 1, scores)
+    pieces = [
+        ((slice(sample, sample + 1), slice(None), source), (sample, *strip))
+        for sample in range(batch)
+        for source, *strip in _strips(rows, height, SCORES_AT_ONCE // (num_classes * width))
+    ]
+    return _PiecewiseSum.apply(classify, pieces, scores)
+
+
+def _strips(rows: int, height: int, at_once: int) -> Iterator[tuple[slice, int, slice, slice]]:
+    """Strips of a map whose `rows` rows are resized bilinearly to `height`, about `at_once` rows of the result each.
+
+    A strip is a slice of the rows, the height to resize it to, and the slice to keep of that, which is the last slice
+    of the result. One more row on either side makes its values those of the resized whole; where the factor is no
+    whole number, there is a single strip.
+    """
+    factor = height / rows
+    step = max(1, int(at_once / factor)) if factor.is_integer() else rows
+    for start in range(0, rows, step):
+        end = min(start + step, rows)
+        low, high = max(start - 1, 0), min(end + 1, rows)
+        first, last, before = (int(factor * row) for row in (start, end, low))
+        yield slice(low, high), int(factor * (high - low)), slice(first - before, last - before), slice(first, last)
 
 
 def pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
@@ -102,22 +127,22 @@ def _single(x: Tensor) -> Tensor:
 class _PiecewiseSum(torch.autograd.Function):
     """Sum of a loss over pieces of its first input; each piece is differentiated as soon as it is computed.
 
-    The gradients, not the scores, are what is kept for the backward pass, so no piece is computed twice.
+    The gradients, not the scores, are what is kept for the backward pass, so no piece is computed twice. A piece is an
+    index of the input and what `loss_of` is told about it.
     """
 
     @staticmethod
-    def forward(ctx, loss_of, piece, x, *shared):  # type: ignore[no-untyped-def]
+    def forward(ctx, loss_of, pieces, x, *shared):  # type: ignore[no-untyped-def]
         total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
         right = torch.zeros((), dtype=torch.int64, device=x.device)
         x_grad = torch.zeros_like(x)
         leaves = [parameter.detach().requires_grad_() for parameter in shared]
-        for start in range(0, len(x), piece):
-            where = slice(start, start + piece)
-            part = x[where].detach().requires_grad_()
+        for index, about in pieces:
+            part = x[index].detach().requires_grad_()
             with torch.enable_grad():
-                loss, correct = loss_of(part, where, *leaves)
+                loss, correct = loss_of(part, about, *leaves)
             loss.backward()
-            x_grad[where] = part.grad
+            x_grad[index] += part.grad
             total += loss.detach()
             right += correct
         ctx.save_for_backward(x_grad, *[torch.zeros_like(p) if p.grad is None else p.grad for p in leaves])
@@ -126,4 +151,4 @@ class _PiecewiseSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
-        return None, None, *[saved * grad for saved in ctx.saved_tensors]
+        return None, None, *[saved.mul_(grad) for saved in ctx.saved_tensors]  # in place: a second call is an error

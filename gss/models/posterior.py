@@ -76,8 +76,8 @@ class WindowPosterior(Posterior):
     def hidden(self, rgb: Tensor) -> Tensor:
         """Maskige [B, 3, P, Q] in 0..1 -> input of the classifier, [B, C, P, Q]."""
         x = self.projection(rgb.contiguous(memory_format=torch.channels_last))  # [B, C, P, Q]
-        x = self.post_swin_ln(self.post_transformer_block(x.permute(0, 2, 3, 1)))  # [B, P, Q, C]
-        return x.permute(0, 3, 1, 2)
+        x = self.post_transformer_block(x.permute(0, 2, 3, 1))  # [B, P, Q, C]
+        return self.post_swin_ln(x).permute(0, 3, 1, 2)
 
     def forward(self, rgb: Tensor) -> Tensor:
         return self.cls_segmap["conv"](self.hidden(rgb))  # [B, N, P, Q]

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_LARGE = 2**21  # values of a map from which a block keeps its input alone, instead of some 16 maps of that size
+_PIECE, _PIECE_ON_GPU = 2**20, 2**24  # values of a piece
 _FORBIDDEN = -100.0  # added to the logit of two positions that only the cyclic shift made neighbours
 
 
@@ -37,29 +39,29 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] -> [B, H, W, C]."""
+    def forward(self, x: Tensor, *, shift_rows: bool = True) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C]; without `shift_rows` the windows are moved by columns alone."""
         height, width = x.shape[1:3]
-        m = self.window
+        m, shift = self.window, (self.shift if shift_rows else 0, self.shift)
         x = F.pad(x, (0, 0, 0, -width % m, 0, -height % m))  # [B, H', W', C], multiples of M
         if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
+            x = x.roll((-shift[0], -shift[1]), (1, 2))
         batch, padded_height, padded_width, dim = x.shape
         x = x.view(batch, padded_height // m, m, padded_width // m, m, dim)
         x = x.transpose(2, 3).reshape(batch, -1, m * m, dim)  # [B, n, L, C]
-        x = self.proj(self._attend(self.qkv(x), (padded_height, padded_width)))
+        x = self.proj(self._attend(self.qkv(x), (padded_height, padded_width), shift))
         x = x.view(batch, padded_height // m, padded_width // m, m, m, dim)
         x = x.transpose(2, 3).reshape(batch, padded_height, padded_width, dim)
         if self.shift:
-            x = x.roll((self.shift, self.shift), (1, 2))
+            x = x.roll(shift, (1, 2))
         return x[:, :height, :width]
 
-    def _attend(self, qkv: Tensor, size: tuple[int, int]) -> Tensor:
+    def _attend(self, qkv: Tensor, size: tuple[int, int], shift: tuple[int, int]) -> Tensor:
         batch, windows, length, triple = qkv.shape  # [B, n, L, 3C]
         parts = qkv.view(batch, windows, length, 3, self.heads, -1).permute(3, 0, 1, 4, 2, 5)  # [3, B, n, a, L, d]
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # [a, L, L]
         if self.shift:
-            bias = bias + _shift_mask(size, self.window, self.shift, bias).unsqueeze(1)  # [n, a, L, L]
+            bias = bias + _shift_mask(size, self.window, shift, bias).unsqueeze(1)  # [n, a, L, L]
             # Windows join the heads, so that one mask serves every sample of the batch.
             query, key, value = parts.flatten(2, 3)  # [B, n*a, L, d]
             bias = bias.flatten(0, 1)
@@ -82,7 +84,10 @@ class FeedForward(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)), on [B, H, W, C]."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)), on [B, H, W, C].
+
+    Note: a large map is computed in pieces of whole rows of windows, and the backward pass computes each piece again.
+    """
 
     def __init__(self, dim: int, heads: int, *, window: int, shift: int, ffn_dim: int) -> None:
         super().__init__()
@@ -92,8 +97,59 @@ class SwinBlock(nn.Module):
         self.ffn = FeedForward(dim, ffn_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn["w_msa"](self.norm1(x))
+        if x.numel() < _LARGE:
+            return self.whole(x)
+        return _InPieces.apply(self, x, *[p for p in self.parameters() if p.requires_grad])
+
+    def whole(self, x: Tensor, *, shift_rows: bool = True) -> Tensor:
+        """The block on a map; without `shift_rows` on rows of windows that end where the map does."""
+        x = x + self.attn["w_msa"](self.norm1(x), shift_rows=shift_rows)
         return x + self.ffn(self.norm2(x))
+
+    def pieces(self, x: Tensor) -> list[Tensor]:
+        """Rows of a map that are computed together, int64. All but the last piece are whole windows without padding.
+
+        The shifted windows start at row `shift`, and the last ones continue with the first rows. With these the rows
+        that are left over form the last piece, which is a shifted and padded map of its own.
+        """
+        window, shift = self.attn["w_msa"].window, self.attn["w_msa"].shift
+        height = x.shape[1]
+        size = window * max(1, (_PIECE_ON_GPU if x.is_cuda else _PIECE) // x[:, :window].numel())
+        count = max(0, height - shift - 1) // size
+        rows = torch.arange(height, device=x.device)
+        first, *inner, rest = rows.split([min(shift, height), *[size] * count, max(0, height - shift) - size * count])
+        return [*inner, torch.cat([first, rest])]
+
+
+class _InPieces(torch.autograd.Function):
+    """A Swin block on one piece of the map after the other; only its input is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, block, x, *parameters):  # type: ignore[no-untyped-def]
+        ctx.block = block
+        ctx.save_for_backward(x, *parameters)
+        device = x.device.type
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        result = torch.empty_like(x)
+        *inner, ends = block.pieces(x)
+        for rows in (*inner, ends):
+            result.index_copy_(1, rows, block.whole(x[:, rows], shift_rows=rows is ends))
+        return result
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, *parameters = ctx.saved_tensors
+        x_grad = torch.empty_like(x)
+        sums = [torch.zeros_like(parameter) for parameter in parameters]
+        *inner, ends = ctx.block.pieces(x)
+        for rows in (*inner, ends):
+            part = x[:, rows].requires_grad_()
+            with torch.enable_grad(), torch.autocast(*ctx.autocast):
+                result = ctx.block.whole(part, shift_rows=rows is ends)
+            part_grad, *grads = torch.autograd.grad(result, [part, *parameters], grad[:, rows])
+            x_grad.index_copy_(1, rows, part_grad)
+            torch._foreach_add_(sums, grads)
+        return None, x_grad, *sums
 
 
 class SwinBlocks(nn.Module):
@@ -125,9 +181,12 @@ def _relative_position_index(window: int) -> Tensor:
     return (row[:, None] - row + window - 1) * (2 * window - 1) + column[:, None] - column + window - 1
 
 
-def _shift_mask(size: tuple[int, int], window: int, shift: int, like: Tensor) -> Tensor:
+def _shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int], like: Tensor) -> Tensor:
     """[n, L, L]: 0 for positions that were neighbours before the cyclic shift, -100 for others."""
-    bounds = [torch.tensor([extent - window, extent - shift], device=like.device) for extent in size]
+    bounds = [
+        torch.tensor([extent - window, extent - moved], device=like.device)
+        for extent, moved in zip(size, shift, strict=True)
+    ]
     rows, columns = (
         torch.bucketize(torch.arange(extent, device=like.device), bound, right=True)
         for extent, bound in zip(size, bounds, strict=True)

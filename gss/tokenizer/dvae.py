@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 0.1
+_LARGE = 2**24  # values of one picture's widest map in a group from which it is computed in strips
+_STRIP = 128  # rows of that map in a strip; 9 more on either side are computed twice in the encoder's first group
+_LOGITS_AT_ONCE = 2**24  # token logits that are compared at a time
 
 
 def map_pixels(picture: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ class Convolution(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.randn(n_out, n_in, kernel, kernel) * (n_in * kernel**2) ** -0.5)
+        self.w = nn.Parameter(torch.empty(n_out, n_in, kernel, kernel).normal_(std=(n_in * kernel**2) ** -0.5))
         self.b = nn.Parameter(torch.zeros(n_out))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
@@ -51,7 +54,7 @@ class Block(nn.Module):
         if n_out % 4:
             raise ValueError(f"block width {n_out} is no multiple of 4")
         widths = [n_in, *[n_out // 4] * 3, n_out]
-        self.gain, self.upsample = gain, upsample
+        self.n_out, self.gain, self.upsample = n_out, gain, upsample
         self.id_path = Convolution(n_in, n_out, 1) if n_in != n_out else nn.Identity()
         self.res_path = nn.Sequential(
             OrderedDict(
@@ -70,6 +73,37 @@ class Block(nn.Module):
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _in_strips(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """`layers(x)` of x [B,C,P,Q], in strips of rows of one picture where nothing is differentiated and maps are large.
+
+    A strip sees as many rows beyond its own as the convolutions reach, so that zeros are padded at the true border only.
+
+    Args:
+        layers: a group of blocks with or without the convolution before or after it.
+    """
+    height, width = x.shape[2:]
+    block = next(module for module in layers.modules() if isinstance(module, Block))
+    up = 2 if block.upsample else 1  # the maps within have P * up rows
+    down = 2 if any(isinstance(module, nn.MaxPool2d) for module in layers.modules()) else 1
+    if torch.is_grad_enabled() or block.n_out * height * width * up**2 <= _LARGE:
+        return layers(x)
+    reach = sum(conv.w.shape[-1] // 2 for conv in layers.modules() if isinstance(conv, Convolution))
+    halo = -(-reach // (up * down)) * down  # in rows of x, a multiple of the pooling window
+    rows = _STRIP // up
+    result: Tensor | None = None
+    for picture in range(len(x)):
+        for start in range(0, height, rows):
+            low = max(start - halo, 0)
+            strip = layers(x[picture : picture + 1, :, low : start + rows + halo])
+            if result is None:
+                size = (len(x), strip.shape[1], height * up // down, strip.shape[3])
+                result = torch.empty(size, dtype=strip.dtype, device=x.device, memory_format=torch.channels_last)
+            target = result[picture, :, start * up // down : (start + rows) * up // down]
+            first = (start - low) * up // down
+            target.copy_(strip[0, :, first : first + target.shape[1]])
+    return cast(Tensor, result)
 
 
 def _output(n_in: int, n_out: int) -> nn.Sequential:
@@ -97,7 +131,19 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+        return self.blocks[-1](self._features(x))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """The token with the highest logit, int64 [B,h,w], a few rows of logits at a time."""
+        x = self._features(x)  # [B,8 n_hid,h,w]
+        rows = max(1, _LOGITS_AT_ONCE // (len(self.output.b) * len(x) * x.shape[3]))
+        return torch.cat([self.blocks[-1](part).argmax(1) for part in x.split(rows, 2)], 1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        x = _in_strips(self.blocks[:2], x)  # the input convolution gives maps as large as the first group's
+        for group in self.blocks[2:-1]:
+            x = _in_strips(group, x)
+        return x
 
     @property
     def output(self) -> Convolution:
@@ -125,13 +171,17 @@ class Decoder(nn.Module):
 
     def forward(self, probabilities: Tensor) -> Tensor:
         """Decode a mixture of tokens, [B,V,h,w] summing to 1 over V (one-hot: exact tokens)."""
-        return self.blocks(probabilities)
+        return self._decode(self.input(probabilities))
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Decode tokens, int64 [B,h,w]: the one-hot convolution as a table lookup."""
         x = F.embedding(tokens, self.input.w[:, :, 0, 0].t()) + self.input.b  # [B,h,w,n_init]
-        x = x.permute(0, 3, 1, 2)  # [B,n_init,h,w], channels last in memory
-        return self.blocks[1:](x)
+        return self._decode(x.permute(0, 3, 1, 2))  # channels last in memory
+
+    def _decode(self, x: Tensor) -> Tensor:
+        for group in self.blocks[1:-2]:
+            x = _in_strips(group, x)
+        return _in_strips(self.blocks[-2:], x)  # with the output convolution, so that six channels remain of the group
 
     @property
     def input(self) -> Convolution:
@@ -191,7 +241,7 @@ class DVAE(nn.Module):
     def encode(self, rgb: Tensor) -> Tensor:
         """Tokens int64 [B,P//8,Q//8] of a picture [B,3,P,Q] in 0..1."""
         picture = map_pixels(rgb).contiguous(memory_format=torch.channels_last)
-        return self.encode_logits(picture.to(self.weight.dtype)).argmax(1)
+        return self.encoder.tokens(picture.to(self.weight.dtype))
 
     def decode_logits(self, tokens: Tensor) -> Tensor:
         """Decoder output [B,6,8h,8w] of tokens int64 [B,h,w]; float32 in lowered precision."""

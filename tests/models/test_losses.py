@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gss.models import losses
 from gss.models.losses import pixel_loss_sum, resize, token_loss_sum
 
 V = 11
@@ -24,25 +25,30 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return hidden, weight, bias, torch.randint(0, V + 1, (2, 5, 7))  # V = ignored
 
 
-@pytest.mark.parametrize("piece", [1, 8, 4096])
+@pytest.mark.parametrize("at_once", [1, 8 * V, 2**23])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_token_loss_equals_the_plain_one(piece: int, weighted: bool) -> None:
+def test_token_loss_equals_the_plain_one(at_once: int, weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "SCORES_AT_ONCE", at_once)
     hidden, weight, bias, targets = inputs()
     weights = torch.rand(2, 5, 7, dtype=torch.float64) if weighted else None
     logits = F.conv2d(hidden, weight, bias)
     per_token = F.cross_entropy(logits, targets, ignore_index=V, reduction="none")
     plain = (per_token * (1.0 if weights is None else weights)).sum()
     expected = torch.autograd.grad(plain * 0.3, (hidden, weight, bias))
-    loss, right = token_loss_sum(hidden, weight, bias, targets, ignore_index=V, weights=weights, piece=piece)
+    loss, right = token_loss_sum(hidden, weight, bias, targets, ignore_index=V, weights=weights)
     torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
     assert right == (logits.argmax(1) == targets).sum()
     for ours, theirs in zip(torch.autograd.grad(loss * 0.3, (hidden, weight, bias)), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(40, 56), (5, 7), (3, 4)])
+@pytest.mark.parametrize("size", [(40, 56), (15, 20), (5, 7), (12, 9), (3, 4)])
+@pytest.mark.parametrize("at_once", [1, 4 * 56 * 17, 2**23])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_pixel_loss_equals_the_plain_one(size: tuple[int, int], weighted: bool) -> None:
+def test_pixel_loss_equals_the_plain_one(
+    size: tuple[int, int], at_once: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "SCORES_AT_ONCE", at_once)
     scores = torch.randn(2, 4, 5, 7, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, 4, (2, *size), dtype=torch.uint8)
     labels[:, 0] = 255
@@ -82,7 +88,7 @@ def test_autocast_gives_a_float32_loss_and_gradients_of_the_parameters_type() ->
     hidden, weight, bias = (x.detach().float().requires_grad_() for x in inputs()[:3])
     targets = torch.randint(0, V, (2, 5, 7))
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = token_loss_sum(hidden, weight, bias, targets, ignore_index=V, piece=8)
+        loss, _ = token_loss_sum(hidden, weight, bias, targets, ignore_index=V)
     loss.backward()
     plain = F.cross_entropy(F.conv2d(hidden, weight, bias), targets, reduction="sum")
     assert loss.dtype == weight.grad.dtype == torch.float32
