@@ -1,6 +1,6 @@
 """The whole model: photograph -> tokens -> maskige -> class scores.
 
-Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 4), N classes.
+Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 4) (or / 8), N classes.
 """
 
 from torch import Tensor, nn
@@ -32,5 +32,5 @@ class GSS(nn.Module):
         return self.tokenizer.decode(self.tokens(image))
 
     def scores(self, image: Tensor) -> Tensor:
-        """Normalised image [B, 3, H, W] -> class scores float32 [B, N, H, W]; higher is more probable."""
+        """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         return self.posterior.scores(self.rgb(image), (image.shape[2], image.shape[3]))
