@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as fx_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 import gss
 from gss.config import Experiment, load_experiment
@@ -183,9 +183,27 @@ def doubling_first(block: Block, x: Tensor) -> Tensor:
 
 def counted(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     """Multiply-adds of a call, and what it returns."""
-    with FlopCounterMode(display=False) as counter:
+    with _MultiplyAdds() as counter:
         result = function(*arguments)
-    return counter.get_total_flops() / 2, result
+    return counter.total, result
+
+
+class _MultiplyAdds(TorchDispatchMode):
+    """Counts matrix products and convolutions, those of a backward pass too.
+
+    torch's own FlopCounterMode has the formulas; what it does for its table per module is no friend of a backward
+    pass within a backward pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        if formula := flop_registry.get(function._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=result) / 2
+        return result
 
 
 def meta(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -243,8 +261,7 @@ def make_learner(subject: Subject, part: str) -> Learner:
 def losses(learner: Learner, side: int, images: int) -> Tensor:
     """The losses of a batch whose pixels are all labelled."""
     image, label = meta(images, 3, side, side), meta(images, side, side, dtype=torch.uint8)
-    with without_numbers():
-        return learner.losses(image, label)[0].sum()
+    return learner.losses(image, label)[0].sum()
 
 
 def live_bytes(learner: Learner, side: int, images: int) -> tuple[int, int]:
@@ -291,12 +308,15 @@ class _LiveBytes(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def without_numbers() -> Iterator[None]:
-    """What the meta device cannot know: a mask chooses everything, nothing is ignored; and it has no autocast."""
+def as_on_a_gpu() -> Iterator[None]:
+    """What the meta device must be told: maps are divided as GPUs do, there is no autocast, nothing is ignored."""
     with (
-        mock.patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True),
-        mock.patch("gss.tokenizer.targets.fill_ignored", lambda label, logits: label),
+        mock.patch.object(window, "_PIECE", window._PIECE_ON_GPU),
         mock.patch("torch.autocast", lambda *_, **__: contextlib.nullcontext()),
+        mock.patch("torch.get_autocast_dtype", lambda *_: torch.float32),
+        mock.patch("torch.is_autocast_enabled", lambda *_: False),
+        mock.patch("gss.tokenizer.targets.fill_ignored", lambda label, logits: label),
+        mock.patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True),
     ):
         yield
 
@@ -369,7 +389,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="NAME", help="print these; default: all, written as well")
     names = parser.parse_args().experiments
-    with mock.patch.dict(window._PIECE, meta=window._PIECE["cuda"]):  # how a GPU divides large maps
+    with as_on_a_gpu():
         text = tables(names or list(EXPERIMENTS))
     print(text)
     if not names:
