@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gss.models.backbone import Backbone
-from gss.models.losses import SCORES_AT_ONCE, resize
+from gss.models.losses import resize, scores_at_once
 from gss.models.window import SwinBlocks
 
 _PUBLISHED_ORDER = (1, 0, 2, 3)  # the published heads list their inputs as strides 8, 4, 16, 32
@@ -108,7 +108,7 @@ class LatentPriorHead(nn.Module):
     def tokens(self, maps: Sequence[Tensor]) -> Tensor:
         """Most probable token at every grid position, int64 [B, h, w]; the lowest of equals."""
         hidden = self.hidden(self.fuse(maps)).permute(0, 2, 3, 1)  # [B, h, w, C]
-        pieces = hidden.flatten(0, 2).split(max(1, SCORES_AT_ONCE // self.vocab_size))
+        pieces = hidden.flatten(0, 2).split(max(1, scores_at_once(hidden) // self.vocab_size))
         weight = self.conv_seg.weight.flatten(1)  # [V, C]
         best = [F.linear(piece, weight, self.conv_seg.bias).argmax(1) for piece in pieces]
         return torch.cat(best).view(hidden.shape[:3])

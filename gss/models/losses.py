@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gss.data.classes import IGNORE_INDEX
 
-SCORES_AT_ONCE = 2**23  # that exist at a time, 32 MiB in float32; their logarithms and gradients take as much again
+_SCORES, _SCORES_ON_GPU = 2**22, 2**25  # that exist at a time, beside their logarithms and their gradients
 
 
 def token_loss_sum(
@@ -45,7 +45,7 @@ def token_loss_sum(
         return loss if factor is None else loss @ factor[chosen].to(loss.dtype), right
 
     valid = (target != ignore_index).nonzero()[:, 0]  # [n] positions
-    pieces = [(chosen, chosen) for chosen in valid.split(max(1, SCORES_AT_ONCE // len(bias)))]
+    pieces = [(chosen, chosen) for chosen in valid.split(max(1, scores_at_once(hidden) // len(bias)))]
     tokens = hidden.permute(0, 2, 3, 1).flatten(0, 2)  # [B * h * w, C]
     return _PiecewiseSum.apply(classify, pieces, tokens, weight, bias)
 
@@ -77,7 +77,7 @@ def pixel_loss_sum(
     pieces = [
         ((slice(sample, sample + 1), slice(None), source), (sample, *strip))
         for sample in range(batch)
-        for source, *strip in _strips(rows, height, SCORES_AT_ONCE // (num_classes * width))
+        for source, *strip in _strips(rows, height, scores_at_once(scores) // (num_classes * width))
     ]
     return _PiecewiseSum.apply(classify, pieces, scores)
 
@@ -96,6 +96,11 @@ def _strips(rows: int, height: int, at_once: int) -> Iterator[tuple[slice, int, 
         low, high = max(start - 1, 0), min(end + 1, rows)
         first, last, before = (int(factor * row) for row in (start, end, low))
         yield slice(low, high), int(factor * (high - low)), slice(first - before, last - before), slice(first, last)
+
+
+def scores_at_once(x: Tensor) -> int:
+    """How many scores to compute at a time on the device of `x`: few for the CPU's caches, many for a busy GPU."""
+    return _SCORES_ON_GPU if x.is_cuda else _SCORES
 
 
 def pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
@@ -117,6 +122,14 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def class_chunks(scores: Tensor, dim: int) -> tuple[Tensor, ...]:
+    """Views of the scores of 16 classes each along `dim`; a lone last class joins the ones before it.
+
+    Resizing a chunk in channels-last layout gives the bits of resizing the whole: full vector registers, the same rest.
+    """
+    return scores.tensor_split(list(range(16, scores.shape[dim] - 1, 16)), dim)
 
 
 def _single(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from gss.palette.maskige import paint
 from gss.tokenizer.dvae import DVAE
 
 STRIDE = 8
+_CLASSES_AT_ONCE = 8  # whose scores are resized together
 
 
 def double_label(label: Tensor, token_grid: tuple[int, int]) -> Tensor:
@@ -68,11 +69,20 @@ def fill_ignored(label: Tensor, pixel_logits: Tensor) -> Tensor:
     ignored = label == IGNORE_INDEX
     filled = label.clone()
     for b in ignored.flatten(1).any(1).nonzero()[:, 0].tolist():
-        logits = F.interpolate(
-            pixel_logits[b : b + 1].detach().float(), label.shape[1:], mode="bilinear", align_corners=False
-        )[0]  # [N,8h,8w]
-        filled[b, ignored[b]] = logits[:, ignored[b]].argmax(0).to(torch.uint8)
+        choice = _resized_argmax(pixel_logits[b].detach().float(), (label.shape[1], label.shape[2]))
+        filled[b] = torch.where(ignored[b], choice, label[b])
     return filled
+
+
+def _resized_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Highest of scores [N,h,w] resized bilinearly, uint8 [*size], a few classes at a time; the lowest id on ties."""
+    best = scores.new_full(size, -torch.inf)
+    ids = torch.zeros(size, dtype=torch.uint8, device=scores.device)
+    for first, part in zip(range(0, len(scores), _CLASSES_AT_ONCE), scores.split(_CLASSES_AT_ONCE), strict=True):
+        values, index = F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0].max(0)
+        ids = torch.where(values > best, (index + first).to(torch.uint8), ids)
+        best = torch.maximum(best, values)
+    return ids
 
 
 def token_valid(label: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("at_once", [1, 8 * V, 2**23])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_token_loss_equals_the_plain_one(at_once: int, weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "_SCORES", at_once)
     hidden, weight, bias, targets = inputs()
     weights = torch.rand(2, 5, 7, dtype=torch.float64) if weighted else None
     logits = F.conv2d(hidden, weight, bias)
@@ -48,7 +48,7 @@ def test_token_loss_equals_the_plain_one(at_once: int, weighted: bool, monkeypat
 def test_pixel_loss_equals_the_plain_one(
     size: tuple[int, int], at_once: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "_SCORES", at_once)
     scores = torch.randn(2, 4, 5, 7, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, 4, (2, *size), dtype=torch.uint8)
     labels[:, 0] = 255
