@@ -17,8 +17,7 @@ from gss.data.augment import fit_size
 from gss.data.device import normalise
 from gss.errors import ConfigError
 from gss.evaluate.taxonomy import Mapping, TestTaxonomy
-
-CLASSES_AT_ONCE = 8  # classes that are resized together: bounds the memory at the size of the image file
+from gss.models.losses import class_chunks
 
 
 class Segmenter(Protocol):
@@ -207,11 +206,16 @@ def _test_probabilities(views: list[Tensor], size: tuple[int, int], taxonomy: Te
 
 
 def _resized(view: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """The maps of CLASSES_AT_ONCE classes at a time, at `size`."""
-    for chunk in view.split(CLASSES_AT_ONCE):
+    """The maps of a few classes at a time, at `size`.
+
+    Note: the view's memory layout decides how a resize rounds, and that decides many ties of votes; it is kept.
+    """
+    layout = torch.channels_last if view.stride(0) == 1 else torch.contiguous_format
+    for chunk in class_chunks(view, 0):
         if tuple(chunk.shape[1:]) != size:
-            chunk = F.interpolate(chunk[None], size, mode="bilinear", align_corners=False)[0]
-        yield chunk  # [<= CLASSES_AT_ONCE, H, W]
+            chunk = chunk[None].contiguous(memory_format=layout)  # of the view alone it cannot be told
+            chunk = F.interpolate(chunk, size, mode="bilinear", align_corners=False)[0]
+        yield chunk.contiguous()  # [classes, H, W]
 
 
 def _probabilities(views: list[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
@@ -219,7 +223,7 @@ def _probabilities(views: list[Tensor], size: tuple[int, int]) -> Iterator[Tenso
     logarithms = [_log_sum_exp(view, size) for view in views]  # [H, W] each
     for chunks in zip(*(_resized(view, size) for view in views), strict=True):
         terms = [(chunk - log).exp_() for chunk, log in zip(chunks, logarithms, strict=True)]
-        yield torch.stack(terms).sum(dim=0)  # [<= CLASSES_AT_ONCE, H, W]
+        yield torch.stack(terms).sum(dim=0)  # [classes, H, W]
 
 
 def _log_sum_exp(view: Tensor, size: tuple[int, int]) -> Tensor:

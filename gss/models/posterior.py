@@ -5,6 +5,7 @@ Letters: B batch, P Q height and width of the maskige (8h, 8w), N classes, C cha
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,9 @@ from torch import Tensor, nn
 
 from gss.data.classes import IGNORE_INDEX
 from gss.models.latent_prior import ConvBNReLU
-from gss.models.losses import pixel_loss_sum, pixel_weights, resize, token_loss_sum
+from gss.models.losses import class_chunks, pixel_loss_sum, pixel_weights, resize, token_loss_sum
 from gss.models.window import SwinBlocks
 from gss.palette.maskige import nearest
-
 
 class Posterior(nn.Module):
     """What the variants have in common: `forward` gives scores at the maskige's size."""
@@ -140,11 +140,21 @@ class NearestPosterior(Posterior):
     def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """The same as resizing `forward(rgb)`, without N channels at the maskige's size."""
         if self.temperature is None and rgb.shape[2:] == (2 * size[0], 2 * size[1]):
-            return self._votes_of_four(self.ids(rgb))
-        votes = rgb.new_empty((len(rgb), self.num_classes, *size), dtype=torch.float32)
-        for label, plane in enumerate(self._hard_votes(rgb) if self.temperature is None else self._soft_votes(rgb)):
-            votes[:, label] = resize(plane.unsqueeze(1), size)[:, 0]
+            four = F.pixel_unshuffle(self.ids(rgb).unsqueeze(1), 2)  # [B, 4, H, W]
+            # An exact bilinear halving is the mean of 2x2 votes.
+            return self._no_votes(rgb, size).scatter_add_(1, four, rgb.new_full(four.shape, 0.25, dtype=torch.float32))
+        votes = self._no_votes(rgb, size)
+        planes = self._hard_votes(rgb) if self.temperature is None else self._soft_votes(rgb)
+        for chunk in class_chunks(votes, 1):
+            some = torch.stack(list(islice(planes, chunk.shape[1])), dim=-1)  # [B, P, Q, classes]
+            chunk.copy_(resize(some.permute(0, 3, 1, 2), size))
         return votes
+
+    def _no_votes(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """float32 [B, N, H, W] zeros in the layout of the published one-hot map: its resizes round like that map's,
+        and many ties are decided by the rounding."""
+        shape = (len(rgb), self.num_classes, *size)
+        return torch.empty(shape, device=rgb.device, memory_format=torch.channels_last).zero_()
 
     def _hard_votes(self, rgb: Tensor) -> Iterator[Tensor]:
         """Class by class, float32 [B, P, Q]: 1 where its colour is the nearest."""
@@ -161,12 +171,6 @@ class NearestPosterior(Posterior):
     def _exponent(self, rgb: Tensor, label: int) -> Tensor:
         difference = 255 * rgb.float() - self.colours[label].float()[:, None, None]  # [B, 3, P, Q]
         return difference.square_().sum(1) / -self.temperature  # type: ignore[operator]
-
-    def _votes_of_four(self, ids: Tensor) -> Tensor:
-        """[B, 2H, 2W] -> float32 [B, N, H, W]: an exact bilinear halving is the mean of 2x2 votes."""
-        four = F.pixel_unshuffle(ids.unsqueeze(1), 2)  # [B, 4, H, W]
-        votes = torch.zeros((len(ids), self.num_classes, *four.shape[2:]), device=ids.device)
-        return votes.scatter_add_(1, four, torch.full(four.shape, 0.25, device=ids.device))
 
 
 def _classifier(channels: int, num_classes: int, kernel: int = 1) -> nn.Conv2d:
