@@ -17,6 +17,7 @@ from gss.models.losses import class_chunks, pixel_loss_sum, pixel_weights, resiz
 from gss.models.window import SwinBlocks
 from gss.palette.maskige import nearest
 
+
 class Posterior(nn.Module):
     """What the variants have in common: `forward` gives scores at the maskige's size."""
 
