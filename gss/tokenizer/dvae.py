@@ -78,7 +78,7 @@ def _double(x: Tensor) -> Tensor:
 def _in_strips(layers: nn.Sequential, x: Tensor) -> Tensor:
     """`layers(x)` of x [B,C,P,Q], in strips of rows of one picture where nothing is differentiated and maps are large.
 
-    A strip sees as many rows beyond its own as the convolutions reach, so that zeros are padded at the true border only.
+    A strip sees as many rows beyond its own as the convolutions reach, so that zeros pad the true border only.
 
     Args:
         layers: a group of blocks with or without the convolution before or after it.
@@ -103,6 +103,7 @@ def _in_strips(layers: nn.Sequential, x: Tensor) -> Tensor:
             target = result[picture, :, start * up // down : (start + rows) * up // down]
             first = (start - low) * up // down
             target.copy_(strip[0, :, first : first + target.shape[1]])
+            del strip  # before the next one is made
     return cast(Tensor, result)
 
 

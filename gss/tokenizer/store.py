@@ -54,7 +54,9 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
         TokenizerError: missing, damaged or foreign file, or weights that are not those its hash names.
     """
     meta, tensors = _read(path)
-    dvae = DVAE(**meta["shape"])
+    with torch.device("meta"):  # 98 million random numbers would only be overwritten
+        dvae = DVAE(**meta["shape"])
+    dvae.to_empty(device="cpu").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     dvae.load_state_dict(tensors)
     dvae.sha256 = tensors_sha256(dvae.state_dict())
     if dvae.sha256 != meta["sha256"]:
@@ -63,7 +65,6 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
             where=path,
             todo="the file was changed or damaged: delete it and run the tokenizer stage again",
         )
-    dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return dvae.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
 
