@@ -26,6 +26,7 @@ from torch.utils.flop_counter import flop_registry
 import gss
 from gss.config import Experiment, load_experiment
 from gss.data.classes import read_classes
+from gss.models import losses as losses_of
 from gss.models import window
 from gss.models.build import build_latent_prior, build_posterior
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
@@ -312,6 +313,7 @@ def as_on_a_gpu() -> Iterator[None]:
     """What the meta device must be told: maps are divided as GPUs do, there is no autocast, nothing is ignored."""
     with (
         mock.patch.object(window, "_PIECE", window._PIECE_ON_GPU),
+        mock.patch.object(losses_of, "_SCORES", losses_of._SCORES_ON_GPU),
         mock.patch("torch.autocast", lambda *_, **__: contextlib.nullcontext()),
         mock.patch("torch.get_autocast_dtype", lambda *_: torch.float32),
         mock.patch("torch.is_autocast_enabled", lambda *_: False),

@@ -17,22 +17,6 @@ def attention(shift: int, window: int = 7) -> WindowAttention:
     return module
 
 
-def test_relative_position_index_of_two_by_two() -> None:
-    index = WindowAttention(4, 1, window=2).relative_position_index
-    assert index[0].tolist() == [4, 3, 1, 0]
-    assert index[3].tolist() == [8, 7, 5, 4]
-
-
-def test_map_smaller_than_the_window_keeps_its_size_and_ignores_a_constant_bias() -> None:
-    module = attention(shift=3)
-    x = torch.randn(2, 5, 5, 8, dtype=torch.float64)
-    before = module(x)
-    assert before.shape == x.shape
-    with torch.no_grad():
-        module.relative_position_bias_table.add_(3.0)
-    torch.testing.assert_close(module(x), before, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("shift", [0, 2])
 def test_a_change_stays_in_its_window(shift: int) -> None:
     module = attention(shift, window=4)
