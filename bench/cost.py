@@ -88,9 +88,6 @@ def build(name: str) -> Subject:
         return Subject(name, experiment, prior, DVAE(), posterior, num_classes)
 
 
-# ---- parts -----------------------------------------------------------------------------------------------------------
-
-
 def parameters(subject: Subject) -> dict[str, int]:
     """Part -> number of parameters."""
     prior, head = subject.prior, subject.prior.head
