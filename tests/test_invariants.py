@@ -550,7 +550,6 @@ def test_25_merged_file_without_a_tensor_of_the_posterior_is_refused(
     save_model(run.folder / "posterior.pth", "posterior", posterior, {**META, "posterior": POSTERIOR_META})
     with pytest.raises(CheckpointError, match=r"post_swin_ln\.weight"):
         merge(run)
-        build_model(load_model(run.folder / "gss_ft.pth", "gss_ft"), DVAE(32, 8, 8, 1), where="test")
 
 
 # ---- data, taxonomies -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from gss.errors import CheckpointError
 from gss.files import sha256_file
 from gss.modelfile import ModelFile, load_model, save_model
+from gss.stages.assemble import build_posterior, load_strictly
 from gss.stages.run import Run
 
 SHARED = ("palette", "classes", "tokenizer")
@@ -12,13 +13,14 @@ def merge(run: Run) -> None:
     """Join `gss_ff.pth` and `posterior.pth` into `gss_ft.pth`, which predicts with nothing else but the tokenizer.
 
     Raises:
-        CheckpointError: the parents differ in palette, classes or tokenizer.
+        CheckpointError: the parents differ in palette, classes or tokenizer, or X^-1 is not complete.
     """
     prior = load_model(run.folder / "gss_ff.pth", "gss_ff")
     source = run.experiment.posterior.from_ or run.name
     posterior_path = run.folder.parent / source / "posterior.pth"
     posterior = load_model(posterior_path, "posterior")
     refuse_strangers(prior, posterior, where=f"{run.folder / 'gss_ff.pth'} and {posterior_path}")
+    load_strictly(build_posterior(posterior.meta), posterior.tensors, "posterior.", where=posterior_path)
     inputs = {"gss_ff.pth": prior.sha256, "posterior.pth": posterior.sha256}
     meta = {
         **prior.meta,

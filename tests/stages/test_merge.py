@@ -8,6 +8,7 @@ import torch
 
 from gss.errors import CheckpointError
 from gss.modelfile import load_model, save_model
+from gss.models.build import build_posterior
 from gss.stages.merge import merge
 from gss.stages.run import Run
 
@@ -18,12 +19,13 @@ META: dict[str, Any] = {
     "vocab_size": 4,
     "provenance": {"stage": "test"},
 }
+DESCRIBED: dict[str, Any] = {"variant": "conv", "channels": 4}
+POSTERIOR = {f"posterior.{name}": value for name, value in build_posterior(2, **DESCRIBED).state_dict().items()}
 
 
 def write_parents(run: Run, **changed: Any) -> None:
     save_model(run.folder / "gss_ff.pth", "gss_ff", {"prior.w": torch.arange(3.0)}, {**META, "latent_prior": {}})
-    meta = {**META, "posterior": {"variant": "window"}, **changed}
-    save_model(run.folder / "posterior.pth", "posterior", {"posterior.w": torch.ones(2)}, meta)
+    save_model(run.folder / "posterior.pth", "posterior", POSTERIOR, {**META, "posterior": DESCRIBED, **changed})
 
 
 @pytest.fixture
@@ -36,9 +38,9 @@ def test_merged_file_holds_both_parents_and_where_they_come_from(run: Run) -> No
     merge(run)
     merged = load_model(run.folder / "gss_ft.pth", "gss_ft")
     assert torch.equal(merged.tensors["prior.w"], torch.arange(3.0))
-    assert torch.equal(merged.tensors["posterior.w"], torch.ones(2))
+    assert all(torch.equal(merged.tensors[name], value) for name, value in POSTERIOR.items())
     assert merged.meta["parents"]["gss_ff"]["sha256"] == load_model(run.folder / "gss_ff.pth").sha256
-    assert merged.meta["posterior"] == {"variant": "window"}
+    assert merged.meta["posterior"] == DESCRIBED
     assert merged.meta["palette"] == META["palette"]
 
 
