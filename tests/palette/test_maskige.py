@@ -1,15 +1,13 @@
 """Painting labels and reading colours back."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gss.palette.maskige import nearest, paint
 
-PARITY = Path(os.environ.get("GSS_PARITY", Path(__file__).resolve().parents[3] / "shared" / "parity"))
 SETS = [
     "exact",
     "int_random",
@@ -23,14 +21,10 @@ SETS = [
 
 
 @pytest.fixture(scope="module", params=["19", "150", "194"])
-def recorded(request):
+def recorded(request, parity):
     """Colours and recorded tensors of one published palette."""
-    if not (PARITY / "palette.safetensors").is_file():
-        pytest.skip(f"no recorded numbers at {PARITY}: set GSS_PARITY to run this test")
-    from safetensors.torch import load_file
-
-    palettes = json.loads((PARITY / "palette.json").read_text())
-    tensors = load_file(PARITY / "palette.safetensors")
+    palettes = json.loads((parity / "palette.json").read_text())
+    tensors = load_file(parity / "palette.safetensors")
     prefix = f"{request.param}."
     return torch.tensor(palettes[request.param]["palette"]), {
         key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
@@ -58,6 +52,13 @@ def test_nearest_equals_the_recorded_classes(recorded, name):
     clear = tensors[f"decode.{name}.ambiguous"].reshape(-1) == 0
     found = nearest(rgb, colours).reshape(-1)
     assert torch.equal(found[clear], expected[clear].long())
+
+
+def test_the_ignore_colour_is_like_any_other_where_a_row_follows_it(recorded):
+    colours, tensors = recorded
+    rgb = tensors["decode.exact.rgb"].expand(2, -1, -1, -1)
+    found = nearest(rgb, torch.cat([colours, colours[-1:]]))
+    assert torch.equal(found, tensors["decode_keep_ignore.ids"][:, 0].long())
 
 
 def test_nearest_of_paint_is_the_identity_even_with_noise_below_half_the_smallest_distance():

@@ -1,25 +1,13 @@
-"""Numbers recorded from the published implementation; without their folder these tests say that they did not run."""
+"""Numbers recorded from the published implementation, read once for all tests."""
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from safetensors import safe_open
 from torch import Tensor
-
-PARITY = Path(os.environ.get("GSS_PARITY", Path(__file__).resolve().parents[3] / "shared" / "parity"))
-
-
-@pytest.fixture(scope="session")
-def parity() -> Path:
-    """Folder with the recorded numbers."""
-    if not PARITY.is_dir():
-        pytest.skip(f"NOT COMPARED with the published implementation: no folder {PARITY}; set GSS_PARITY")
-    return PARITY
 
 
 @dataclass(frozen=True)
