@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GSS_DATA", ROOT.parent / "shared" / "data"))
-PARITY = Path(os.environ.get("GSS_PARITY", ROOT.parent / "shared" / "parity"))
+PARITY = Path(os.environ.setdefault("GSS_PARITY", str(ROOT.parent / "shared" / "parity")))
 
 
 @pytest.fixture(scope="session")

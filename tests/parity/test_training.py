@@ -5,10 +5,12 @@ parts are replaced by recorded masks. Tolerances are those of the recording; a d
 orders of magnitude.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from gss.train.distributed import World
 from gss.train.loop import EPS, train
 from gss.train.settings import LoopSettings
 
-from .conftest import PARITY, Recorded, read
+from .conftest import Recorded, read
 
 INPUTS = {"train_s8": "train_odd", "train_drop": "train", "train_droppath": "train", "train_d1": "train",
           "train_2loss": "train"}  # fmt: skip
@@ -82,7 +84,7 @@ def run(precision: str, variant: Variant, case: str) -> Run:
 
 
 def recorded_of(variant: Variant) -> Recorded:
-    return read(PARITY / f"swin_{variant}.safetensors")
+    return read(Path(os.environ["GSS_PARITY"]) / f"swin_{variant}.safetensors")
 
 
 def recorded_model(variant: Variant, **options: Any) -> GSS:
