@@ -32,6 +32,7 @@ from gss.models.build import build_latent_prior, build_posterior
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
 from gss.models.posterior import WindowPosterior
 from gss.models.training import LatentPriorLearner, Learner, PosteriorLearner
+from gss.tokenizer import dvae
 from gss.tokenizer.dvae import DVAE, Block
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,6 +310,7 @@ class _LiveBytes(TorchDispatchMode):
 def as_on_a_gpu() -> Iterator[None]:
     """What the meta device must be told: maps are divided as GPUs do, there is no autocast, nothing is ignored."""
     with (
+        mock.patch.object(dvae, "_STRIP", dvae._STRIP_ON_GPU),
         mock.patch.object(window, "_PIECE", window._PIECE_ON_GPU),
         mock.patch.object(losses_of, "_SCORES", losses_of._SCORES_ON_GPU),
         mock.patch("torch.autocast", lambda *_, **__: contextlib.nullcontext()),

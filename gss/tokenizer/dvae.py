@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 EPSILON = 0.1
 _LARGE = 2**24  # values of one picture's widest map in a group from which it is computed in strips
-_STRIP = 128  # rows of that map in a strip; 9 more on either side are computed twice in the encoder's first group
+# Rows of that map in a strip; 9 more on either side are computed twice in the encoder's first group.
+_STRIP, _STRIP_ON_GPU = 128, 512
 _LOGITS_AT_ONCE = 2**24  # token logits that are compared at a time
 
 
@@ -91,7 +92,7 @@ def _in_strips(layers: nn.Sequential, x: Tensor) -> Tensor:
         return layers(x)
     reach = sum(conv.w.shape[-1] // 2 for conv in layers.modules() if isinstance(conv, Convolution))
     halo = -(-reach // (up * down)) * down  # in rows of x, a multiple of the pooling window
-    rows = _STRIP // up
+    rows = (_STRIP_ON_GPU if x.is_cuda else _STRIP) // up
     result: Tensor | None = None
     for picture in range(len(x)):
         for start in range(0, height, rows):

@@ -69,6 +69,28 @@ def test_votes_equal_the_resized_one_hot_map(target: tuple[int, int]) -> None:
     assert torch.equal(votes.argmax(1), resize(one_hot, target).argmax(1))  # ties included
 
 
+@pytest.mark.parametrize("target", [(16, 24), (15, 23), (32, 48)])
+def test_soft_votes_equal_the_formula(target: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    colours = torch.randint(0, 256, (20, 3))
+    rgb = torch.rand(2, 3, 32, 48)
+    distances = (255 * rgb.unsqueeze(1) - colours[:-1].float().view(1, 19, 3, 1, 1)).square().sum(2)
+    expected = resize(torch.softmax(-distances / 900, dim=1), target)
+    posterior = NearestPosterior(colours, 900.0)
+    torch.testing.assert_close(posterior.scores(rgb, target), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(posterior(rgb).sum(1), torch.ones(2, 32, 48))
+
+
+def test_a_head_without_pixel_branch_has_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "seg_channels": 16, "cls_channels": 12, "num_heads": 2}
+    head, bare = (LatentPriorHead((4, 4, 4, 4), 5, 30, kind=kind, **sizes).eval() for kind in ("ff", "tokens"))
+    assert not bare.load_state_dict(head.state_dict(), strict=False).missing_keys
+    maps = [torch.randn(1, 4, 16 // factor, 24 // factor) for factor in (1, 2, 4, 8)]
+    assert torch.equal(head.tokens(maps), bare.tokens(maps))
+    assert not any("pixel" in name for name, _ in bare.named_parameters())
+
+
 def test_nearest_colour_inverts_the_palette_and_never_answers_ignore() -> None:
     colours = torch.tensor([[0, 0, 0], [200, 0, 0], [0, 200, 0], [210, 10, 0]])
     posterior = NearestPosterior(colours)

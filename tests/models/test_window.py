@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gss.models import window
 from gss.models.window import SwinBlocks, WindowAttention
 
 
@@ -63,3 +64,27 @@ def test_number_of_parameters() -> None:
     block = 4 * c + 3 * c * c + 3 * c + c * c + c + 169 * a + 2 * c * f + f + c
     with torch.device("meta"):
         assert sum(p.numel() for p in SwinBlocks(c, 2, heads=a, window=7, ffn_dim=f).parameters()) == 2 * block
+
+
+@pytest.mark.parametrize("size", [(23, 17), (7, 30), (2, 9), (31, 8), (28, 28)])
+def test_blocks_in_pieces_equal_the_whole(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients, with and without shift, down to maps smaller than the shift."""
+    blocks = SwinBlocks(8, 2, heads=2, window=7, ffn_dim=12).double()
+    blocks.blocks[1].norm1.requires_grad_(False)
+    x = torch.randn(2, *size, 8, dtype=torch.float64)
+    weights = torch.randn_like(x)
+
+    def outcome() -> list[torch.Tensor]:
+        seen = x.clone().requires_grad_()
+        blocks.zero_grad()
+        result = blocks(seen)
+        (result * weights).sum().backward()
+        return [result.detach(), seen.grad, *[p.grad for p in blocks.parameters() if p.requires_grad]]  # type: ignore
+
+    whole = outcome()
+    monkeypatch.setattr(window, "_LARGE", 0)
+    monkeypatch.setattr(window, "_PIECE", 2 * 14 * size[1] * 8)  # two rows of windows
+    numbers = [len(block.pieces(x)) for block in blocks.blocks]
+    assert numbers == [max(1, -(-size[0] // 14)), max(1, -(-(size[0] - 3) // 14))]
+    for ours, theirs in zip(outcome(), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)

@@ -5,7 +5,8 @@ import torch
 from procedural import CASE_A, CASE_B, picture, procedural_dvae, procedural_values
 from safetensors.torch import load_file
 
-from gss.tokenizer.dvae import DVAE, map_pixels
+from gss.tokenizer import dvae as module
+from gss.tokenizer.dvae import DVAE, Convolution, map_pixels
 
 TOKENS_A = [[10, 10, 0, 0], [0, 10, 0, 10], [0, 10, 10, 10], [0, 10, 10, 10]]
 TOKENS_B = [[80, 26, 154, 26], [286, 443, 118, 173], [443, 173, 266, 173], [118, 433, 118, 118]]
@@ -82,6 +83,34 @@ def test_sizes_floor_by_eight_and_multiply_by_eight():
         assert tokens.shape == (1, height // 8, width // 8) and tokens.dtype == torch.int64
         assert dvae.decode_logits(tokens).shape == (1, 6, height // 8 * 8, width // 8 * 8)
         assert dvae.decode(tokens).shape == (1, 3, height // 8 * 8, width // 8 * 8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 40), (67, 33), (129, 48), (40, 24), (160, 8)])
+def test_strips_equal_the_whole(height, width, monkeypatch):
+    torch.manual_seed(0)
+    dvae = DVAE(vocab_size=48, n_hid=8, n_init=8).double()
+    mapped = map_pixels(torch.rand(2, 3, height, width, dtype=torch.float64))
+    tokens = torch.randint(0, 48, (2, height // 8, width // 8))
+    whole = dvae.encode_logits(mapped).detach(), dvae.decode_logits(tokens).detach()  # with gradients: no strips
+    monkeypatch.setattr(module, "_LARGE", 0)
+    monkeypatch.setattr(module, "_STRIP", 16)
+    monkeypatch.setattr(module, "_LOGITS_AT_ONCE", 48 * 2 * (width // 8) * 3)
+    with torch.no_grad():
+        torch.testing.assert_close(dvae.encode_logits(mapped), whole[0], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(dvae.decode_logits(tokens), whole[1], rtol=1e-10, atol=1e-10)
+        assert torch.equal(dvae.encoder.tokens(mapped), whole[0].argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_lower_precision_spares_the_published_two_layers(dtype):
+    dvae = procedural_dvae(CASE_B)
+    tokens, rgb = dvae.encode(picture()), dvae.decode(torch.arange(12).view(1, 3, 4))
+    dvae.lower_precision(dtype)
+    kept = [name for name, part in dvae.named_modules() if isinstance(part, Convolution) and part.w.dtype != dtype]
+    assert kept == ["encoder.blocks.output.conv", "decoder.blocks.input"]
+    assert dvae.encode_logits(map_pixels(picture())).dtype == torch.float32
+    assert (dvae.encode(picture()) == tokens).float().mean() > 0.8
+    assert (dvae.decode(torch.arange(12).view(1, 3, 4)) - rgb).abs().max() < 0.05
 
 
 def test_half_precision_keeps_the_interface():
