@@ -3,8 +3,8 @@
     python bench/token_flips.py camvid [--labels 24]
 
 Takes the final palette and tokenizer of an experiment and labels of its last split, evenly spaced, at training
-resolution. Prints a table: tokens that differ from those of float32; pixels of the decoded label that differ when tokens
-of float32 are decoded in half precision; and reconstruction mIoU with half precision both ways.
+resolution. Prints a table: tokens that differ from those of float32; pixels that differ when tokens of float32 are
+decoded in half precision; and reconstruction mIoU with half precision both ways.
 """
 
 import argparse
