@@ -6,6 +6,7 @@ Letters: B batch, P Q height and width of the maskige (8h, 8w), N classes, C cha
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import islice
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -88,11 +89,12 @@ class WindowPosterior(Posterior):
 
     def loss_sum(self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weights = None if class_weights is None else pixel_weights(label, class_weights)
-        classifier = self.cls_segmap["conv"]
+        classifier = cast(nn.Conv2d, self.cls_segmap["conv"])
         hidden = resize(self.hidden(rgb), (label.shape[1], label.shape[2]))  # [B, C, H, W]
         return token_loss_sum(
-            hidden, classifier.weight, classifier.bias, label.long(), ignore_index=IGNORE_INDEX, weights=weights
-        )
+            hidden, classifier.weight, cast(Tensor, classifier.bias), label.long(),
+            ignore_index=IGNORE_INDEX, weights=weights,
+        )  # fmt: skip
 
 
 class ConvPosterior(Posterior):

@@ -4,6 +4,8 @@ Letters: B batch, H W size of the map, C channels, M window side, L = M * M posi
 n windows of one map, a heads, d = C / a channels of a head. Maps are [B, H, W, C].
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -112,8 +114,8 @@ class SwinBlock(nn.Module):
         The shifted windows start at row `shift`, and the last ones continue with the first rows. With these the rows
         that are left over form the last piece, which is a shifted and padded map of its own.
         """
-        window, shift = self.attn["w_msa"].window, self.attn["w_msa"].shift
-        height = x.shape[1]
+        attention = cast(WindowAttention, self.attn["w_msa"])
+        height, window, shift = x.shape[1], attention.window, attention.shift
         size = window * max(1, (_PIECE_ON_GPU if x.is_cuda else _PIECE) // x[:, :window].numel())
         count = max(0, height - shift - 1) // size
         rows = torch.arange(height, device=x.device)

@@ -76,7 +76,7 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def _in_strips(layers: nn.Sequential, x: Tensor) -> Tensor:
+def _in_strips(layers: nn.Module, x: Tensor) -> Tensor:
     """`layers(x)` of x [B,C,P,Q], in strips of rows of one picture where nothing is differentiated and maps are large.
 
     A strip sees as many rows beyond its own as the convolutions reach, so that zeros pad the true border only.
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         x = _in_strips(self.blocks[:2], x)  # the input convolution gives maps as large as the first group's
-        for group in self.blocks[2:-1]:
+        for group in list(self.blocks)[2:-1]:
             x = _in_strips(group, x)
         return x
 
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
         return self._decode(x.permute(0, 3, 1, 2))  # channels last in memory
 
     def _decode(self, x: Tensor) -> Tensor:
-        for group in self.blocks[1:-2]:
+        for group in list(self.blocks)[1:-2]:
             x = _in_strips(group, x)
         return _in_strips(self.blocks[-2:], x)  # with the output convolution, so that six channels remain of the group
 
