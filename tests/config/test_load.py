@@ -63,7 +63,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
         ("reconstruction.min_iou=0.5", {"reconstruct"}),
         ("latent_prior.training.lr=0.5", {"latent_prior"}),
-    ("latent_prior.milestones=[200,500]", {"latent_prior"}),
+    ("latent_prior.milestones=[225,500]", {"latent_prior"}),
         ("posterior.steps=7", {"posterior"}),
         ("augment.flip=0", {"latent_prior", "posterior"}),
         ("evaluation.mode=slide", {"evaluate"}),
@@ -73,7 +73,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("data.obtain=elsewhere", set()),
         ("posterior.from=camvid", set()),
     ("evaluation.splits=[test]", set()),
-    ("latent_prior.milestones=[100,200,400]", set()),
+    ("latent_prior.milestones=[100,225,450]", set()),
         ("latent_prior.backbone.norm_eval=false", set()),
     ],
 )
