@@ -41,10 +41,14 @@ class TokenizerError(GssError):
 
 
 class Interrupted(Exception):
-    """Training stopped in good order after `step` steps; the same command goes on. Exit code 75."""
+    """Training stopped in good order after `step` steps; the same command goes on. Exit code 75.
+
+    Args:
+        deadline: because the time of the job was nearly over: it should go on in a new one.
+    """
 
     exit_code = 75
 
-    def __init__(self, message: str, *, step: int) -> None:
+    def __init__(self, message: str, *, step: int, deadline: bool = False) -> None:
         super().__init__(message)
-        self.step = step
+        self.step, self.deadline = step, deadline

@@ -24,7 +24,11 @@ class LoopSettings:
         seed: of everything random inside the learner.
         log_every: steps between progress lines.
         save_every: steps between checkpoints.
+        save_minutes: minutes between checkpoints, whichever comes first.
         keep_last: checkpoints kept.
+        deadline_margin: seconds before the end of the job's time at which training stops; more where a checkpoint or a
+            step takes long.
+        deterministic: on CUDA, operations that give the same bits each time; on the CPU they always do.
     """
 
     steps: int
@@ -44,4 +48,7 @@ class LoopSettings:
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
+    save_minutes: float = 20.0
     keep_last: int = 2
+    deadline_margin: float = 60.0
+    deterministic: bool = True

@@ -13,7 +13,8 @@ from gss.train.optim import MovingAverage, build_optimizer
 from gss.train.progress import Meter
 from gss.train.settings import LoopSettings
 
-FREE_SETTINGS = ("log_every", "save_every", "keep_last")  # may change between two parts of a training
+# may change between two parts of a training
+FREE_SETTINGS = ("log_every", "save_every", "save_minutes", "keep_last", "deadline_margin", "deterministic")
 
 
 class TrainState:
