@@ -94,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
     verb("report", _report, "print the results of an experiment and where to look", stage)
 
     launched = verb("launch", _launch, "run a verb under torchrun, one or many processes")
-    launched.add_argument("--nproc", type=int, default=1, metavar="P", help="processes on this machine")
+    launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
+    launched.add_argument("--nproc", type=int, default=1, metavar="P", help="processes on each machine; default: 1")
     launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
     launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by the processes; default: all")
     launched.add_argument("--gpus", type=int, metavar="G", help="0: leave GPUs alone; default: use what is visible")

@@ -7,15 +7,25 @@ Functions of `wildcards` take any object with the attributes `experiment` and, f
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from gss.config import Experiment, Stage, data_set_folder, list_experiments, load_experiment, load_project
+from gss.config import (
+    Experiment,
+    Resources,
+    Stage,
+    data_set_folder,
+    list_experiments,
+    load_cluster,
+    load_experiment,
+    load_project,
+)
 from gss.errors import ConfigError
 
 MODELS = ("gss_ff", "gss_ft")
+Value = TypeVar("Value")
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
 NESTED_SNAKEMAKES_MB = 300
 
@@ -46,30 +56,66 @@ def config_slice(stage: Stage) -> Callable[[Any], dict[str, Any]]:
     return lambda wildcards: _experiment(wildcards.experiment).slice(stage)
 
 
-def threads(stage: Stage) -> Callable[[Any], int]:
-    """For `threads`: the cores a stage asks for."""
-    return lambda wildcards: _experiment(wildcards.experiment).resources(stage).threads
+class Requests:
+    """For `threads` and `resources`: what the stages ask for, by the experiments and the profile's cluster block.
 
-
-def resources(stage: Stage) -> dict[str, Callable[[Any], int | str]]:
-    """For `resources`: what a stage asks for, by the configuration.
-
-    `accel` is 1 for a stage that uses GPUs (a profile limits how many run at once), `gres` is its request to SLURM,
-    `processes` and `devices` (GPUs) are read by the shell lines. No parameters: a change runs nothing again.
+    Args:
+        config: Snakemake's, with the block `cluster` of the profile in use, if any.
     """
 
-    def asked(value: Callable[[Any], int | str]) -> Callable[[Any], int | str]:
-        return lambda wildcards: value(_experiment(wildcards.experiment).resources(stage))
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._cluster = load_cluster(config)
 
-    return {
-        "mem_mb": asked(lambda stage: stage.memory_mb + NESTED_SNAKEMAKES_MB),
-        "runtime": asked(lambda stage: stage.minutes),
-        "processes": asked(lambda stage: stage.processes),
-        "accel": asked(lambda stage: int(stage.gpus > 0)),
-        "devices": asked(lambda stage: stage.gpus),
-        "gres": asked(lambda stage: f"gpu:{stage.gpus}" if stage.gpus else ""),
-        "tasks_per_gpu": asked(lambda stage: 0),  # otherwise SLURM multiplies the tasks by the GPUs
-    }
+    def threads(self, stage: Stage) -> Callable[[Any], int]:
+        """The cores of a stage, on each node."""
+        return self._asked(stage, lambda asked: asked.threads)
+
+    def resources(self, stage: Stage) -> dict[str, Callable[[Any], int | str]]:
+        """What a stage asks for; a change of it runs nothing again.
+
+        `nodes`, `processes` and `devices` (the latter two per node) are read by the shell lines, `accel` is 1 for a
+        stage that uses GPUs: a profile limits how many run at once. The others are SLURM's.
+        """
+        cluster = self._cluster
+        values: dict[str, Callable[[Resources], int | str]] = {
+            "mem_mb": lambda asked: asked.memory_mb + NESTED_SNAKEMAKES_MB,
+            "runtime": lambda asked: asked.minutes,
+            "nodes": lambda asked: asked.nodes,
+            "tasks": lambda asked: asked.nodes,
+            "tasks_per_gpu": lambda asked: 0,  # otherwise SLURM multiplies the tasks by the GPUs
+            "gres": lambda asked: f"gpu:{asked.gpus}" if asked.gpus else "",
+            "processes": lambda asked: asked.processes or 1,
+            "devices": lambda asked: asked.gpus,
+            "accel": lambda asked: int(asked.gpus > 0),
+        }
+        if cluster.partition or cluster.gpu_partition:
+            values["slurm_partition"] = lambda asked: (asked.gpus and cluster.gpu_partition) or cluster.partition or ""
+        if cluster.account:
+            values["slurm_account"] = lambda asked: cluster.account or ""
+        return {name: self._asked(stage, value) for name, value in values.items()}
+
+    def _asked(self, stage: Stage, value: Callable[[Resources], Value]) -> Callable[[Any], Value]:
+        def function(wildcards: Any) -> Value:
+            try:
+                return value(self._cluster.fit(_experiment(wildcards.experiment).resources(stage), stage))
+            except ValueError as error:
+                raise ConfigError(str(error), where=f"run.resources of {wildcards.experiment}, or the profile's cluster",
+                                  todo="ask for a multiple, or correct gpus_per_node") from error
+
+        return function
+
+
+def launch(command: str, *, work: str) -> str:
+    """For `shell`: a verb in one or many processes on one or many machines. The log of every start is kept.
+
+    Args:
+        command: the verb with its arguments.
+        work: name of its work folder.
+    """
+    return (
+        "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
+        f"--cpus {{threads}} --work results/{{wildcards.experiment}}/work/{work} -- {command} >> {{log}} 2>&1"
+    )
 
 
 def data_inputs(wildcards: Any) -> list[str]:

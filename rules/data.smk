@@ -13,9 +13,10 @@ rule prepare:
     output: "results/{experiment}/data/prepared.json"
     log: "results/{experiment}/logs/prepare.log"
     benchmark: "results/{experiment}/benchmarks/prepare.tsv"
+    group: "data"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("prepare")
-    resources: **workflow_of.resources("prepare")
+    threads: ask.threads("prepare")
+    resources: **ask.resources("prepare")
     retries: 0
     shell: "python -m gss prepare {wildcards.experiment} > {log} 2>&1"
 
@@ -28,8 +29,9 @@ rule check:
     params: config=workflow_of.config_slice("check")
     log: "results/{experiment}/logs/check.log"
     benchmark: "results/{experiment}/benchmarks/check.tsv"
+    group: "data"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("check")
-    resources: **workflow_of.resources("check")
+    threads: ask.threads("check")
+    resources: **ask.resources("check")
     retries: 0
     shell: "python -m gss check {wildcards.experiment} > {log} 2>&1"

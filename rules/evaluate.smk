@@ -14,10 +14,11 @@ rule evaluate:
     log: "results/{experiment}/logs/evaluate_{model}_{split}.log"
     benchmark: "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("evaluate")
-    resources: **workflow_of.resources("evaluate")
+    threads: ask.threads("evaluate")
+    resources: **ask.resources("evaluate")
     retries: 0
     shell:
-        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
-        " --work results/{wildcards.experiment}/work/evaluate_{wildcards.model}_{wildcards.split}"
-        " -- evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split} > {log} 2>&1"
+        workflow_of.launch(
+            "evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split}",
+            work="evaluate_{wildcards.model}_{wildcards.split}",
+        )

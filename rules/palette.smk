@@ -9,9 +9,10 @@ rule palette:
     params: config=workflow_of.config_slice("palette")
     log: "results/{experiment}/logs/palette.log"
     benchmark: "results/{experiment}/benchmarks/palette.tsv"
+    group: "data"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("palette")
-    resources: **workflow_of.resources("palette")
+    threads: ask.threads("palette")
+    resources: **ask.resources("palette")
     retries: 0
     shell: "python -m gss palette {wildcards.experiment} > {log} 2>&1"
 
@@ -25,11 +26,9 @@ rule tokenizer:
     log: "results/{experiment}/logs/tokenizer.log"
     benchmark: "results/{experiment}/benchmarks/tokenizer.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("tokenizer")
-    resources: **workflow_of.resources("tokenizer")
-    shell:
-        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
-        " --work results/{wildcards.experiment}/work/tokenizer -- tokenizer {wildcards.experiment} > {log} 2>&1"
+    threads: ask.threads("tokenizer")
+    resources: **ask.resources("tokenizer")
+    shell: workflow_of.launch("tokenizer {wildcards.experiment}", work="tokenizer")
 
 
 rule reconstruct:
@@ -45,8 +44,6 @@ rule reconstruct:
     log: "results/{experiment}/logs/reconstruct.log"
     benchmark: "results/{experiment}/benchmarks/reconstruct.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("reconstruct")
-    resources: **workflow_of.resources("reconstruct")
-    shell:
-        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
-        " --work results/{wildcards.experiment}/work/reconstruct -- reconstruct {wildcards.experiment} > {log} 2>&1"
+    threads: ask.threads("reconstruct")
+    resources: **ask.resources("reconstruct")
+    shell: workflow_of.launch("reconstruct {wildcards.experiment}", work="reconstruct")

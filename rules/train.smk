@@ -14,12 +14,9 @@ rule latent_prior_segment:
     log: "results/{experiment}/logs/latent_prior_{step}.log"
     benchmark: "results/{experiment}/benchmarks/latent_prior_{step}.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("latent_prior")
-    resources: **workflow_of.resources("latent_prior")
-    shell:
-        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
-        " --work results/{wildcards.experiment}/work/latent_prior"
-        " -- train latent-prior {wildcards.experiment} --until {params.until} > {log} 2>&1"
+    threads: ask.threads("latent_prior")
+    resources: **ask.resources("latent_prior")
+    shell: workflow_of.launch("train latent-prior {wildcards.experiment} --until {params.until}", work="latent_prior")
 
 
 use rule latent_prior_segment as latent_prior with:
@@ -38,12 +35,9 @@ rule posterior:
     log: "results/{experiment}/logs/posterior.log"
     benchmark: "results/{experiment}/benchmarks/posterior.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("posterior")
-    resources: **workflow_of.resources("posterior")
-    shell:
-        "python -m gss launch --nproc {resources.processes} --gpus {resources.devices} --cpus {threads}"
-        " --work results/{wildcards.experiment}/work/posterior"
-        " -- train posterior {wildcards.experiment} > {log} 2>&1"
+    threads: ask.threads("posterior")
+    resources: **ask.resources("posterior")
+    shell: workflow_of.launch("train posterior {wildcards.experiment}", work="posterior")
 
 
 rule import_latent_prior:
@@ -58,8 +52,8 @@ rule import_latent_prior:
     log: "results/{experiment}/logs/import_gss_ff.log"
     benchmark: "results/{experiment}/benchmarks/import_gss_ff.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("import")
-    resources: **workflow_of.resources("import")
+    threads: ask.threads("import")
+    resources: **ask.resources("import")
     retries: 0
     shell: "python -m gss import {wildcards.experiment} --as {params.kind} > {log} 2>&1"
 
@@ -87,7 +81,7 @@ rule merge:
     log: "results/{experiment}/logs/merge.log"
     benchmark: "results/{experiment}/benchmarks/merge.tsv"
     conda: "../envs/cpu.yaml"
-    threads: workflow_of.threads("merge")
-    resources: **workflow_of.resources("merge")
+    threads: ask.threads("merge")
+    resources: **ask.resources("merge")
     retries: 0
     shell: "python -m gss merge {wildcards.experiment} > {log} 2>&1"

@@ -5,15 +5,17 @@ from gss.config.load import (
     data_set_folder,
     experiment_path,
     list_experiments,
+    load_cluster,
     load_experiment,
     load_project,
     require_data,
 )
 from gss.config.reference import json_schema, reference
-from gss.config.schema import STAGES, Experiment, Project, Resources, Stage
+from gss.config.schema import STAGES, Cluster, Experiment, Project, Resources, Stage
 
 __all__ = [
     "STAGES",
+    "Cluster",
     "Experiment",
     "Project",
     "Resources",
@@ -23,6 +25,7 @@ __all__ = [
     "experiment_path",
     "json_schema",
     "list_experiments",
+    "load_cluster",
     "load_experiment",
     "load_project",
     "reference",

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gss.config.reference import model_in
-from gss.config.schema import Data, Experiment, Project
+from gss.config.schema import Cluster, Data, Experiment, Project
 from gss.errors import ConfigError
 
 EXPERIMENTS = Path("config/experiments")
@@ -21,6 +21,17 @@ Model = TypeVar("Model", bound=BaseModel)
 def load_project(path: Path = PROJECT) -> Project:
     """Read config/config.yaml; see `load_experiment` for errors."""
     return _validate(Project, _read_yaml(path), path)
+
+
+def load_cluster(content: Mapping[str, Any], where: Path = Path("the profile's config.cluster")) -> Cluster:
+    """Check the cluster block of a Snakemake profile; see `load_experiment` for errors.
+
+    Args:
+        content: Snakemake's `config`, whose key `cluster` is looked at; without it nothing is known of the cluster.
+        where: named in errors.
+    """
+    block = content.get("cluster") or {}
+    return _validate(Cluster, {key: value for key, value in block.items() if value not in (None, "None")}, where)
 
 
 def list_experiments(folder: Path = EXPERIMENTS) -> list[str]:

@@ -271,16 +271,18 @@ class Evaluation(Section):
 
 
 class Resources(Section):
-    processes: Positive = 1
-    """Processes of `torchrun`; on GPUs one each."""
+    nodes: Positive = 1
+    """Machines; all that follows but `minutes` is asked for on each. Without a cluster this one does the work of all."""
+    processes: Positive | None = None
+    """Processes of `torchrun`; default: one per GPU, without GPUs one."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs the job asks for."""
+    """GPUs."""
     threads: Positive = 2
-    """CPU cores the job asks for, shared by its processes."""
+    """CPU cores, shared by the processes."""
     memory_mb: Positive = 4000
-    """Memory the job asks for."""
+    """Memory, MB."""
     minutes: Positive = 120
-    """Longest run time the job asks for."""
+    """Longest run time; a training that needs more goes on in another job."""
 
 
 class Run(Section):
@@ -292,8 +294,14 @@ class Run(Section):
     """Steps between progress lines."""
     save_every: Positive = 1000
     """Steps between checkpoints."""
+    save_minutes: Annotated[float, Field(gt=0)] = 20
+    """Longest time between checkpoints."""
     keep_checkpoints: Positive = 2
     """Checkpoints kept for a restart."""
+    deadline_margin: Annotated[float, Field(ge=0)] = 60
+    """Seconds before the end of a job's time at which its training stops with a checkpoint; more when saving is slow."""
+    deterministic: bool = False
+    """On GPUs only algorithms that give the same bits every time: slower; on CPUs it is always so."""
 
 
 class Experiment(Section):
@@ -398,3 +406,43 @@ class Project(Section):
     """What `snakemake all` builds: names of files in config/experiments."""
     data_root: str = "data"
     """Folder of the data sets when the environment does not name one (`GSS_DATA`)."""
+
+
+class Cluster(Section):
+    """The block `config: cluster:` of a Snakemake profile: what one cluster is like."""
+
+    partition: str | None = None
+    """Partition of the jobs; none: the cluster's default."""
+    gpu_partition: str | None = None
+    """Partition of the jobs with GPUs; default: `partition`."""
+    account: str | None = None
+    """Account the jobs are charged to."""
+    gpus_per_node: Positive | None = None
+    """GPUs a node has: a stage that asks for more on a node is spread over several."""
+    max_minutes: Positive | None = None
+    """Longest run time the cluster grants."""
+    stages: dict[Stage, Resources] = {}
+    """What a stage asks for, in place of `run.resources` of the experiments: `{latent_prior: {nodes: 2, gpus: 8}}`."""
+
+    def fit(self, asked: Resources, stage: Stage) -> Resources:
+        """What a stage asks this cluster for, `processes` as a number: its own wishes, then those of `stages`, put on
+        as many nodes as its GPUs need.
+
+        Raises:
+            ValueError: its GPUs or processes cannot be shared out evenly.
+        """
+        wishes = self.stages[stage].model_dump(exclude_unset=True) if stage in self.stages else {}
+        asked = asked.model_copy(update=wishes)
+        minutes = min(asked.minutes, self.max_minutes or asked.minutes)
+        processes, parts = asked.processes or max(1, asked.gpus), 1
+        if self.gpus_per_node is not None and asked.gpus > self.gpus_per_node:
+            parts, rest = divmod(asked.gpus, self.gpus_per_node)
+            if rest or processes % parts:
+                raise ValueError(
+                    f"{stage} asks for {asked.gpus} GPUs and {processes} processes on a node, a node has "
+                    f"{self.gpus_per_node} GPUs (gpus_per_node), and they cannot be shared out evenly over several"
+                )
+        shared = {key: -(-getattr(asked, key) // parts) for key in ("gpus", "threads", "memory_mb")}
+        return asked.model_copy(
+            update={**shared, "nodes": asked.nodes * parts, "processes": processes // parts, "minutes": minutes}
+        )

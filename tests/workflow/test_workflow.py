@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 from gss import workflow
+from gss.config import Stage
+from gss.errors import ConfigError
 
 TOY = SimpleNamespace(experiment="toy")
 Write = Callable[..., SimpleNamespace]
@@ -62,14 +65,59 @@ def test_splits_the_data_lack_are_no_targets(write: Write) -> None:
         "results/mine/evaluation/gss_ft/val/metrics.json"]
 
 
+def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any]:
+    """What a stage asks for on a cluster described as Snakemake hands it on: numbers are strings."""
+    requests = workflow.Requests({"cluster": cluster} if cluster else {})
+    found = {name: value(which) for name, value in requests.resources(stage).items()}
+    return {"threads": requests.threads(stage)(which), **found}
+
+
 def test_resources_come_from_the_configuration(write: Write) -> None:
-    asked = {"processes": 4, "gpus": 4, "memory_mb": 9000, "minutes": 33, "threads": 8}
-    mine = write("mine", run={"resources": {"merge": asked}})
-    found = {name: value(mine) for name, value in workflow.resources("merge").items()}
-    assert found == {"processes": 4, "devices": 4, "accel": 1, "gres": "gpu:4", "tasks_per_gpu": 0, "runtime": 33,
-                     "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB}
-    assert workflow.threads("merge")(mine) == 8
-    assert workflow.resources("check")["gres"](mine) == ""
+    mine = write("mine", run={"resources": {"merge": {"gpus": 4, "memory_mb": 9000, "minutes": 33, "threads": 8}}})
+    assert asked(mine, "merge") == {
+        "nodes": 1, "tasks": 1, "processes": 4, "devices": 4, "accel": 1, "gres": "gpu:4", "tasks_per_gpu": 0,
+        "runtime": 33, "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB, "threads": 8}
+    assert asked(mine, "check")["gres"] == ""
+    assert asked(mine, "check")["processes"] == 1
+
+
+def test_a_cluster_has_partitions_an_account_and_limits(write: Write) -> None:
+    mine = write("mine", run={"resources": {"latent_prior": {"gpus": 2, "minutes": 9000}}})
+    cluster = {"partition": "cpu", "gpu_partition": "gpu", "account": "us", "max_minutes": "1440"}
+    assert {"slurm_partition": "gpu", "slurm_account": "us", "runtime": 1440}.items() <= asked(
+        mine, "latent_prior", **cluster).items()
+    assert {"slurm_partition": "cpu", "runtime": 120}.items() <= asked(mine, "check", **cluster).items()
+    assert asked(mine, "latent_prior", partition="all")["slurm_partition"] == "all"
+    assert "slurm_account" not in asked(mine, "check", partition="all")
+
+
+def test_gpus_are_spread_over_smaller_nodes(write: Write) -> None:
+    wanted = {"gpus": 8, "threads": 40, "memory_mb": 100001, "nodes": 2}
+    mine = write("mine", run={"resources": {"latent_prior": wanted}})
+    found = asked(mine, "latent_prior", gpus_per_node="4")
+    assert {"nodes": 4, "tasks": 4, "processes": 4, "gres": "gpu:4", "threads": 20,
+            "mem_mb": 50001 + workflow.NESTED_SNAKEMAKES_MB}.items() <= found.items()
+    assert asked(mine, "latent_prior", gpus_per_node="8")["nodes"] == 2
+
+
+def test_a_cluster_replaces_what_a_stage_asks_for(write: Write) -> None:
+    mine = write("mine", run={"resources": {"latent_prior": {"gpus": 8, "threads": 40}}})
+    found = asked(mine, "latent_prior", stages={"latent_prior": {"nodes": "2", "gpus": "4"}})
+    assert {"nodes": 2, "processes": 4, "gres": "gpu:4", "threads": 40}.items() <= found.items()
+
+
+@pytest.mark.parametrize(("cluster", "said"), [
+    ({"gpus_per_node": "4"}, "latent_prior asks for 5 GPUs and 5 processes on a node, a node has 4 GPUs"),
+    ({"gpus_per_nodes": "4"}, "unknown key 'gpus_per_nodes', did you mean 'gpus_per_node'?"),
+    ({"stages": {"latent_prio": {}}}, "latent_prio"),
+    ({"stages": {"check": {"gpu": "1"}}}, "unknown key 'stages.check.gpu', did you mean 'gpus'?"),
+    ({"max_minutes": "2h"}, "max_minutes"),
+])
+def test_what_a_cluster_cannot_do_is_said(write: Write, cluster: dict[str, Any], said: str) -> None:
+    mine = write("mine", run={"resources": {"latent_prior": {"gpus": 5}}})
+    with pytest.raises(ConfigError) as caught:
+        asked(mine, "latent_prior", **cluster)
+    assert said in str(caught.value)
 
 
 def test_only_generated_data_are_inputs(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
