@@ -99,8 +99,8 @@ class Requests:
             try:
                 return value(self._cluster.fit(_experiment(wildcards.experiment).resources(stage), stage))
             except ValueError as error:
-                raise ConfigError(str(error), where=f"run.resources of {wildcards.experiment}, or the profile's cluster",
-                                  todo="ask for a multiple, or correct gpus_per_node") from error
+                where = f"run.resources of {wildcards.experiment}, or the profile's config.cluster"
+                raise ConfigError(str(error), where=where, todo="ask for a multiple, or mend gpus_per_node") from error
 
         return function
 

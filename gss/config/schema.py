@@ -272,7 +272,7 @@ class Evaluation(Section):
 
 class Resources(Section):
     nodes: Positive = 1
-    """Machines; all that follows but `minutes` is asked for on each. Without a cluster this one does the work of all."""
+    """Machines; all that follows but `minutes` is for each. Without a cluster, one machine does the work of all."""
     processes: Positive | None = None
     """Processes of `torchrun`; default: one per GPU, without GPUs one."""
     gpus: Annotated[int, Field(ge=0)] = 0
@@ -299,7 +299,7 @@ class Run(Section):
     keep_checkpoints: Positive = 2
     """Checkpoints kept for a restart."""
     deadline_margin: Annotated[float, Field(ge=0)] = 60
-    """Seconds before the end of a job's time at which its training stops with a checkpoint; more when saving is slow."""
+    """Seconds before the end of a job's time at which a training stops with a checkpoint; more when saving is slow."""
     deterministic: bool = False
     """On GPUs only algorithms that give the same bits every time: slower; on CPUs it is always so."""
 

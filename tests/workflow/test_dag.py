@@ -92,4 +92,5 @@ def test_rules_are_declarations() -> None:
         for block in re.split(r"^(?=rule |use rule )", path.read_text(), flags=re.MULTILINE)[1:]:
             lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
             assert len(lines) <= 21, f"{path}: {lines[0]} has {len(lines)} lines"
-            assert block.count("python -m gss") + block.count("launch(") <= 1 and "run:" not in block and "script:" not in block
+            assert block.count("python -m gss") + block.count("launch(") <= 1
+            assert "run:" not in block and "script:" not in block
