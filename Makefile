@@ -1,6 +1,6 @@
 # make demo   environment, then the whole pipeline on the built-in toy set, then its results
 # make test   all tests;  make test-fast  those of a few minutes;  make lint  style, types, workflow
-# make lock   write constraints.txt from this environment after requirements.in has changed
+# make lock   write constraints.txt and envs/ from this environment after requirements.in has changed
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,5 +39,4 @@ lint: env
 	snakemake --lint
 
 lock: env
-	envs/lock.sh $(VENV)/bin/python > constraints.txt.new
-	mv constraints.txt.new constraints.txt
+	$(VENV)/bin/python envs/lock.py
