@@ -67,7 +67,7 @@ class Requests:
         self._cluster = load_cluster(config)
 
     def threads(self, stage: Stage) -> Callable[[Any], int]:
-        """The cores of a stage, on each node."""
+        """The cores of a stage, on each node; bounded by those of this machine, see `resources`."""
         return self._asked(stage, lambda asked: asked.threads)
 
     def resources(self, stage: Stage) -> dict[str, Callable[[Any], int | str]]:
@@ -82,6 +82,7 @@ class Requests:
             "runtime": lambda asked: asked.minutes,
             "nodes": lambda asked: asked.nodes,
             "tasks": lambda asked: asked.nodes,
+            "cpus_per_task": lambda asked: asked.threads,  # `threads` is bounded by the cores of Snakemake's own machine
             "tasks_per_gpu": lambda asked: 0,  # otherwise SLURM multiplies the tasks by the GPUs
             "gres": lambda asked: f"gpu:{asked.gpus}" if asked.gpus else "",
             "processes": lambda asked: asked.processes or 1,
@@ -114,7 +115,8 @@ def launch(command: str, *, work: str) -> str:
     """
     return (
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
-        f"--cpus {{threads}} --work results/{{wildcards.experiment}}/work/{work} -- {command} >> {{log}} 2>&1"
+        "--cpus {resources.cpus_per_task} "
+        f"--work results/{{wildcards.experiment}}/work/{work} -- {command} >> {{log}} 2>&1"
     )
 
 
