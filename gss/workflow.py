@@ -82,7 +82,7 @@ class Requests:
             "runtime": lambda asked: asked.minutes,
             "nodes": lambda asked: asked.nodes,
             "tasks": lambda asked: asked.nodes,
-            "cpus_per_task": lambda asked: asked.threads,  # `threads` is bounded by the cores of Snakemake's own machine
+            "cpus_per_task": lambda asked: asked.threads,  # Snakemake bounds `threads` by its own cores
             "tasks_per_gpu": lambda asked: 0,  # otherwise SLURM multiplies the tasks by the GPUs
             "gres": lambda asked: f"gpu:{asked.gpus}" if asked.gpus else "",
             "processes": lambda asked: asked.processes or 1,
@@ -115,8 +115,7 @@ def launch(command: str, *, work: str) -> str:
     """
     return (
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
-        "--cpus {resources.cpus_per_task} "
-        f"--work results/{{wildcards.experiment}}/work/{work} -- {command} >> {{log}} 2>&1"
+        f"--cpus {{resources.cpus_per_task}} --work results/{{wildcards.experiment}}/work/{work} -- {command} >> {{log}} 2>&1"
     )
 
 

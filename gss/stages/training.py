@@ -33,7 +33,10 @@ def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
         seed=run.experiment.seed,
         log_every=run.experiment.run.log_every,
         save_every=run.experiment.run.save_every,
+        save_minutes=run.experiment.run.save_minutes,
         keep_last=run.experiment.run.keep_checkpoints,
+        deadline_margin=run.experiment.run.deadline_margin,
+        deterministic=run.experiment.run.deterministic,
     )
 
 
