@@ -11,7 +11,7 @@ from gss.data.images import read_label
 from gss.evaluate.pictures import evenly_spaced
 from gss.palette.palette import read_palette
 from gss.stages.run import Run
-from gss.stages.training import deliver, is_missing
+from gss.stages.training import deliver, is_missing, run_settings
 from gss.tokenizer.crops import MaskigeCrops
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.learn import DVAELearner, NormalisedDVAE, export
@@ -84,10 +84,7 @@ def train_dvae(
         weight_decay=1e-4,
         betas=(0.9, 0.99),
         clip_norm=1.0,
-        seed=run.experiment.seed,
-        log_every=run.experiment.run.log_every,
-        save_every=run.experiment.run.save_every,
-        keep_last=run.experiment.run.keep_checkpoints,
+        **run_settings(run),
     )
 
     def crops(step: int) -> MaskigeCrops:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,14 +30,22 @@ def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
         ema=training.ema,
         precision=training.precision,
         normalisation="local" if run.experiment.numerics == "reference" else "global",
-        seed=run.experiment.seed,
-        log_every=run.experiment.run.log_every,
-        save_every=run.experiment.run.save_every,
-        save_minutes=run.experiment.run.save_minutes,
-        keep_last=run.experiment.run.keep_checkpoints,
-        deadline_margin=run.experiment.run.deadline_margin,
-        deterministic=run.experiment.run.deterministic,
+        **run_settings(run),
     )
+
+
+def run_settings(run: Run) -> dict[str, Any]:
+    """What every loop of an experiment is told: when to log, to save and to stop."""
+    config = run.experiment.run
+    return {
+        "seed": run.experiment.seed,
+        "log_every": config.log_every,
+        "save_every": config.save_every,
+        "save_minutes": config.save_minutes,
+        "keep_last": config.keep_checkpoints,
+        "deadline_margin": config.deadline_margin,
+        "deterministic": config.deterministic,
+    }
 
 
 def make_loader(run: Run, training: Training, world: World) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
