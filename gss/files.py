@@ -29,12 +29,15 @@ def _write_error(path: Path, error: OSError) -> GssError:
     return GssError(f"cannot write: {reason}", where=path, todo=_REMEDIES.get(error.errno or 0))
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomic(
+    path: Path, write: Callable[[BinaryIO], object], *, rename: Callable[[], Path] | None = None
+) -> None:
     """Write a file under a temporary name in its own folder and rename it into place.
 
     Args:
         path: final name; missing parent folders are made.
         write: called once with the open binary file.
+        rename: called when all is on the disk; returns the final path where that depends on the content.
 
     Raises:
         GssError: the disk is full, read-only or forbidden; the old file, if any, is untouched and no
@@ -49,7 +52,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
+        os.replace(temporary, path if rename is None else rename())
     except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):

@@ -48,6 +48,14 @@ class World:
         """Whether the flag is up in any process; the device is not waited for."""
         return bool(self.sum(torch.tensor(int(flag)))) if self.size > 1 else flag
 
+    def max(self, number: int) -> int:
+        """The largest number of all processes; the device is not waited for."""
+        if self.size == 1:
+            return number
+        largest = torch.tensor(number)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
+
     def from_main(self, number: int) -> int:
         """The main process's number, in every process."""
         return int(self.sum(torch.tensor(number if self.is_main else 0)))
@@ -110,6 +118,16 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch for one step: what is random in it does not depend on the steps before, so no state is saved."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def repeat_bits(wanted: bool) -> None:
+    """Use only CUDA operations that give the same bits every time; one that has no such form warns.
+
+    torch would also fill memory that nothing has written to yet: that is of no use here and not done.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for before it trusts cuBLAS
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def float_buffers(module: nn.Module) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Stops a training whose gradient is no longer a number before it can spoil the weights."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,15 +18,16 @@ class FiniteGuard:
     Args:
         optimizer: its updates are held back.
         device: of loss and norm.
+        last_good: says where the last good checkpoint is.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, last_good: Callable[[], str]) -> None:
         self._bad_step = torch.full((), -1.0, device=device)  # first bad step, -1 while all is well
         self._flag = torch.zeros((), device=device)
         self._at_once = device.type == "cpu"
         if not self._at_once:
             optimizer.found_inf = self._flag  # type: ignore[attr-defined]  # read by fused AdamW
-        self.last_good = "there is no checkpoint yet"
+        self._last_good = last_good
 
     def watch(self, step: int, loss: Tensor, norm: Tensor) -> None:
         """Take note of one step before its update."""
@@ -44,5 +47,5 @@ class FiniteGuard:
         if bad >= 0:
             raise GssError(
                 f"the loss or its gradient is not finite at step {bad}; training stopped before this update",
-                where=f"last good checkpoint: {self.last_good}",
+                where=f"last good checkpoint: {self._last_good()}",
                 todo="lower `lr` or set `clip_norm` (and with precision bf16 try fp32), then run again")

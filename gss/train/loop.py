@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gss._compat import import_timm
-from gss.errors import CheckpointError, Interrupted
+from gss.errors import CheckpointError, GssError, Interrupted
 from gss.tracking.journal import Journal
 from gss.train.checkpoint import CheckpointFolder
-from gss.train.distributed import World, average_buffers, seed_step
+from gss.train.distributed import World, average_buffers, repeat_bits, seed_step
 from gss.train.guard import FiniteGuard
 from gss.train.optim import set_learning_rate
 from gss.train.progress import Progress
+from gss.train.saver import Saver
 from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
 from gss.train.state import TrainState
-from gss.train.stop import StopSignal
+from gss.train.stop import Clock, StopSignal, Wish
 
 __all__ = ["Learner", "LoopSettings", "TrainResult", "train"]
 
@@ -80,8 +81,9 @@ def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings,
             returns metrics by name. It must not change the module.
 
     Raises:
-        Interrupted: SIGTERM or SIGINT came; a checkpoint of the step is written.
-        GssError: the loss is not finite; a checkpoint cannot be written or belongs to other settings.
+        Interrupted: SIGTERM or SIGINT came, or the end of the job's time is near; a checkpoint of the step is written.
+        GssError: the loss is not finite; a checkpoint cannot be written or belongs to other settings; the job's time is
+            too short for a single step.
     """
     run = _Run(learner, settings, work, journal, world)
     target = until or settings.steps
@@ -96,6 +98,8 @@ class _Run:
                  world: World) -> None:
         self.settings, self.work, self.journal, self.world = settings, work, journal, world
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        if world.device.type == "cuda":
+            repeat_bits(settings.deterministic)
         learner.to(device=world.device, dtype=self.dtype)
         if world.size > 1 and world.device.type == "cuda":
             # torch's own converter drops the activations that timm keeps inside its BatchNorm
@@ -106,8 +110,10 @@ class _Run:
         self.state = TrainState(self.learner.saved, settings)
         self.optimizer, self.meter = self.state.optimizer, self.state.meter
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self.guard = FiniteGuard(self.optimizer, world.device)
         self.folder = CheckpointFolder(work / "checkpoints", settings.keep_last)
+        self.saver = Saver(self.folder, journal)
+        self.guard = FiniteGuard(self.optimizer, world.device, self.saver.last_good)
+        self.clock = Clock(settings) if world.is_main else None
 
     def train(self, make_batches: MakeBatches, target: int, evaluate: Evaluate | None) -> None:
         """Steps up to `target`."""
@@ -116,10 +122,13 @@ class _Run:
         progress = Progress(world, self.journal, steps=target, first=start)
         if start == target or (start and start % settings.save_every == 0):
             self.evaluate(evaluate, start, progress)  # the stop may have come between checkpoint and evaluation
+        if start == target:
+            return
+        self.require_time(start)
 
-        batches = iter(make_batches(start)) if start < target else iter(())
+        batches = iter(make_batches(start))
         self.model.train()
-        with StopSignal().caught() as stop:
+        with StopSignal().caught() as stop, self.saver:
             for step in range(start, target):
                 began = time.perf_counter()
                 micro = [self.move(batch) for batch in next(batches)]
@@ -136,20 +145,46 @@ class _Run:
 
                 done = step + 1
                 progress.tick(done)
-                stopped = world.any(stop.name is not None)
+                wish = self.wish(stop)
                 planned = done % settings.save_every == 0 or done == target
                 if done % settings.log_every == 0 or done == settings.steps:
                     self.guard.check()
                     progress.line(done, self.meter.read(world), rate)
-                if planned or stopped:
+                if planned or wish is not Wish.GO_ON:
                     self.guard.check()
-                    self.save(done)
-                if stopped and done < target:
-                    raise Interrupted(f"stopped by {stop.name or 'a signal to another process'} after step {done} of "
-                                      f"{settings.steps}; checkpoint {self.guard.last_good}; "
-                                      "the same command goes on from there", step=done)
+                    with progress.saving():
+                        self.save(done)
+                        if done == target or wish >= Wish.STOP_FOR_DEADLINE:
+                            self.saver.wait()
+                            world.barrier()
+                if wish >= Wish.STOP_FOR_DEADLINE and done < target:
+                    reason = ("stopped before the end of the job's time" if wish is Wish.STOP_FOR_DEADLINE else
+                              f"stopped by {stop.name or 'a signal to another process'}")
+                    raise Interrupted(f"{reason} after step {done} of {settings.steps}; checkpoint "
+                                      f"{self.saver.last_good()}; the same command goes on from there", step=done,
+                                      deadline=wish is Wish.STOP_FOR_DEADLINE)
                 if planned:
                     self.evaluate(evaluate, done, progress)
+        progress.end(settings.steps)
+
+    def wish(self, stop: StopSignal) -> Wish:
+        """What all processes do at the end of this step: the one thing they agree on."""
+        self.saver.check()
+        wish = Wish.GO_ON if self.clock is None else self.clock.step_done(self.saver.longest)
+        return Wish(self.world.max(wish if stop.name is None else Wish.STOP_FOR_SIGNAL))
+
+    def require_time(self, start: int) -> None:
+        """Stop when the end of the job's time is near already: a job that gains no step must not be repeated."""
+        left = self.clock.short_of_time(self.saver.longest) if self.clock is not None else None
+        if not self.world.max(left is not None):
+            return
+        seconds = self.world.from_main(round(left or 0))
+        if Clock.any_step_done:  # by an earlier training of this process
+            raise Interrupted(f"stopped before the end of the job's time, at step {start} of {self.settings.steps}; "
+                              "the same command goes on from there", step=start, deadline=True)
+        raise GssError(f"the time limit is too short: {seconds} s are left before the first step, and "
+                       f"{self.settings.deadline_margin:g} s are kept for an end in good order", where=self.work,
+                       todo="give the stage more time (run.resources, minutes), or lower run.deadline_margin")
 
     def evaluate(self, evaluate: Evaluate | None, step: int, progress: Progress) -> None:
         """Measure the module as it would be exported now."""
@@ -206,13 +241,11 @@ class _Run:
             self.state.average.update()
 
     def save(self, step: int) -> None:
-        """Write a checkpoint from the main process, after the journal's lines up to it are on disk."""
+        """Begin to write a checkpoint from the main process."""
         content = self.state.content(step, self.world)
-        if self.world.is_main:
-            if self.journal is not None:
-                self.journal.sync()
-            self.guard.last_good = str(self.folder.save(step, content))
-        self.world.barrier()
+        if self.clock is not None:
+            self.saver.save(step, content)
+            self.clock.saved()
 
     def resume(self, target: int) -> int:
         """Go on from the last good checkpoint, the same in all processes, and say so; returns its step or 0."""
@@ -225,7 +258,7 @@ class _Run:
         step = self.world.from_main(step)
         if step:
             self.state.load(self.folder.load(step, map_location=self.world.device), self.world, where=self.folder.path)
-            self.guard.last_good = f"step {step} in {self.folder.path}"
+            self.saver.resumed_from(step)
         self.banner(step, target)
         if step > target:
             raise CheckpointError(f"the last checkpoint is of step {step}, past the wanted step {target}",

@@ -1,10 +1,11 @@
 """What a training says of itself: means over the log interval, lines on the screen, metrics in the journal."""
 
+import contextlib
 import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ class Progress:
         self._bar = world.is_main and sys.stdout.isatty()
         self._start, self._first = time.perf_counter(), first
         self._interval, self._images, self._waited = self._start, 0, 0.0
+        self._saving = 0.0
 
     def fetched(self, num_images: int, seconds: float) -> None:
         """Count the images of one step in all processes, and the time this process waited for them."""
@@ -86,6 +88,20 @@ class Progress:
         if self._journal is not None:
             self._journal.metrics(step, {**means, "train/lr": rate, "train/img_per_s": speed,
                                          "train/data_wait": wait})
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Count what happens inside as time that the training waits for its checkpoints."""
+        began = time.perf_counter()
+        yield
+        self._saving += time.perf_counter() - began
+
+    def end(self, schedule: int) -> None:
+        """The last line, about all steps of this process; `schedule` is the number of steps of the whole training."""
+        seconds = time.perf_counter() - self._start
+        if self._world.is_main:
+            print(f"done: step {self._steps} of {schedule}; checkpoints took {self._saving / seconds:.1%} of "
+                  f"{_clock(seconds)}", flush=True)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the figures of an evaluation and write them to the journal."""

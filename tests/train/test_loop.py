@@ -135,7 +135,7 @@ def test_flagged_steps_update_nothing():
     """The way of CUDA, with the CPU's fused kernel: the flag alone holds updates back until the host looks."""
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
-    guard = FiniteGuard(optimizer, torch.device("cpu"))
+    guard = FiniteGuard(optimizer, torch.device("cpu"), lambda: "none")
     guard._at_once, optimizer.found_inf = False, guard._flag
     kept = []
     for step, loss in enumerate([1.0, 1.0, math.nan, 1.0]):
