@@ -5,6 +5,7 @@
 #   snakemake -n all                       what would run, and why
 #
 # Rules call the verbs of `python -m gss`, which a person can type as well; the logic is in the package.
+from gss.tracking.follower import Follower
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -19,6 +20,22 @@ include: "rules/evaluate.smk"
 
 localrules:
     toy_data,
+
+
+# Brings the numbers of all jobs to MLflow, wherever they run; the Snakemakes within SLURM jobs run no handlers.
+follower = Follower()
+
+
+onstart:
+    follower.start()
+
+
+onsuccess:
+    follower.end()
+
+
+onerror:
+    follower.end()
 
 
 rule all:

@@ -4,6 +4,7 @@ Modules are imported by the verb that needs them: `gss --help` loads no torch.
 """
 
 import argparse
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -102,8 +103,9 @@ def parser() -> argparse.ArgumentParser:
     launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
 
     synced = verb("mlflow-sync", _mlflow_sync, "deliver journals to MLflow")
-    synced.add_argument("folder", type=Path, help="results folder of an experiment")
-    synced.add_argument("--follow", action="store_true", help="go on until SIGTERM")
+    synced.add_argument("folder", nargs="*", type=Path, help="results folders of experiments; default: all in results")
+    synced.add_argument("--follow", action="store_true", help="go on until Ctrl-C or SIGTERM")
+    synced.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)  # end with this process
     made = verb("toy-data", _toy_data, "write the built-in synthetic data set")
     made.add_argument("folder", type=Path, help="where to")
     described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
@@ -170,11 +172,8 @@ def _train(given: argparse.Namespace) -> None:
 
 def _merge(given: argparse.Namespace) -> None:
     from gss.stages.merge import merge
-    from gss.tracking.mlflow_sync import sync
 
-    run = _run(given)
-    merge(run)
-    sync(run.folder)  # no launcher did it while the stage ran
+    merge(_run(given))
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -225,9 +224,15 @@ def _launch(given: argparse.Namespace) -> int:
 
 
 def _mlflow_sync(given: argparse.Namespace) -> None:
+    from gss.cluster.exit import die_with
     from gss.tracking.mlflow_sync import follow, sync
 
-    (follow if given.follow else sync)(given.folder)
+    if given.parent:
+        die_with(given.parent, signal.SIGTERM)
+    if given.follow:
+        follow(given.folder)
+    else:
+        print(f"MLflow has all numbers of {sync(given.folder)} experiments")
 
 
 def _toy_data(given: argparse.Namespace) -> None:

@@ -18,15 +18,15 @@ TORCHRUN_PID = "GSS_TORCHRUN_PID"
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however the parent dies (Linux; else nothing).
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent dies, however the parent dies (Linux; else nothing).
 
     torchrun's workers and our torchrun have sessions of their own: no signal to a group reaches them.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it died before the call
-            os._exit(1)
+            os.kill(os.getpid(), number)
 
 
 def die_with_torchrun() -> None:

@@ -2,7 +2,8 @@
 
 The first line is a header: `journal` (an id of its own) and what the stage says about itself. Then, in any order:
 `{"t": ms, "step": n, "m": {name: value}}`, `{"t": ms, "params": {...}}`, `{"t": ms, "tags": {...}}`,
-`{"t": ms, "artifact": path}` and `{"t": ms, "end": "finished" | "failed" | "interrupted"}`.
+`{"t": ms, "artifact": path}`, seen from the experiment's folder, and
+`{"t": ms, "end": "finished" | "failed" | "interrupted"}`.
 """
 
 import contextlib
@@ -66,8 +67,8 @@ class Journal:
         self._new("tags", values)
 
     def artifact(self, path: Path) -> None:
-        """Name a file that belongs to the run."""
-        self._event({"artifact": str(path)})
+        """Name a file that belongs to the run; the journal is `<experiment>/work/<stage>/<file>`."""
+        self._event({"artifact": os.path.relpath(path, self.path.parents[2])})
 
     def end(self, status: str) -> None:
         """Write how this run of the stage ended: `finished`, `failed` or `interrupted`."""

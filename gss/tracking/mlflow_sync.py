@@ -1,60 +1,92 @@
-"""Delivers the journals of an experiment to MLflow, while it runs or at any time after.
+"""Delivers the journals of experiments to MLflow, while they are written or at any time after.
 
-Training only appends to its journals; this is the one module that imports MLflow. What was delivered is remembered
-per store in `work/mlflow.json`; points keep their own times, so that a delivery that broke off can be repeated.
+Training only appends to its journals; this is the one module that imports MLflow. How far a store is served stands in
+`work/mlflow.json` of an experiment. A delivery that broke off anywhere is repeated without doubling anything: points
+keep their own times, and runs are found again by a tag that was written down before they were made.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 import signal
+import sys
 import time
-from collections.abc import Iterator
+import traceback
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gss.errors import GssError
 from gss.files import read_json, write_json
 
+RESULTS = Path("results")
+_PLACES = ("work/stale/*/journal.jsonl", "work/*/journal.jsonl")  # of an experiment's journals, old ones first
 _BATCH = 1000  # metrics MLflow takes at once
+_PATIENCE_SECONDS = 120  # for another process that delivers
+_LAST_PATIENCE_SECONDS = 30  # the same when a follower shall end
+_PASS_SECONDS = 10  # one pass over all experiments is given up when MLflow fails and so much time is gone
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
 _HEADLINE = re.compile(r"(?:val|test)/(?:mIoU|mAcc|aAcc)")
 # A dead server must not hold anyone up: MLflow's own defaults try for minutes.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
+             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
-def sync(folder: Path) -> bool:
-    """Deliver what the journals below `folder/work` hold and MLflow lacks.
+def sync(folders: Sequence[Path] = ()) -> int:
+    """Deliver what the journals of experiments hold and MLflow lacks.
 
     Args:
-        folder: results folder of an experiment.
+        folders: results folders of experiments; none: all below `results`.
 
     Returns:
-        Whether all of it was delivered; if not, one warning says why, and a later call goes on.
+        The number of experiments; all their numbers are in MLflow now.
+
+    Raises:
+        GssError: a folder is missing, or MLflow did not take everything; a later call goes on.
     """
-    problem = _attempt(folder)
+    for folder in folders:
+        if not folder.is_dir():
+            raise GssError("no such folder", where=folder, todo="name results folders of experiments")
+    deliveries = _Deliveries(folders)
+    problem = deliveries.run(_PATIENCE_SECONDS)
     if problem:
-        print(f"warning: MLflow not reached, the numbers wait in {folder}/work: {problem}", flush=True)
-    return problem is None
+        raise GssError(f"not everything was delivered to MLflow: {problem}", where=tracking_uri(),
+                       todo="mend this or set MLFLOW_TRACKING_URI, then run the same command again")
+    return len(deliveries.served)
 
 
-def follow(folder: Path, interval: float = 10.0) -> None:
-    """Deliver every `interval` seconds until SIGTERM or SIGINT, then once more. Warns once while MLflow is away."""
+def follow(folders: Sequence[Path] = (), interval: float = 10.0) -> None:
+    """Deliver every `interval` seconds until SIGTERM or SIGINT, then once more.
+
+    Standard output gets one line when MLflow is away, one when it is back, and one at the end if numbers still wait;
+    standard error gets the whole story.
+    """
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # they wait for the end of a delivery
-    warned = ended = False
-    while not ended:
+    deliveries = _Deliveries(folders)
+    known, ended = None, False
+    while True:
+        problem = deliveries.run(_LAST_PATIENCE_SECONDS if ended else 0)
+        if problem and not known:
+            print(f"warning: not everything reaches MLflow, it waits in the journals: {problem}", flush=True)
+        elif known and not problem:
+            print("MLflow has everything again", flush=True)
+        if problem and problem != known:
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), deliveries.details, file=sys.stderr, flush=True)
+        known = problem
+        if ended or (problem and signal.sigpending() & signals):  # it was away a moment ago: not once more
+            break
         ended = signal.sigtimedwait(signals, interval) is not None
-        if not warned:
-            warned = not sync(folder)
-        elif _attempt(folder) is None:
-            print("MLflow answers again; all numbers are delivered", flush=True)
-            warned = False
+    if known:
+        print("MLflow lacks numbers; to deliver them: gss mlflow-sync", flush=True)
 
 
 def tracking_uri() -> str:
@@ -83,12 +115,15 @@ def sanitise(name: str, known: dict[str, str]) -> str:
 
 @dataclass
 class _Delivered:
-    """What a store holds of an experiment, as `work/mlflow.json` remembers it."""
+    """What a store holds of an experiment, as `work/mlflow.json` remembers it.
 
-    runs: dict[str, str] = field(default_factory=dict)  # "<configuration>" or "<configuration>/<stage>" -> run id
-    status: dict[str, str] = field(default_factory=dict)  # the same keys -> MLflow's status
-    names: dict[str, dict[str, str]] = field(default_factory=dict)  # the same keys -> given names
-    offsets: dict[str, list[Any]] = field(default_factory=dict)  # "<stage>/<file>" -> [journal id, bytes]
+    Keys are "<configuration>" for a pipeline's run and "<configuration>/<stage>" for those below it.
+    """
+
+    origin: str = field(default_factory=lambda: uuid.uuid4().hex)  # tag of all runs made from this folder
+    status: dict[str, str] = field(default_factory=dict)  # MLflow's word
+    names: dict[str, dict[str, str]] = field(default_factory=dict)  # names given to metrics, parameters and tags
+    offsets: dict[str, int] = field(default_factory=dict)  # bytes delivered, by the journal's id
 
 
 @dataclass
@@ -112,60 +147,90 @@ class _Chunk:
         self.status = _STATUS[event["end"]] if "end" in event else "RUNNING"
 
 
-def _attempt(folder: Path) -> str | None:
-    """Deliver; None, or what went wrong: whatever it was, it is not the training's business."""
-    journals = sorted([*folder.glob("work/*/journal.jsonl"), *folder.glob("work/stale/*/journal.jsonl")])
-    if not journals:
-        return None
-    try:
-        with FileLock(folder / "work" / "mlflow.lock", timeout=10):
-            _Delivery(folder).deliver(journals)
-    except Timeout:
-        return None  # another process delivers
-    except Exception as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-    return None
+class _Deliveries:
+    """Passes over the journals of many experiments, cheap when nothing is new.
+
+    Args:
+        folders: results folders; none: all below `results`, also those that appear later.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = folders
+        self.served: dict[Path, list[tuple[Path, int]]] = {}  # journals and their sizes when all was delivered
+        self.details = ""  # of the last problem
+
+    def run(self, patience: float) -> str | None:
+        """Deliver all that is new; None, or what went wrong: whatever it was, it is not the training's business.
+
+        Args:
+            patience: seconds to wait for another process that delivers; 0: leave it the work.
+        """
+        problem = None
+        began = time.monotonic()
+        for folder in self.folders or sorted(RESULTS.glob("*")):
+            if problem and time.monotonic() - began > _PASS_SECONDS:
+                break
+            try:
+                journals = [path for place in _PLACES for path in sorted(folder.glob(place))]
+                sizes = [(path, path.stat().st_size) for path in journals]
+                if self.served.get(folder, []) == sizes:
+                    continue
+                with _alone(folder / "work" / "mlflow.lock", patience):
+                    _Delivery(folder, patience).deliver(journals)
+                self.served[folder] = sizes
+            except Timeout as error:
+                if patience:
+                    problem, self.details = "another process is still delivering", str(error)
+            except Exception as error:
+                lines = str(error).strip().splitlines() or ["no message"]
+                problem, self.details = f"{type(error).__name__}: {lines[0]}", traceback.format_exc()
+        return problem
 
 
 class _Delivery:
     """One pass over the journals of an experiment."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.uri = folder, tracking_uri()
+    def __init__(self, folder: Path, patience: float) -> None:
+        self.folder, self.patience, self.uri = folder, patience, tracking_uri()
         self.path = folder / "work" / "mlflow.json"
-        self.store = re.sub(r"//[^@/]*@", "//", self.uri)  # without a password
-        database = _sqlite_file(self.uri)
-        store_is_gone = database is not None and not database.is_file()
-        self.memory = read_json(self.path) if self.path.is_file() and not store_is_gone else {}
-        self.done = _Delivered(**self.memory.get(self.store, {}))
+        self.database = _sqlite_file(self.uri)
+        # The same after the project was moved; without a password.
+        self.store = (f"sqlite:{os.path.relpath(self.database, folder)}" if self.database
+                      else re.sub(r"//[^@/]*@", "//", self.uri))
+        self.memory = read_json(self.path) if self.path.is_file() else {}
+        self.runs: dict[str, str] = {}  # run ids by the keys of _Delivered
 
     def deliver(self, journals: list[Path]) -> None:
-        news = [path for path in journals if path.stat().st_size > self._offset(path)]
+        """Bring what is new to the store; from the beginning where the store has lost a run."""
+        self.done = _Delivered(**self.memory.get(self.store, {}))
+        store_is_gone = self.database is not None and not self.database.is_file()
+        news = [path for path in journals if store_is_gone or path.stat().st_size > self._offset(path)]
         if not news:
             return
-        self.client = _client(self.uri)
-        if not self._runs_exist():  # deleted there: deliver all again
-            self.done, news = _Delivered(), journals
-        for path in news:
-            self._ship(path)
+        single = _alone(Path(f"{self.database}.lock"), self.patience) if self.database else contextlib.nullcontext()
+        with single:
+            self.client = _client(self.uri)
+            self._find_runs(journals)
+            if set(self.done.status) - set(self.runs):
+                self.done, news = _Delivered(self.done.origin), journals
+            self._save()  # the origin, before a run has it
+            for path in news:
+                self._ship(path)
+
+    def _find_runs(self, journals: list[Path]) -> None:
+        """The runs of this folder that the store has, also those whose making was the last thing that was done."""
+        headers = [header for path in journals if (header := _header(path))]
+        found = [self.client.get_experiment_by_name(name) for name in {_experiment_name(header) for header in headers}]
+        experiments = [experiment.experiment_id for experiment in found if experiment]
+        if not experiments:
+            return
+        for run in self.client.search_runs(experiments, f"tags.origin = '{self.done.origin}'", max_results=10_000):
+            parent, stage = run.data.tags["config_sha256"][:8], run.data.tags["stage"]
+            self.runs[parent if stage == "pipeline" else f"{parent}/{stage}"] = run.info.run_id
 
     def _offset(self, path: Path) -> int:
-        journal, offset = self.done.offsets.get(self._key(path), ("", 0))
         header = _header(path)
-        return offset if header and header["journal"] == journal else 0
-
-    def _key(self, path: Path) -> str:
-        return f"{path.parent.name}/{path.name}"
-
-    def _runs_exist(self) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return all(self.client.get_run(run).info.lifecycle_stage == "active" for run in self.done.runs.values())
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
+        return self.done.offsets.get(header["journal"], 0) if header else 0
 
     def _ship(self, path: Path) -> None:
         header = _header(path)
@@ -180,31 +245,31 @@ class _Delivery:
             self._copy_to_parent(parent, stage, metrics)
             self._set_status(child, chunk.status, chunk.last_time)
             self._set_status(parent, self._joint_status(parent), chunk.last_time)
-            self.done.offsets[self._key(path)] = [header["journal"], chunk.end_offset]
+            self.done.offsets[header["journal"]] = chunk.end_offset
             self._save()
 
     def _open_runs(self, header: dict[str, Any], parent: str, child: str, stage: str, chunk: _Chunk) -> None:
         """The pipeline's run and the stage's below it, made when they are first needed."""
-        if child in self.done.runs:
+        if child in self.runs:
             return
         start = chunk.metrics[0][2] if chunk.metrics else chunk.last_time
-        tags = {"experiment": header["experiment"], "config_sha256": header["config_sha256"]}
-        experiment = _experiment_id(self.client, f"gss/{header['dataset']}")
-        if parent not in self.done.runs:
+        tags = {"experiment": header["experiment"], "config_sha256": header["config_sha256"],
+                "origin": self.done.origin}
+        experiment = _experiment_id(self.client, _experiment_name(header))
+        if parent not in self.runs:
             date = time.strftime("%Y-%m-%d", time.localtime(start / 1000))
             made = self.client.create_run(experiment, start, {**tags, "stage": "pipeline"},
                                           f"pipeline/{header['experiment']}/{date}-{parent}")
-            self.done.runs[parent] = made.info.run_id
+            self.runs[parent] = made.info.run_id
         made = self.client.create_run(
-            experiment, start, {**tags, "stage": stage, "mlflow.parentRunId": self.done.runs[parent]}, stage)
-        self.done.runs[child] = made.info.run_id
-        self._save()
+            experiment, start, {**tags, "stage": stage, "mlflow.parentRunId": self.runs[parent]}, stage)
+        self.runs[child] = made.info.run_id
 
     def _log(self, child: str, chunk: _Chunk) -> list[Any]:
         """Everything of a chunk, into the stage's run; returns the metrics under their names there."""
         from mlflow.entities import Metric, Param, RunTag
 
-        run, names = self.done.runs[child], self.done.names.setdefault(child, {})
+        run, names = self.runs[child], self.done.names.setdefault(child, {})
         metrics = [Metric(sanitise(name, names), value, moment, step) for name, value, moment, step in chunk.metrics]
         present = self.client.get_run(run).data.params if chunk.params else {}  # MLflow refuses to change one
         params = [Param(key, str(value)) for name, value in chunk.params.items()
@@ -213,10 +278,9 @@ class _Delivery:
         if metrics or params or tags:
             self.client.log_batch(run, metrics, params, tags)
         for artifact in chunk.artifacts:
-            if artifact.is_file():
-                inside = artifact.is_relative_to(self.folder)
-                place = str(artifact.parent.relative_to(self.folder)) if inside else None
-                self.client.log_artifact(run, artifact, place)
+            path = self.folder / artifact
+            if path.is_file():
+                self.client.log_artifact(run, path, str(artifact.parent) if ".." not in artifact.parts else None)
         return metrics
 
     def _copy_to_parent(self, parent: str, stage: str, metrics: list[Any]) -> None:
@@ -231,7 +295,7 @@ class _Delivery:
         else:
             return
         if copied:
-            self.client.log_batch(self.done.runs[parent], copied)
+            self.client.log_batch(self.runs[parent], copied)
 
     def _joint_status(self, parent: str) -> str:
         children = [status for key, status in self.done.status.items() if key.startswith(f"{parent}/")]
@@ -240,9 +304,9 @@ class _Delivery:
     def _set_status(self, key: str, status: str, moment: int) -> None:
         if self.done.status.get(key, "RUNNING") != status:
             if status == "RUNNING":
-                self.client.update_run(self.done.runs[key], status)
+                self.client.update_run(self.runs[key], status)
             else:
-                self.client.set_terminated(self.done.runs[key], status, moment)
+                self.client.set_terminated(self.runs[key], status, moment)
         self.done.status[key] = status
 
     def _save(self) -> None:
@@ -256,9 +320,27 @@ def _header(path: Path) -> dict[str, Any] | None:
     return json.loads(line) if line.endswith(b"\n") else None
 
 
+@contextlib.contextmanager
+def _alone(path: Path, patience: float) -> Iterator[None]:
+    """Hold a lock file; raises Timeout after `patience` seconds. Without it where the file system has no locks."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _chunks(path: Path, offset: int) -> Iterator[_Chunk]:
     """The events from an offset on, in portions that MLflow takes at once; a torn last line is left for later."""
     with path.open("rb") as file:
+        # What MLflow has must not vanish here when the power fails: a resumed training would write it with a new time.
+        os.fsync(file.fileno())
         file.seek(offset)
         chunk = _Chunk(offset, int(1000 * path.stat().st_mtime))
         for line in file:
@@ -279,26 +361,29 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 def _client(uri: str) -> Any:
-    """A client of the store; a new SQLite store is made first, by one process and under a temporary name.
+    """A client of the store; a new SQLite store is made under a temporary name, by one process: see `_alone`.
 
     Two processes that open a missing one at the same time break it for good (MLflow 3.17).
     """
-    for name, value in _PATIENCE.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     database = _sqlite_file(uri)
-    if database is not None:
-        with FileLock(f"{database}.init.lock"):
-            if not database.is_file():
-                fresh = database.with_name(f"{database.name}.new")
-                fresh.unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
-                fresh.replace(database)
-            MlflowClient(uri).search_experiments(max_results=1)
+    if database is not None and not database.is_file():
+        fresh = database.with_name(f"{database.name}.new")
+        fresh.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # `mlflow ui` began one meanwhile
+            os.link(fresh, database)
+        fresh.unlink()
     return MlflowClient(uri)
+
+
+def _experiment_name(header: dict[str, Any]) -> str:
+    return f"gss/{header['dataset']}"
 
 
 def _experiment_id(client: Any, name: str) -> str:

@@ -8,7 +8,7 @@ from gss.tracking.journal import Journal, flatten, read_journal
 
 
 def test_header_events_and_reading(tmp_path):
-    path = tmp_path / "work" / "journal.jsonl"
+    path = tmp_path / "work" / "check" / "journal.jsonl"
     journal = Journal(path, {"stage": "check", "experiment": "toy"})
     journal.params({"seed": 1, "training": {"lr": 0.1}})
     journal.tags({"host": "a"})
@@ -20,7 +20,7 @@ def test_header_events_and_reading(tmp_path):
     times = [event.pop("t") for event in events]
     assert times == sorted(times) and times[0] > 1_600_000_000_000
     assert events == [{"params": {"seed": 1, "training.lr": 0.1}}, {"tags": {"host": "a"}},
-                      {"step": 3, "m": {"train/loss": 0.5}}, {"artifact": str(tmp_path / "a.png")},
+                      {"step": 3, "m": {"train/loss": 0.5}}, {"artifact": "a.png"},
                       {"end": "finished"}]
 
 
