@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from gss.errors import GssError
 
-_REMEDIES = {
+REMEDIES = {
     errno.ENOSPC: "free some disk space or point the results folder at another disk, then run the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
     errno.EFBIG: "the file system or a limit (ulimit -f) refuses files of this size: raise it, then run again",
@@ -26,7 +26,7 @@ _REMEDIES = {
 
 def _write_error(path: Path, error: OSError) -> GssError:
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return GssError(f"cannot write: {reason}", where=path, todo=_REMEDIES.get(error.errno or 0))
+    return GssError(f"cannot write: {reason}", where=path, todo=REMEDIES.get(error.errno or 0))
 
 
 def write_atomic(
@@ -57,8 +57,10 @@ def write_atomic(
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise _write_error(path, error) from error
+        # torch covers the disk's error by one of its own
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            raise _write_error(path, cause) from error
         raise
 
 

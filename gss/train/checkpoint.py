@@ -55,8 +55,8 @@ class CheckpointFolder:
 
         def write(file: BinaryIO) -> None:
             nonlocal path
-            with contextlib.closing(_Hashing(file)) as hashing:
-                torch.save(dict(state), cast(BinaryIO, hashing))
+            hashing = _Hashing(file)
+            torch.save(dict(state), cast(BinaryIO, hashing))
             path = path.with_stem(f"{path.stem}-{hashing.digest.hexdigest()[:16]}")
 
         def appear() -> Path:
@@ -142,31 +142,15 @@ class CheckpointFolder:
 
 
 class _Hashing:
-    """A file to write to that takes the sum of what passes: no second copy of a checkpoint is held in memory.
-
-    The first error is kept for `close`: raised inside `torch.save`, it would be covered by an error of its own.
-    """
+    """A file to write to that takes the sum of what passes: no second copy of a checkpoint is held in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._error: OSError | None = None
+        self._file, self.flush = file, file.flush
         self.digest = hashlib.sha256()
 
     def write(self, content: memoryview) -> int:
-        if self._error is None:
-            self.digest.update(content)
-            try:
-                self._file.write(content)
-            except OSError as error:
-                self._error = error
-        return len(content)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self.digest.update(content)
+        return self._file.write(content)
 
 
 def _entry(file: str) -> Entry:

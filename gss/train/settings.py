@@ -51,4 +51,4 @@ class LoopSettings:
     save_minutes: float = 20.0
     keep_last: int = 2
     deadline_margin: float = 60.0
-    deterministic: bool = True
+    deterministic: bool = False

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ from tiny_disk import tiny_disk
 from tiny_learner import run
 
 from gss.errors import CheckpointError, GssError
+from gss.modelfile import save_model
 from gss.tracking.work import open_work
 from gss.train.checkpoint import CheckpointFolder
 
@@ -129,6 +131,15 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
             folder.save(10, {"weights": torch.zeros(500_000)})
         assert sorted(file.name for file in folder.path.iterdir()) == before
         assert folder.find_latest()[0].step == 5 and folder.find_latest()[1] == []
+
+
+def test_a_full_disk_is_named_where_a_model_is_written(tmp_path):
+    with tiny_disk(tmp_path / "disk") as disk:
+        for size in (70_000, 75_000, 500_000):  # 280 kB fit, the next 20 kB do not, and far too much
+            with contextlib.suppress(GssError):
+                save_model(disk / "model.pth", "gss_ff", {"weights": torch.zeros(size)}, {})
+        with pytest.raises(GssError, match=r"(?s)No space left on device.*model\.pth"):
+            save_model(disk / "model.pth", "gss_ff", {"weights": torch.zeros(500_000)}, {})
 
 
 def test_a_limit_of_file_size_keeps_the_previous_checkpoint(tmp_path):
