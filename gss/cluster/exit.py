@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from gss.errors import GssError, Interrupted
 
@@ -35,19 +35,23 @@ def die_with_torchrun() -> None:
         die_with(int(os.environ[TORCHRUN_PID]))
 
 
-def write_exit(work: Path, code: int, reason: str, step: int | None = None) -> bool:
+def write_exit(work: Path, code: int, reason: str, *, step: int | None = None, deadline: bool = False) -> bool:
     """Leave `exit.json` for the launcher, unless another process of this job already did; success leaves none.
+
+    Args:
+        deadline: the job's time was nearly over: it should go on in a new one.
 
     Returns:
         Whether this process was the first; the first knows the cause, the others only suffer from it.
     """
     path = work / "exit.json"
-    record = {"code": code, "reason": reason, "step": step, "rank": int(os.environ.get("RANK", 0))}
+    record = {"code": code, "reason": reason, "step": step, "rank": int(os.environ.get("RANK", 0)),
+              "deadline": deadline}
     with contextlib.suppress(OSError):
         work.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            json.dump(record, file)
+            file.write(json.dumps(record))  # at once: nobody is killed in the middle of it
     except FileExistsError:
         return False
     except OSError:  # the disk may be what failed; the exit code travels through torchrun, too
@@ -82,17 +86,18 @@ def worker_exit(work: Path) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        _leave(work, stop.exit_code, str(stop), step=stop.step)
+        leave(work, stop.exit_code, str(stop), step=stop.step, deadline=stop.deadline)
     except GssError as error:
-        _leave(work, error.exit_code, f"error: {error}")
+        leave(work, error.exit_code, f"error: {error}")
     except Exception:
-        _leave(work, 1, traceback.format_exc())
+        leave(work, 1, traceback.format_exc())
 
 
-def _leave(work: Path, code: int, reason: str, *, step: int | None = None) -> None:
+def leave(work: Path, code: int, reason: str, *, step: int | None = None, deadline: bool = False) -> NoReturn:
+    """End this process; the first process of a job that does so also tells why."""
     for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them again while we write
         signal.signal(number, signal.SIG_IGN)
-    if write_exit(work, code, reason, step):
+    if write_exit(work, code, reason, step=step, deadline=deadline):
         print(reason, file=sys.stderr, flush=True)
     raise SystemExit(code)
 

@@ -1,4 +1,4 @@
-"""`gss launch`: runs a verb in one or many processes under torchrun, and brings its exit code home."""
+"""`gss launch`: runs a verb in one or many processes on one or many nodes, and brings its exit code home."""
 
 import contextlib
 import os
@@ -6,65 +6,120 @@ import shlex
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from gss.cluster import slurm
+from gss.cluster.deadline import Deadline
 from gss.cluster.exit import die_with, read_exit
-from gss.cluster.lock import owner_lock
+from gss.cluster.lock import owner_lock, wait_for_writer
+from gss.errors import GssError
 
-_FOLLOWER_SECONDS = 20
+_SPARE_SECONDS = 60  # before the end of the job, for those who have waited for another one in vain
 # glibc gives large blocks back to the kernel and gets them zeroed anew for every tensor: 40 % of a CPU training step.
 _MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30)}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# What describes the step this process runs in would be taken for wishes by the next srun.
+_STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI")
+_JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_CONF")
 
 
-def launch(nproc: int, command: Sequence[str], *, work: Path, cpus: int | None = None, gpus: int | None = None,
-           follow: Sequence[str] | None = None, module: str = "gss") -> int:
-    """Run `python -m <module> <command>` in `nproc` processes on this machine, and wait for their end.
+def launch(nproc: int, command: Sequence[str], *, work: Path, nodes: int = 1, cpus: int | None = None,
+           gpus: int | None = None, module: str = "gss") -> int:
+    """Run `python -m <module> <command>` in `nodes` x `nproc` processes, and wait for their end.
 
-    Only one launch at a time owns a work folder; a second one waits. SIGTERM and SIGINT are passed on once, as
-    SIGTERM, so that the training stops in good order. If this process is killed, all its children are.
+    In a SLURM job they run on its nodes, otherwise all on this machine. Only one launch at a time owns a work folder;
+    a second one waits. SIGTERM and SIGINT are passed on once, as SIGTERM, so that the training stops in good order.
+    If this process is killed, all its children are. A training that stopped because the time of its SLURM job was
+    nearly over is put back into the queue under the same job number.
 
     Args:
-        nproc: processes; one per GPU, or any number on the CPU.
+        nproc: processes per node; one per GPU, or any number on the CPU.
         command: the verb with its arguments.
         work: the stage's work folder.
-        cpus: cores the processes share; default: those this process may use.
-        gpus: GPUs they may use; 0: none, even where there are some; default: all that are visible.
-        follow: a command that runs beside the training, such as the follower that ships the journal; it is ended
-            with the training, and how it fares does not matter.
+        nodes: nodes of the SLURM job to use.
+        cpus: cores the processes of a node share; default: those of the job, or those this process may use.
+        gpus: GPUs per node; 0: none, even where there are some; default: all that are visible.
         module: what the processes run.
 
     Returns:
         0 done, 1 a fault of ours, 2 the user can mend it, 75 interrupted in good order.
 
     Raises:
-        GssError: the work folder cannot be written.
+        GssError: the work folder cannot be written; SLURM's commands fail; the SLURM job has fewer nodes.
     """
-    stop = _StopSignal()
-    with stop.caught(), owner_lock(work, stopped=lambda: stop.received) as lock:
-        if lock is None:
-            print(f"stopped while waiting for {work}", flush=True)
-            return 75
-        (work / "exit.json").unlink(missing_ok=True)
-        torchrun = [sys.executable, "-m", "gss.cluster.torchrun", "--standalone", f"--nproc-per-node={nproc}",
-                    "-m", module, *command]
-        with _beside(follow):
-            status = stop.run(torchrun, _environment(nproc, cpus, gpus), keep_open=lock)
-        code = _exit_code(work, status, stopped=stop.received)
-    if code == 75:
-        again = ["gss", "launch", "--nproc", str(nproc), "--work", str(work), "--", *command]
-        print(f"to go on, run the same command again, or: {shlex.join(again)}", flush=True)
+    number = slurm.job_id()
+    job = slurm.read_job(number) if number else None
+    stop, deadline = _StopSignal(), Deadline.of_this_job()
+
+    def give_up() -> bool:
+        return stop.received or deadline.seconds_left() < _SPARE_SECONDS
+
+    with stop.caught():
+        with owner_lock(work, stopped=give_up) as lock:
+            if lock is None or not wait_for_writer(work, stopped=give_up):
+                why = "stopped" if stop.received else "the time of this job ended"
+                print(f"{why} while waiting for {work}", flush=True)
+                return 75
+            (work / "exit.json").unlink(missing_ok=True)
+            if job is None:
+                start = _torchrun(work, nodes * nproc, gpus, module, command)
+                environment = _environment(nodes * nproc, cpus or len(os.sched_getaffinity(0)))
+            else:
+                start = _srun(job, nodes, cpus, gpus, _torchrun(work, nproc, gpus, module, command))
+                environment = _environment(nproc, cpus or job.cpus, job)
+            status = stop.run(start, environment, keep_open=lock)
+            left = read_exit(work)
+        code = _exit_code(left, status, stopped=stop.received)
+        if code == 75:
+            if left is not None and left["deadline"] and job is not None and not stop.received:
+                _requeue(job.id)
+            again = ["gss", "launch", "--nodes", str(nodes), "--nproc", str(nproc), "--work", str(work), "--", *command]
+            print(f"to go on, run the same command again, or: {shlex.join(again)}", flush=True)
     return code
 
 
-def _exit_code(work: Path, status: int, *, stopped: bool) -> int:
-    """The code the workers left, else torchrun's; a stop before a worker could say anything is orderly, too."""
-    left = read_exit(work)
-    if left is not None and left["code"] == 75 and status not in (0, 75) and not stopped:
-        (work / "exit.json").unlink()  # said by a process that torchrun stopped because another one had died
-        return 1
+def _torchrun(work: Path, nproc: int, gpus: int | None, module: str, command: Sequence[str]) -> list[str]:
+    """The processes of one node."""
+    wanted = [] if gpus is None else [f"--gpus={gpus}"]
+    return [sys.executable, "-m", "gss.cluster.torchrun", str(work), f"--nproc={nproc}", *wanted,
+            "--", module, *command]
+
+
+def _srun(job: slurm.Job, nodes: int, cpus: int | None, gpus: int | None, torchrun: list[str]) -> list[str]:
+    """torchrun on each node, in a step of its own: signals of SLURM reach only the direct children of its daemon.
+
+    The step overlaps the one this process may run in, which holds all cores and would have to end first.
+    """
+    if nodes > len(job.hosts):
+        raise GssError(f"{nodes} nodes are wanted, SLURM job {job.id} has {len(job.hosts)}", where="gss launch --nodes",
+                       todo=f"submit the job with --nodes={nodes}, or unset SLURM_JOB_ID to use this machine alone")
+    step = ["srun", "--overlap", f"--jobid={job.id}", f"--nodes={nodes}", f"--nodelist={','.join(job.hosts[:nodes])}",
+            f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus or job.cpus}",
+            *([f"--gpus-per-node={gpus}"] if gpus else []), "--mpi=none", "--kill-on-bad-exit=1", "--quiet"]
+    if nodes == 1:
+        return [*step, *torchrun]
+    # The same on all nodes without talking; below the ports that outgoing connections get.
+    port = 20000 + zlib.crc32(" ".join([job.id, *torchrun]).encode()) % 12000
+    meeting = [f"--nodes={nodes}", f"--address={slurm.address(job.hosts[0])}", f"--port={port}"]
+    return [*step, *torchrun[:3], *meeting, *torchrun[3:]]
+
+
+def _environment(nproc: int, cpus: int, job: slurm.Job | None = None) -> Mapping[str, str]:
+    """This environment with the cores divided among the processes: Snakemake sets all of them for each."""
+    kept = dict(os.environ)
+    if job is not None:
+        kept = {name: value for name, value in kept.items()
+                if name in _JOB_VARIABLES or not name.startswith(_STEP_VARIABLES)}
+        kept["SLURM_RESTART_COUNT"] = str(job.restarts)  # lost on the way to this process
+    return {**_MALLOC, **kept, **dict.fromkeys(_THREADS, str(max(1, cpus // nproc)))}
+
+
+def _exit_code(left: Mapping[str, Any] | None, status: int, *, stopped: bool) -> int:
+    """The code that was left, else the child's; a stop before anybody could say anything is orderly, too."""
     if left is not None:
         return left["code"]
     if stopped and status != 0:
@@ -72,36 +127,50 @@ def _exit_code(work: Path, status: int, *, stopped: bool) -> int:
     return status if status in (0, 2, 75) else 1
 
 
-def _environment(nproc: int, cpus: int | None, gpus: int | None) -> Mapping[str, str]:
-    """This environment with the cores divided among the processes: Snakemake sets all of them for each."""
-    threads = max(1, (cpus or len(os.sched_getaffinity(0))) // nproc)
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if gpus == 0 else {}
-    return {**_MALLOC, **os.environ, **dict.fromkeys(_THREADS, str(threads)), **hidden}
+def _requeue(job: str) -> None:
+    """Put this job back into the queue, unless it is being ended already; a refusal is not the end of the world."""
+    try:
+        running = slurm.read_job(job).state == "RUNNING"
+    except GssError as error:
+        refusal: str | None = error.what
+    else:
+        print(f"SLURM job {job} goes back into the queue and will go on from the checkpoint", flush=True)
+        refusal = slurm.requeue(job) if running else "it is being ended"
+    if refusal is not None:
+        print(f"SLURM job {job} was not put back into the queue: {refusal}", flush=True)
 
 
 class _StopSignal:
-    """SIGTERM or SIGINT: remembered, and passed on to the child once."""
+    """SIGTERM or SIGINT: remembered, and passed on to the child."""
 
     def __init__(self) -> None:
         self.received = False
         self._child: subprocess.Popen[bytes] | None = None
-        self._passed_on = False
+        self._srun = self._passed_on = False
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
         """Take the signals over inside."""
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._pass_on)
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], *, keep_open: int) -> int:
-        """Run a command in a session of its own, so that a terminal's Ctrl-C reaches it only through us."""
-        parent = os.getpid()
-        self._child = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[keep_open],
-                                       preexec_fn=lambda: die_with(parent))
+        """Run a command in a session of its own, so that signals for our group reach it only through us."""
+        parent, self._srun = os.getpid(), command[0] == "srun"
+        # srun killed outright would leave its processes on the nodes running
+        last = signal.SIGTERM if self._srun else signal.SIGKILL
+        try:
+            self._child = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[keep_open],
+                                           stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent, last))
+        except FileNotFoundError as error:
+            raise GssError(f"there is no command {command[0]} in PATH", todo="make SLURM's commands visible here, or "
+                           "unset SLURM_JOB_ID to use this machine alone") from error
         self._pass_on()  # it may have come before there was a child
         return self._child.wait()
 
@@ -109,30 +178,13 @@ class _StopSignal:
         self.received = True
         self._pass_on()
 
-    def _pass_on(self) -> None:
-        if self.received and self._child is not None and not self._passed_on:
+    def _pass_on(self, *_: object) -> None:
+        """SIGTERM to torchrun, once. srun would kill its processes: it gets SIGUSR1, which it loses while it starts."""
+        if not self.received or self._child is None:
+            return
+        if self._srun:
+            self._child.send_signal(signal.SIGUSR1)
+            signal.setitimer(signal.ITIMER_REAL, 2)
+        elif not self._passed_on:
             self._passed_on = True
             self._child.send_signal(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _beside(command: Sequence[str] | None) -> Iterator[None]:
-    """Run a command beside what happens inside; its end and its failure are its own affair."""
-    parent = os.getpid()
-    child = None
-    if command is not None:
-        try:
-            child = subprocess.Popen(command, start_new_session=True, preexec_fn=lambda: die_with(parent))
-        except OSError as error:
-            print(f"cannot start {command[0]}: {error.strerror}; going on without it", flush=True)
-    try:
-        yield
-    finally:
-        if child is not None:
-            child.terminate()
-            try:
-                child.wait(_FOLLOWER_SECONDS)
-            except subprocess.TimeoutExpired:
-                print(f"{shlex.join(command or ())} did not end within {_FOLLOWER_SECONDS} s; killed", flush=True)
-                child.kill()
-                child.wait()

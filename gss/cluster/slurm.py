@@ -18,6 +18,7 @@ class Job:
         id: its number.
         state: RUNNING, PENDING, COMPLETING, ...
         hosts: its nodes in SLURM's order, whichever of them this process sees.
+        cpus: its cores on each node.
         end: when its time is over, epoch seconds; None: no limit, or not started.
         restarts: how often it was requeued.
     """
@@ -25,6 +26,7 @@ class Job:
     id: str
     state: str
     hosts: list[str]
+    cpus: int
     end: float | None
     restarts: int
 
@@ -43,8 +45,8 @@ def read_job(job: str) -> Job:
     line = _call("scontrol", "show", "job", "-o", job)
     nodes, end = _field(line, "NodeList"), _field(line, "EndTime")
     hosts = [] if nodes in ("", "(null)") else _call("scontrol", "show", "hostnames", nodes).split()
-    return Job(job, _field(line, "JobState"), hosts, float(end) if end.isdigit() else None,
-               int(_field(line, "Restarts") or 0))
+    return Job(job, _field(line, "JobState"), hosts, int(_field(line, "NumCPUs")) // max(1, len(hosts)),
+               float(end) if end.isdigit() else None, int(_field(line, "Restarts") or 0))
 
 
 def address(host: str) -> str:

@@ -1,38 +1,99 @@
-"""torchrun as `gss launch` starts it: quiet about orderly ends, and with the exit code of the worker that failed."""
+"""torchrun as `gss launch` starts it, once per node: quiet about orderly ends, and with the cause of the others told.
 
+`python -m gss.cluster.torchrun WORK --nproc P [--gpus G] [--nodes N --address A --port P] -- MODULE ARGUMENTS`
+"""
+
+import argparse
 import logging
 import os
 import signal
+import socket
 import sys
+from pathlib import Path
+from types import FrameType
 
-from gss.cluster.exit import TORCHRUN_PID
+from gss.cluster.exit import TORCHRUN_PID, die_with, leave, read_exit
+from gss.errors import GssError
+
+PRETENDED_GPUS = "GSS_PRETENDED_GPUS"  # set by tests, whose SLURM has GPUs that torch does not see
 
 
 def main(arguments: list[str]) -> int:
-    """Run torchrun.
+    """Run the processes of one node, and leave `exit.json` when they fail.
 
     Returns:
         0, or the exit code of the first worker that failed; 1 when a signal ended that one, 75 when a signal came
-        to torchrun itself.
+        to torchrun itself. With several nodes the highest code wins; only `exit.json` knows the first.
     """
+    given = _grammar().parse_args(arguments)
+    die_with(os.getppid())  # the launcher, or SLURM's watcher of this node
+    signal.signal(signal.SIGUSR1, _stop_once)
+    if given.gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # here, because SLURM sets it anew on every node
+
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    try:
+        _check_gpus(given.nproc, given.gpus)
+    except GssError as error:
+        leave(given.work, error.exit_code, f"error: {error}")
+    if given.nodes == 1:
+        meeting = ["--standalone"]
+    else:
+        meeting = [f"--nnodes={given.nodes}", f"--node-rank={os.environ['SLURM_PROCID']}",
+                   f"--master-addr={given.address}", f"--master-port={given.port}"]
     os.environ[TORCHRUN_PID] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # it reports each ended worker with a traceback of its own
     try:
-        run.main(arguments)
+        run.main([*meeting, f"--nproc-per-node={given.nproc}", "-m", *given.command])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:
             return failure.exitcode
-        print(f"process {rank} (pid {failure.pid}) was ended by {signal.Signals(-failure.exitcode).name}; "
-              f"SIGKILL without a cause in sight often means that memory ran out", file=sys.stderr, flush=True)
-        return 1
-    except SignalException:
-        return 75
+        left = read_exit(given.work)
+        if left is not None and left["code"] == 75 and not left["deadline"]:
+            (given.work / "exit.json").unlink()  # said by a process that was stopped because this one had died
+        leave(given.work, 1, f"process {rank} (pid {failure.pid} on {socket.gethostname()}) was ended by "
+                             f"{signal.Signals(-failure.exitcode).name}; SIGKILL without a cause in sight often means "
+                             "that memory ran out")
+    except SignalException as stopped:
+        leave(given.work, 75, f"stopped by {stopped.sigval.name}; the same command starts it again")
     return 0
+
+
+def _grammar() -> argparse.ArgumentParser:
+    grammar = argparse.ArgumentParser()
+    grammar.add_argument("work", type=Path)
+    grammar.add_argument("--nproc", type=int)
+    grammar.add_argument("--gpus", type=int)
+    grammar.add_argument("--nodes", type=int, default=1)
+    grammar.add_argument("--address")
+    grammar.add_argument("--port", type=int)
+    grammar.add_argument("command", nargs="+")
+    return grammar
+
+
+def _stop_once(number: int, frame: FrameType | None) -> None:
+    """SIGUSR1, the one signal that srun passes on without killing, is SIGTERM; the launcher repeats it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _check_gpus(nproc: int, gpus: int | None) -> None:
+    """That there is a GPU for each process where GPUs are wanted."""
+    import torch
+
+    seen = torch.cuda.device_count()
+    if gpus and not seen and PRETENDED_GPUS not in os.environ:
+        build = "" if torch.version.cuda or torch.version.hip else f"; torch {torch.__version__} knows no GPUs"
+        raise GssError(f"{gpus} GPUs were asked for, but torch sees none on {socket.gethostname()}{build}",
+                       where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+                       todo="run `nvidia-smi` there, and `gss doctor`; to use the CPU set run.resources.STAGE.gpus: 0")
+    if seen and nproc > seen:
+        raise GssError(f"{nproc} processes, but {seen} GPUs on {socket.gethostname()}",
+                       where="gss launch --nproc", todo="ask for at most one process per GPU")
 
 
 if __name__ == "__main__":

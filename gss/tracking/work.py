@@ -10,7 +10,7 @@ from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
 from gss.tracking.journal import flatten
 
-LAUNCHER_FILES = {"lock", "owner.json", "exit.json"}
+LAUNCHER_FILES = {"lock", "writer.lock", "owners.jsonl", "exit.json"}
 
 
 def open_work(work: Path, fingerprint: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gss.cluster.exit import die_with_torchrun, worker_exit
+from gss.cluster.lock import writer_lock
 from gss.errors import GssError
 
 
@@ -107,8 +108,13 @@ def setup() -> World:
 
 @contextlib.contextmanager
 def worker(work: Path) -> Iterator[World]:
-    """Be one process of a verb that runs under `gss launch` (or alone): the world inside, the exit code at the end."""
-    with worker_exit(work):
+    """Be one process of a verb that runs under `gss launch` (or alone): the world inside, the exit code at the end.
+
+    The main process is the only one that writes into the work folder, as long as it lives.
+    """
+    die_with_torchrun()
+    is_main = os.environ.get("RANK", "0") == "0"  # the others wait for it where they meet
+    with writer_lock(work) if is_main else contextlib.nullcontext(), worker_exit(work):
         world = setup()
         yield world
         world.close()

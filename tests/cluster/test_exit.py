@@ -16,15 +16,16 @@ def _own_signals(monkeypatch):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("error", "code", "step"), [
-    (DataError("bad", where="a.png"), 2, None), (Interrupted("later", step=7), 75, 7), (KeyError("ours"), 1, None)])
-def test_each_end_leaves_its_code_and_message(tmp_path, capsys, error, code, step):
+@pytest.mark.parametrize(("error", "code", "step", "deadline"), [
+    (DataError("bad", where="a.png"), 2, None, False), (KeyError("ours"), 1, None, False),
+    (Interrupted("later", step=7), 75, 7, False), (Interrupted("in a new job", step=7, deadline=True), 75, 7, True)])
+def test_each_end_leaves_its_code_and_message(tmp_path, capsys, error, code, step, deadline):
     write_exit(tmp_path, 33, "of an earlier run")
     with pytest.raises(SystemExit) as ended, worker_exit(tmp_path):
         raise error
     assert ended.value.code == code
     left = read_exit(tmp_path)
-    assert (left["code"], left["step"], left["rank"]) == (code, step, 0)
+    assert (left["code"], left["step"], left["rank"], left["deadline"]) == (code, step, 0, deadline)
     assert left["reason"] in capsys.readouterr().err
     assert ("Traceback" in left["reason"]) == (code == 1)
 
@@ -39,7 +40,7 @@ def test_the_first_of_several_processes_is_the_one_that_counts(tmp_path, monkeyp
     assert write_exit(tmp_path, 2, "cause")
     monkeypatch.setenv("RANK", "1")
     assert not write_exit(tmp_path, 1, "connection lost")
-    assert read_exit(tmp_path) == {"code": 2, "reason": "cause", "step": None, "rank": 0}
+    assert read_exit(tmp_path) == {"code": 2, "reason": "cause", "step": None, "rank": 0, "deadline": False}
 
 
 def test_a_signal_interrupts_in_good_order(tmp_path):

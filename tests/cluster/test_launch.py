@@ -10,22 +10,24 @@ import psutil
 import pytest
 
 from gss.cluster.launch import launch
+from gss.cluster.torchrun import PRETENDED_GPUS
+from gss.errors import GssError
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"}
+ENVIRONMENT.pop("SLURM_JOB_ID", None)
 PROGRAM = """
-import sys, json
+import sys
 from pathlib import Path
 from gss.cluster.launch import launch
-nproc, work, how, follow = sys.argv[1:5]
-sys.exit(launch(int(nproc), [work, how], work=Path(work), module="ending_worker", follow=json.loads(follow)))
+nproc, work, how = sys.argv[1:]
+sys.exit(launch(int(nproc), [work, how], work=Path(work), module="ending_worker"))
 """
 
 
-def start(work, ending, *, nproc=1, follow=None, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(nproc), str(work), ending, json.dumps(follow)],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+def start(work, ending, *, nproc=1):
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(nproc), str(work), ending], env=ENVIRONMENT,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for(condition, seconds=60):
@@ -52,22 +54,17 @@ def pid_of(work, rank=0):
 @pytest.mark.slow
 @pytest.mark.parametrize(("ending", "code", "reason"), [
     ("mend", 2, "label 7 is unknown\n  where: a.png\n  to do: map it"),
-    ("again", 75, "come again"), ("fault", 1, "ZeroDivisionError: our own fault"), ("kill", 1, None)])
+    ("again", 75, "come again"), ("fault", 1, "ZeroDivisionError: our own fault"), ("kill", 1, "was ended by SIGKILL")])
 def test_exit_codes_reach_the_caller(tmp_path, ending, code, reason):
     """Only the last of two processes fails; the other is ended, and only the cause is told."""
     (tmp_path / "exit.json").write_text('{"code": 33}')
     process = start(tmp_path, ending, nproc=2 if ending in ("mend", "kill") else 1)
     out = process.communicate(timeout=120)[0]
     assert process.returncode == code, out
-    if reason is None:
-        assert not (tmp_path / "exit.json").exists()
-    else:
-        left = json.loads((tmp_path / "exit.json").read_text())
-        assert left["code"] == code and reason in left["reason"]
-        assert out.count(reason) == 1
+    left = json.loads((tmp_path / "exit.json").read_text())
+    assert left["code"] == code and reason in left["reason"]
+    assert out.count(reason) == 1
     assert ("Traceback" in out) == (ending == "fault"), out
-    if ending == "kill":
-        assert "was ended by SIGKILL" in out
     if ending == "again":
         assert "to go on, run the same command again" in out
 
@@ -90,7 +87,7 @@ def test_workers_die_with_a_killed_torchrun_or_launch(tmp_path):
 def test_a_second_launch_waits_and_names_the_owner(tmp_path):
     first = start(tmp_path, "sleep")
     pid_of(tmp_path)
-    owner = json.loads((tmp_path / "owner.json").read_text())
+    owner = json.loads((tmp_path / "lock").read_text())
     assert owner["pid"] == first.pid
     second, third = start(tmp_path, "done"), start(tmp_path, "done")
     for waiting in (second, third):
@@ -113,7 +110,7 @@ def test_a_stop_outside_the_loop_is_orderly(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 75
     early = start(tmp_path / "early", "sleep")
-    wait_for((tmp_path / "early" / "owner.json").is_file)
+    wait_for(lambda: (tmp_path / "early" / "lock").exists() and (tmp_path / "early" / "lock").read_text())
     early.send_signal(signal.SIGTERM)
     assert early.wait(60) == 75
     for started in (process, early):
@@ -121,27 +118,26 @@ def test_a_stop_outside_the_loop_is_orderly(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_follower_runs_beside_and_ends_with_the_training(tmp_path):
-    notes = tmp_path / "notes"
-    follower = ("import signal, sys, time\n"
-                f"note = open({str(notes)!r}, 'a', buffering=1)\n"
-                "def end(*_):\n"
-                "    note.write('ended\\n'); sys.exit(3)\n"
-                "signal.signal(signal.SIGTERM, end)\n"
-                "note.write('running\\n')\n"
-                "time.sleep(600)\n")
-    process = start(tmp_path, "done", follow=[sys.executable, "-c", follower])
-    assert process.wait(60) == 0
-    process.stdout.close()
+def test_nodes_and_cores_are_those_of_this_machine_outside_slurm(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert launch(1, [str(tmp_path), "done"], work=tmp_path, nodes=2, module="ending_worker", cpus=6) == 0
+    assert capfd.readouterr().out.count("threads 3 of 2") == 2
     assert not (tmp_path / "exit.json").exists()
-    assert notes.read_text() == "running\nended\n"
 
 
 @pytest.mark.slow
-def test_a_follower_that_cannot_start_costs_nothing(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
-    code = launch(2, [str(tmp_path), "done"], work=tmp_path, module="ending_worker", cpus=6,
-                  follow=["/nonexistent/follower"])
-    out = capfd.readouterr().out
-    assert code == 0 and "cannot start /nonexistent/follower: No such file" in out
-    assert out.count("threads 3 of 2") == 2
+def test_gpus_that_are_not_there_are_one_clear_error(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv(PRETENDED_GPUS, raising=False)
+    assert launch(2, [str(tmp_path), "done"], work=tmp_path, gpus=2, module="ending_worker") == 2
+    told = capfd.readouterr()
+    assert (told.out + told.err).count("2 GPUs were asked for, but torch sees none") == 1
+    assert "Traceback" not in told.err
+
+
+def test_in_a_slurm_job_without_slurm_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GssError, match="this is SLURM job 7, but there is no command scontrol in PATH"):
+        launch(1, ["check"], work=tmp_path)

@@ -188,7 +188,7 @@ def test_own_work_is_kept(tmp_path):
 
 def test_foreign_work_is_moved_and_the_keys_named(tmp_path):
     work = tmp_path / "work" / "posterior"
-    for name in ("lock", "owner.json"):
+    for name in ("lock", "owners.jsonl"):
         work.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(name)
     open_work(work, {"config": {"lr": 1, "seed": 0, "old": 1}})
@@ -199,7 +199,7 @@ def test_foreign_work_is_moved_and_the_keys_named(tmp_path):
     (stale,) = (tmp_path / "work" / "stale").iterdir()
     assert stale.name.startswith("posterior-") and str(stale) in message
     assert CheckpointFolder(stale / "checkpoints").find_latest()[0].step == 5
-    assert sorted(item.name for item in work.iterdir()) == ["fingerprint.json", "lock", "owner.json"]
+    assert sorted(item.name for item in work.iterdir()) == ["fingerprint.json", "lock", "owners.jsonl"]
     open_work(work, {"config": {"lr": 1, "seed": 0, "old": 1}})
     open_work(work, {"config": {"lr": 3}})
     assert len(list((tmp_path / "work" / "stale").iterdir())) == 3
