@@ -16,10 +16,10 @@ ROWS = (
     ("train", "evaluate"),
     ("report",),
     ("stages",),
-    ("cli", "workflow", "__main__"),
+    ("cli", "workflow", "doctor", "__main__"),
 )
 LEAVES = {"tracking": {"errors", "files", "config"}, "cluster": {"errors", "files", "config"}}
-USERS_OF_LEAVES = {"train", "stages", "cli"}
+USERS_OF_LEAVES = {"train", "stages", "doctor", "cli"}
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 

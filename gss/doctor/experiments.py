@@ -1,0 +1,155 @@
+"""What experiments need: data, weights, and a place for their numbers."""
+
+import contextlib
+import os
+import re
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from gss.config import Experiment, data_folder, data_set_folder, load_experiment
+from gss.doctor.findings import Finding, fail, ok, warn
+from gss.doctor.machine import file_system, is_network, nearest_folder
+from gss.tracking.mlflow_sync import tracking_uri
+
+_BACK = "training does not need it: the numbers wait and are delivered later"
+
+
+def mlflow_store() -> Iterator[Finding]:
+    """Whether MLflow's store answers; none is made."""
+    uri = tracking_uri()
+    shown = re.sub(r"//[^@/]*@", "//", uri)  # without a password
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        yield from _sqlite(Path(uri.removeprefix("sqlite:///")))
+    elif scheme in ("http", "https"):
+        yield from _server(uri, shown)
+    elif scheme in ("postgresql", "mysql"):
+        yield from _database(uri, shown)
+    elif scheme == "file" or ":" not in uri:
+        yield fail("MLflow", f"{shown}: folders of files are refused by this MLflow",
+                   "MLFLOW_TRACKING_URI=sqlite:////absolute/path/mlflow.db, or a server")
+    else:
+        yield warn("MLflow", f"{shown}: whether it answers is not looked at")
+
+
+def _sqlite(path: Path) -> Iterator[Finding]:
+    existing = nearest_folder(path.parent)
+    kind = file_system(existing)
+    if not path.exists():
+        if existing != path.absolute().parent or not os.access(existing, os.W_OK):
+            yield fail("MLflow", f"{path} cannot be made", "make its folder writable, or set MLFLOW_TRACKING_URI")
+        elif is_network(kind):
+            yield warn("MLflow", f"{path} will be made on a network file system ({kind}), where SQLite is not safe",
+                       "run Snakemake on one host only, or set MLFLOW_TRACKING_URI to a local disk or a server")
+        else:
+            yield ok("MLflow", f"{path} will be made when the first numbers come")
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=3)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            runs = database.execute("SELECT count(*) FROM runs").fetchone()[0] if "runs" in tables else 0
+    except sqlite3.Error as error:
+        yield fail("MLflow", f"{path}: {error}", f"move it away: a new one gets all numbers of the journals; {_BACK}")
+        return
+    if "alembic_version" not in tables or any(name.startswith("_alembic_tmp") for name in tables):
+        yield fail("MLflow", f"{path} is a half-made store",
+                   f"move it away: a new one gets all numbers of the journals; {_BACK}")
+    elif not os.access(path, os.W_OK):
+        yield fail("MLflow", f"{path} cannot be written", f"make it writable, or set MLFLOW_TRACKING_URI; {_BACK}")
+    elif is_network(kind):
+        yield warn("MLflow", f"{path} is on a network file system ({kind}), where SQLite is not safe",
+                   "run Snakemake on one host only, or set MLFLOW_TRACKING_URI to a local disk or a server")
+    else:
+        yield ok("MLflow", f"{path}, {runs} runs")
+
+
+def _server(uri: str, shown: str) -> Iterator[Finding]:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=4):
+            yield ok("MLflow", f"the server {shown} answers")
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            yield warn("MLflow", f"the server {shown} asks who you are",
+                       "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN")
+        else:
+            yield fail("MLflow", f"the server {shown} answers with {error.code} {error.reason}", _BACK)
+    except (OSError, ValueError) as error:
+        yield fail("MLflow", f"the server {shown} does not answer: {getattr(error, 'reason', error)}",
+                   f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}")
+
+
+def _database(uri: str, shown: str) -> Iterator[Finding]:
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 4})
+        with engine.connect() as connection:
+            made = sqlalchemy.inspect(connection).has_table("alembic_version")
+        yield ok("MLflow", f"the database {shown} answers; its tables {'exist' if made else 'will be made'}")
+    except ImportError as error:
+        yield fail("MLflow", f"{shown} needs a driver: {error}", "install it (PostgreSQL: pip install psycopg2-binary)")
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        yield fail("MLflow", f"the database {shown} does not answer: {reason}",
+                   f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}")
+
+
+def inputs(name: str) -> Iterator[Finding]:
+    """Data, weights and checkpoints of an experiment, each with the place it is looked for."""
+    experiment = load_experiment(name)
+    missing = [fail(name, f"{what} {'is empty' if path.exists() else 'not found'}: {path.absolute()}", todo)
+               for what, path, todo in _expected(experiment) if not _has_content(path)]
+    yield from missing
+    for what, address in _downloads(experiment):
+        yield warn(name, f"{what} will be downloaded: {address}", "the job that does it needs a network")
+    if not missing:
+        made = " (made by the workflow)" if experiment.data.generate else ""
+        yield ok(name, f"data in {data_set_folder(experiment.data)}{made} and all files it names are there")
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists() and path.stat().st_size > 0
+
+
+def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
+    """What, where, and what to do without it."""
+    data, base = experiment.data, data_folder()
+    put = "put it there, or set GSS_DATA to the folder that holds your data"
+    if not data.generate:
+        root = data_set_folder(data)
+        archives = {archive.file: base / archive.file for archive in data.archives}
+        packed = bool(archives) and all(path.is_file() for path in archives.values())
+        if not packed:  # else the workflow unpacks them
+            advice = f"{put}. {data.obtain}".rstrip(". ")
+            if not root.is_dir():
+                yield "data set", root, advice
+            else:
+                for split, folders in data.splits.items():
+                    yield f"images of {split}", root / folders.images, advice
+                    yield f"labels of {split}", root / folders.labels, advice
+                if isinstance(data.classes, str) and data.classes.endswith(".csv"):
+                    yield "class table", root / data.classes, put
+    if experiment.tokenizer.source == "openai":
+        for what, file in (("encoder", experiment.tokenizer.encoder), ("decoder", experiment.tokenizer.decoder)):
+            if file and "://" not in file:
+                yield f"dVAE {what}", base / file, f"{put}; it is OpenAI's DALL-E {what}.pkl"
+    backbone = experiment.latent_prior.backbone
+    if backbone.weights and not backbone.weights.startswith("timm:") and not experiment.latent_prior.checkpoint:
+        yield f"weights of {backbone.name}", base / backbone.weights, f"{put}, or name timm's: weights: timm:TAG"
+    for part in ("latent_prior", "posterior"):
+        checkpoint = getattr(experiment, part).checkpoint
+        if checkpoint:
+            yield f"checkpoint of {part}", base / checkpoint, put
+
+
+def _downloads(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    if experiment.tokenizer.source == "openai":
+        for file in (experiment.tokenizer.encoder, experiment.tokenizer.decoder):
+            if file and "://" in file:
+                yield "the dVAE", file
+    backbone = experiment.latent_prior.backbone
+    if (backbone.weights or "").startswith("timm:") and not experiment.latent_prior.checkpoint:
+        yield "weights", f"{backbone.name}.{(backbone.weights or '').removeprefix('timm:')}"

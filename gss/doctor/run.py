@@ -1,0 +1,53 @@
+"""The list of all checks, and the verb."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from gss.config import load_project
+from gss.doctor import experiments, machine, slurm
+from gss.doctor.findings import Check, Finding, examine, summary
+from gss.errors import GssError
+
+
+def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int:
+    """Look at everything and print it; nothing that is written stays.
+
+    Args:
+        names: experiments whose data, weights and wishes are looked at; none: those of config/config.yaml.
+        results: where results go.
+        cluster: try the locks between two nodes, too, with a job of a second.
+
+    Returns:
+        0; 2 when something is FAIL.
+    """
+    chosen = list(names) or _of_project()
+    probe = machine.Probe(chosen, results)
+    groups = {
+        "Python and packages": [
+            Check("Python", machine.python),
+            Check("packages", lambda: machine.packages(Path.cwd())),
+            Check("torch", lambda: probe.about("torch"), 90),
+        ],
+        "GPUs and processes": [Check("driver", machine.driver), Check("GPU", lambda: probe.about("GPU"), 90)],
+        "disk": [
+            Check("results folder", lambda: machine.disk(results)),
+            Check("space", lambda: probe.about("disk"), 90),
+        ],
+        "SLURM": [Check("SLURM", lambda: slurm.slurm(chosen))],
+        "MLflow": [Check("MLflow", experiments.mlflow_store)],
+        "experiments": [Check(name, functools.partial(experiments.inputs, name)) for name in chosen],
+    }
+    if cluster:
+        groups["SLURM"].append(Check("locks of nodes", lambda: slurm.lock_across_nodes(results), 120))
+    findings: list[Finding] = examine(groups)
+    print(summary(findings))
+    return 2 if any(finding.state == "FAIL" for finding in findings) else 0
+
+
+def _of_project() -> list[str]:
+    try:
+        return list(load_project().experiments)
+    except GssError as error:
+        print(f"config/config.yaml: {error.what}; no experiment is looked at")
+        return []
