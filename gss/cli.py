@@ -94,12 +94,17 @@ def parser() -> argparse.ArgumentParser:
     exported.add_argument("--with-tokenizer", action="store_true", help="hold the dVAE too")
     verb("report", _report, "print the results of an experiment and where to look", stage)
 
-    launched = verb("launch", _launch, "run a verb under torchrun, one or many processes")
+    looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
+    looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
+    looked.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    looked.add_argument("--cluster", action="store_true", help="try locks between two nodes, with a job of a second")
+
+    launched = verb("launch", _launch, "run a verb in one or many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
     launched.add_argument("--nproc", type=int, default=1, metavar="P", help="processes on each machine; default: 1")
     launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
-    launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by the processes; default: all")
-    launched.add_argument("--gpus", type=int, metavar="G", help="0: leave GPUs alone; default: use what is visible")
+    launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by a node's processes; default: all")
+    launched.add_argument("--gpus", type=int, metavar="G", help="GPUs on each node; 0: none; default: what is visible")
     launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
 
     synced = verb("mlflow-sync", _mlflow_sync, "deliver journals to MLflow")
@@ -214,13 +219,17 @@ def _report(given: argparse.Namespace) -> None:
     print(summary(given.results / Path(given.experiment).stem))
 
 
+def _doctor(given: argparse.Namespace) -> int:
+    from gss.doctor.run import doctor
+
+    return doctor(given.experiments, given.results, cluster=given.cluster)
+
+
 def _launch(given: argparse.Namespace) -> int:
     from gss.cluster.launch import launch
 
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
-    results = given.work.parent.parent  # results/NAME/work/STAGE
-    follower = [sys.executable, "-m", "gss", "mlflow-sync", str(results), "--follow"]
-    return launch(given.nproc, command, work=given.work, cpus=given.cpus, gpus=given.gpus, follow=follower)
+    return launch(given.nproc, command, work=given.work, nodes=given.nodes, cpus=given.cpus, gpus=given.gpus)
 
 
 def _mlflow_sync(given: argparse.Namespace) -> None:
