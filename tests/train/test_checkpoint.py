@@ -93,6 +93,25 @@ def test_a_damaged_or_missing_list_costs_no_checkpoint(tmp_path, content):
     assert any("checkpoints.json is damaged" in report for report in reports) == (content is not None)
 
 
+def test_a_flipped_bit_in_the_list_costs_no_checkpoint(tmp_path):
+    folder = folder_with(tmp_path, 5, 10)
+    index = folder.path / "checkpoints.json"
+    content = index.read_bytes()
+    for place in range(len(content)):
+        index.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1:])
+        assert folder.find_latest()[0].step == 10, index.read_bytes()
+    assert len(list(folder.path.glob("step_*.pt"))) == 2
+
+
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped", "empty", "missing"])
+def test_without_a_list_a_damaged_newest_falls_back(tmp_path, how):
+    folder = folder_with(tmp_path, 5, 10)
+    (folder.path / "checkpoints.json").unlink()
+    damage(newest(folder), how)
+    entry, reports = folder.find_latest()
+    assert entry.step == 5 and (how == "missing" or "SHA-256 is" in reports[0])
+
+
 def test_left_over_temporary_files_are_swept(tmp_path):
     folder = folder_with(tmp_path, 5)
     (folder.path / ".step_00000010.x.tmp").write_bytes(b"half")
@@ -111,7 +130,7 @@ def test_only_tensors_and_plain_values_are_loaded(tmp_path):
         folder.load(10, map_location=CPU)
 
 
-@pytest.mark.parametrize("how", ["truncated", "bit-flipped", "missing"])
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped", "empty", "missing"])
 def test_training_after_damage_ends_with_the_same_bits(tmp_path, capsys, how):
     run(tmp_path / "one")
     run(tmp_path / "two", until=12)

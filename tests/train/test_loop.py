@@ -1,8 +1,10 @@
 import json
 import math
 import os
+import re
 import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from gss.tracking.journal import Journal, read_journal
 from gss.train.distributed import World
 from gss.train.guard import FiniteGuard
 from gss.train.loop import LoopSettings, train
+from gss.train.stop import Clock, Wish
 
 
 def weights(folder):
@@ -113,6 +116,42 @@ def test_stop_signal_saves_and_the_next_call_goes_on(tmp_path):
     assert read_journal(tmp_path / "two/journal.jsonl")[-1]["end"] == "finished"
 
 
+def test_checkpoints_by_the_clock(tmp_path):
+    run(tmp_path / "one")
+    with pytest.raises(GssError, match="not finite at step 20") as error:
+        run(tmp_path / "two", save_every=1000, save_minutes=0.1 / 60, delay=0.02, learner={"poison": 20})
+    assert re.search(r"step_0000(0005|0006|001\d)", str(error.value))  # the last one is a tenth of a second old
+    run(tmp_path / "two", save_every=1000)
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+
+
+def test_the_deadline_saves_and_the_next_call_goes_on(tmp_path, monkeypatch):
+    run(tmp_path / "one")
+    monkeypatch.setenv("GSS_DEADLINE", str(time.time() + 2.2))
+    with pytest.raises(Interrupted, match=r"stopped before the end of the job's time after step .* goes on") as stop:
+        run(tmp_path / "two", delay=0.03, deadline_margin=2)
+    assert 0 < stop.value.step < 30 and stop.value.deadline
+    with pytest.raises(Interrupted, match="at step") as stop:  # steps were gained in this process
+        run(tmp_path / "two", deadline_margin=2)
+    assert stop.value.deadline
+    monkeypatch.setenv("GSS_DEADLINE", str(time.time() + 1000))
+    run(tmp_path / "two")
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+
+
+def test_the_margin_grows_with_what_takes_long(monkeypatch):
+    monkeypatch.setenv("GSS_DEADLINE", str(time.time() + 100))
+    clock = Clock(LoopSettings(steps=1, lr=1))
+    assert clock.step_done(longest_save=30) is Wish.GO_ON
+    assert clock.step_done(longest_save=34) is Wish.STOP_FOR_DEADLINE
+    quick = Clock(LoopSettings(steps=1, lr=1, deadline_margin=99.9))
+    assert quick.step_done(0) is Wish.GO_ON
+    time.sleep(0.1)  # the first step counts from here
+    assert quick.step_done(0) is Wish.STOP_FOR_DEADLINE
+
+
 def test_calling_a_finished_training_again_changes_nothing(tmp_path, capsys):
     run(tmp_path)
     before = weights(tmp_path)
@@ -169,6 +208,7 @@ def test_lines_on_screen(tmp_path, capsys):
     run(tmp_path, steps=4, log_every=2)
     out = capsys.readouterr().out
     assert "fresh start, up to step 4 of 4" in out and "1 process(es) on cpu, fp32" in out
+    assert re.fullmatch(r"done: step 4 of 4; checkpoints took \d+\.\d% of 0:01", out.splitlines()[-1])
     for part in ("step 2/4  loss ", "  lr ", " img/s  wait ", "%  mem ", " GB  ETA 0:0"):
         assert part in out
 

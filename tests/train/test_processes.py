@@ -74,10 +74,10 @@ def send_at_step(process, folder, step, number):
     process.send_signal(number)
 
 
-def start(folder, *, stderr=None, **options):
+def start(folder, *, stderr=None, environment=None, **options):
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-m", "tiny_learner", folder, json.dumps(options)], env=ENVIRONMENT,
-                            text=True, stderr=stderr)
+    return subprocess.Popen([sys.executable, "-m", "tiny_learner", folder, json.dumps(options)], text=True,
+                            env={**ENVIRONMENT, **(environment or {})}, stderr=stderr)
 
 
 @pytest.mark.slow
@@ -109,6 +109,43 @@ def test_two_processes_train_as_one(tmp_path):
     assert together == chunks(json.loads((tmp_path / "one/seen_0.json").read_text()), 8)
     for mine, theirs in zip(figures(tmp_path / "one"), figures(tmp_path / "two"), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_stopped_with_the_same_batches(tmp_path):
+    options = {"precision": "fp64", "clip_norm": 0.5, "steps": 20, "ema": 0.9}
+    run(tmp_path / "one", **options)
+    folder = tmp_path / "two"
+    run(folder, until=9, **options)  # no save step, no log step of a whole interval
+    before = json.loads((folder / "seen_0.json").read_text())
+    assert launch(2, [str(folder), json.dumps(options)], work=folder, module="tiny_learner") == 0
+    ranks = [json.loads((folder / f"seen_{rank}.json").read_text()) for rank in (0, 1)]
+    after = [position for parts in zip(*(chunks(seen, 4) for seen in ranks), strict=True) for part in parts
+             for position in part]
+    assert before + after == json.loads((tmp_path / "one/seen_0.json").read_text())
+    assert_same(weights(tmp_path / "one"), weights(folder), 1e-10)
+    for mine, theirs in zip(figures(tmp_path / "one"), figures(folder), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.slow
+def test_a_time_limit_without_a_single_step_is_an_error(tmp_path):
+    process = start(tmp_path / "work", stderr=subprocess.PIPE, environment={"GSS_DEADLINE": str(time.time() + 50)})
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert "the time limit is too short: " in error and "60 s are kept for an end in good order" in error
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_before_the_deadline(tmp_path):
+    options = {**OPTIONS, "steps": 5000, "delay": 0.05, "deadline_margin": 1}
+    deadline = time.time() + 40
+    process = subprocess.Popen(command(tmp_path, options), env={**ENVIRONMENT, "GSS_DEADLINE": str(deadline)})
+    assert process.wait(120) == 75 and time.time() < deadline
+    left = json.loads((tmp_path / "exit.json").read_text())
+    assert left["code"] == 75 and "stopped before the end of the job's time after step" in left["reason"]
+    assert left["deadline"] is True
+    assert CheckpointFolder(tmp_path / "checkpoints").find_latest()[0].step == left["step"]
 
 
 @pytest.mark.slow
