@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -128,7 +129,7 @@ def call(*command: str, seconds: float, stop_first: bool = False) -> Answer:
             if stop_first:
                 child.terminate()
                 _ended(child, 2)
-            os.killpg(child.pid, 9)
+            os.killpg(child.pid, signal.SIGKILL)
             _ended(child, 2)
         texts = []
         for file in (out, err):
@@ -137,7 +138,8 @@ def call(*command: str, seconds: float, stop_first: bool = False) -> Answer:
     if status is None:
         return Answer(texts[0], f"{Path(command[0]).name} gave no answer within {seconds:.0f} s")
     last = (texts[1].strip() or texts[0].strip() or "no message").splitlines()[-1]
-    return Answer(texts[0], f"{Path(command[0]).name} ended with {status}: {last}" if status else "")
+    end = f"ended with {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+    return Answer(texts[0], f"{Path(command[0]).name} {end}: {last}" if status else "")
 
 
 def _ended(child: subprocess.Popen[bytes], seconds: float) -> None:
