@@ -102,7 +102,8 @@ def measure(subject: Subject, folder: Path) -> str:
     interval = every * subject.step_seconds
     first, later = waits[0], min(waits[1:])
     return (f"| {subject.experiment} | {size:,.0f} | {memory:,.0f} | {first:.2f} | {later:.3f} "
-            f"| {checkpoints.seconds:.2f} | {checkpoints.core_seconds:.2f} | {every} x {subject.step_seconds} s: {subject.source} "
+            f"| {checkpoints.seconds:.2f} | {checkpoints.core_seconds:.2f} "
+            f"| {every} x {subject.step_seconds} s: {subject.source} "
             f"| **{later / interval:.3%}** | {(later + checkpoints.core_seconds) / interval:.2%} "
             f"| {(later + checkpoints.seconds) / interval:.2%} |")
 
@@ -112,7 +113,8 @@ def main() -> None:
     grammar.add_argument("--folder", type=Path, help="on the disk to measure; default: the temporary folder's")
     torch.set_num_threads(1)
     rows = ["| experiment | file, MiB | more peak memory, MiB | copy, the first, s | copy, s | writing, s "
-            "| of these busy, s | between two checkpoints | share of time | if the writer's work delayed the training | if it waited |",
+            "| of these busy, s | between two checkpoints "
+            "| share of time | if the writer's work delayed the training | if it waited |",
             "|---|" + "---:|" * 6 + "---|" + "---:|" * 3]
     with tempfile.TemporaryDirectory(dir=grammar.parse_args().folder) as folder:
         for subject in SUBJECTS:
