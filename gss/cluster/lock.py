@@ -94,6 +94,7 @@ def _held(path: Path, stopped: Callable[[], bool]) -> Iterator[int | None]:
             heart.join()
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough while forked processes have it, too
 
 
 @contextlib.contextmanager
@@ -120,13 +121,13 @@ def _wait(path: Path, descriptor: int, stopped: Callable[[], bool]) -> bool | No
             near = flocked and owner is not None and owner["host"] == _host()
             if owner is None or near or watch.gone(path, owner):
                 return bool(flocked)
-        if stopped():
-            return None
         if not said and (owner is not None or time.monotonic() - began > 2):  # it may be writing its name just now
             doubt = "" if flocked is False else (
                 f"; flock cannot tell whether it lives, so this may take {3 * HEARTBEAT_SECONDS:.0f} s")
             print(f"{path.parent} is in use by {_words(owner)}; waiting for its end{doubt}", flush=True)
             said = True
+        if stopped():
+            return None
         time.sleep(_POLL_SECONDS)
 
 

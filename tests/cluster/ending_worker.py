@@ -14,7 +14,7 @@ def main(folder: Path, how: str) -> None:
     with worker_exit(folder):
         (folder / f"worker_{rank}.pid").write_text(str(os.getpid()))
         print(f"threads {os.environ['OMP_NUM_THREADS']} of {size}", flush=True)
-        if how == "done":
+        if how == "done" or (how == "deadline" and os.environ["SLURM_RESTART_COUNT"] == "1"):
             return
         if rank == size - 1:
             match how:
@@ -24,9 +24,15 @@ def main(folder: Path, how: str) -> None:
                     raise ZeroDivisionError("our own fault")
                 case "again":
                     raise Interrupted("come again", step=5)
+                case "deadline":
+                    raise Interrupted("the time is nearly over", step=5, deadline=True)
                 case "kill":
                     os.kill(os.getpid(), 9)
-        time.sleep(600)
+        try:
+            time.sleep(600)
+        except Interrupted as stop:
+            (folder / f"worker_{rank}.stop").write_text(str(stop))
+            raise
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def alive(pid):
         return False
 
 
-def pid_of(work, rank=0):
+def pid_of(work, rank=0, seconds=60):
     path = work / f"worker_{rank}.pid"
-    wait_for(lambda: path.is_file() and path.read_text())
+    wait_for(lambda: path.is_file() and path.read_text(), seconds)
     return int(path.read_text())
 
 

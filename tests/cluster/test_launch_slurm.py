@@ -1,0 +1,209 @@
+"""`gss launch` in jobs of a real SLURM, started as Snakemake's executor starts it: inside a step of its own.
+
+What only waits is started by the fixture `slow_ones` and looked at by the last tests.
+"""
+
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from slurm_cluster import SlurmCluster, running_cluster
+from test_launch import alive, pid_of, wait_for
+
+from gss.cluster.torchrun import PRETENDED_GPUS
+
+HERE = Path(__file__).resolve().parent
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(
+    bool(SlurmCluster.missing()), reason=f"not installed: {', '.join(SlurmCluster.missing())}")]
+PATIENCE = 200  # seconds; other tests run beside these
+PROGRAM = """
+import sys
+from pathlib import Path
+from gss.cluster.launch import launch
+nodes, nproc, work, how, module, gpus = sys.argv[1:]
+Path(work, "launcher.pid").write_text(str(__import__("os").getpid()))
+sys.exit(launch(int(nproc), [work, how], work=Path(work), nodes=int(nodes), cpus=4, gpus=int(gpus), module=module))
+"""
+
+
+class Job:
+    """A launch in a SLURM job."""
+
+    def __init__(self, cluster: SlurmCluster, work: Path, how: str, *, nodes: int = 1, nproc: int = 1, gpus: int = 0,
+                 module: str = "ending_worker", options: tuple[str, ...] = (), after: str = "true") -> None:
+        work.mkdir(exist_ok=True)
+        self.cluster, self.work = cluster, work
+        self._out = work / f"{time.monotonic_ns()}.out"
+        arguments = [str(word) for word in (nodes, nproc, work, how, module, gpus)]
+        launcher = shlex.join([sys.executable, "-c", PROGRAM, *arguments])
+        step = shlex.join(["srun", "-n1", "--nodes=1", "--cpus-per-task=4", "bash", "-c", launcher])
+        environment = [f"PYTHONPATH={HERE}:{HERE.parents[1]}", f"{PRETENDED_GPUS}=1"]
+        self.number = cluster.call(
+            "env", *environment, "sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpus-per-task=4",
+            "--mem=1000", f"--gres=gpu:{gpus}", f"--output={self._out}", "--open-mode=append", *options,
+            "--wrap", f"{step}; echo the launcher ended with $?; {after}")
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text() if self._out.exists() else ""
+
+    @property
+    def code(self) -> int:
+        """The launcher's exit code, once it ended."""
+        wait_for(lambda: "the launcher ended with" in self.out, PATIENCE)
+        return int(re.findall(r"the launcher ended with (\d+)", self.out)[-1])
+
+    def left(self) -> dict:
+        return json.loads((self.work / "exit.json").read_text())
+
+    def wait(self, ranks: int = 1) -> list[int]:
+        """Wait until the workers run; their pids."""
+        return [pid_of(self.work, rank, PATIENCE) for rank in range(ranks)]
+
+    def wait_end(self) -> None:
+        wait_for(lambda: not self.cluster.call("squeue", "-h", "-j", self.number, "-o", "%T"), PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def clusters() -> Iterator[dict[str, SlurmCluster]]:
+    """One that watches over processes by control groups, where these are free, and one by process groups."""
+    with running_cluster() as first:
+        if not first.cgroups:
+            yield {"process groups": first}
+            return
+        second = SlurmCluster(Path(tempfile.mkdtemp(prefix="gss-", dir="/tmp")), cgroups=False)
+        try:
+            second.start()
+            yield {"control groups": first, "process groups": second}
+        finally:
+            second.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(clusters) -> SlurmCluster:
+    return next(iter(clusters.values()))
+
+
+@pytest.fixture(scope="module")
+def slow_ones(clusters, cluster, tmp_path_factory) -> dict[str, Job]:
+    """Jobs that are left to themselves for a minute."""
+    folder = tmp_path_factory.mktemp("slow")
+    limited = {f"limit, {kind}": Job(each, folder / kind.replace(" ", "_"), "sleep", nproc=2, options=("--time=1",))
+               for kind, each in clusters.items()}
+    return {"deadline": Job(cluster, folder / "deadline", "deadline"), **limited,
+            "node": Job(clusters["process groups"], folder / "node", "sleep", nodes=2, options=("--nodelist=n3,n4",))}
+
+
+@pytest.fixture(params=["control groups", "process groups"])
+def kind(request, clusters) -> str:
+    if request.param not in clusters:
+        pytest.skip("control groups are in use or need root")
+    return request.param
+
+
+def owners(work):
+    return [json.loads(line) for line in (work / "owners.jsonl").read_text().splitlines()]
+
+
+def test_processes_of_one_and_of_two_nodes_meet(cluster, slow_ones, tmp_path):
+    one = Job(cluster, tmp_path / "one", "", nproc=2, gpus=2, module="meeting_worker")
+    two = Job(cluster, tmp_path / "two", "", nodes=2, module="meeting_worker")
+    for job, nodes, gpus, threads in ((one, ["n1", "n1"], "0,1", "2"), (two, ["n1", "n2"], "", "4")):
+        assert job.code == 0, job.out
+        notes = [json.loads((job.work / f"note_{rank}.json").read_text()) for rank in (0, 1)]
+        assert [note["total"] for note in notes] == [3, 3]
+        assert [note["SLURMD_NODENAME"] for note in notes] == nodes
+        assert {(note["CUDA_VISIBLE_DEVICES"], note["OMP_NUM_THREADS"], note["SLURM_JOB_ID"]) for note in notes} \
+            == {(gpus, threads, job.number)}
+        assert [(line["event"], line["host"], line["job"]) for line in owners(job.work)] \
+            == [("taken", "n1", job.number), ("released", "n1", job.number)]
+
+
+def test_exit_codes_travel_from_two_nodes(cluster, tmp_path):
+    """Only the process on the second node fails; the other is ended, and only the cause counts."""
+    causes = {"mend": (2, "label 7 is unknown"), "fault": (1, "ZeroDivisionError: our own fault"),
+              "again": (75, "come again"), "kill": (1, "was ended by SIGKILL")}
+    jobs = {how: Job(cluster, tmp_path / how, how, nodes=2) for how in causes}
+    for how, (code, reason) in causes.items():
+        job = jobs[how]
+        assert job.code == code, job.out
+        assert reason in job.left()["reason"] and job.left()["code"] == code
+        assert job.out.count(reason) == 1, job.out
+        assert "go on, run the same command again" in job.out if code == 75 else "back into the queue" not in job.out
+
+
+def test_a_cancelled_job_lets_all_processes_end_in_good_order(clusters, kind, tmp_path):
+    job = Job(clusters[kind], tmp_path / "work", "sleep", nodes=2)
+    workers = job.wait(ranks=2)
+    job.cluster.call("scancel", job.number)
+    job.wait_end()
+    assert "stopped by SIGTERM" in (job.work / "worker_0.stop").read_text() + job.left()["reason"]
+    assert (job.work / "worker_1.stop").exists() and job.left()["code"] == 75
+    assert not any(alive(pid) for pid in workers)
+    assert "back into the queue" not in job.out and "CANCELLED" in job.cluster.jobs(Path.cwd())[job.number]
+
+
+def test_a_killed_launcher_leaves_no_process_on_any_node(clusters, tmp_path):
+    job = Job(clusters["process groups"], tmp_path / "work", "sleep", nodes=2, after="sleep 600")
+    workers = job.wait(ranks=2)
+    everything = [*workers, *(psutil.Process(pid).ppid() for pid in workers)]
+    os.kill(int((job.work / "launcher.pid").read_text()), signal.SIGKILL)
+    wait_for(lambda: not any(alive(pid) for pid in everything), 20)
+    assert job.cluster.job(job.number)["JobState"] == "RUNNING"
+    job.cluster.call("scancel", job.number)
+
+
+def test_a_second_job_waits_for_the_first(cluster, tmp_path):
+    """Also a job that is stopped while it waits."""
+    work = tmp_path / "work"
+    first = Job(cluster, work, "sleep")
+    (worker,) = first.wait()
+    second, third = Job(cluster, work, "done"), Job(cluster, work, "done", options=("--time=1",))
+    for job in (second, third):
+        wait_for(lambda job=job: "waiting for its end" in job.out, PATIENCE)
+        assert re.search(rf"is in use by process \d+ on n\d, SLURM job {first.number}, since", job.out)
+    assert third.code == 75 and "the time of this job ended while waiting" in third.out
+    assert alive(worker) and (work / "exit.json").exists() is False
+    first.cluster.call("scancel", first.number)
+    assert second.code == 0
+
+
+def test_the_deadline_puts_the_job_back_into_the_queue_once(slow_ones):
+    job = slow_ones["deadline"]
+    wait_for(lambda: job.cluster.job(job.number).get("Restarts") == "1", PATIENCE)
+    while job.cluster.job(job.number)["JobState"] == "PENDING":  # SLURM would wait two minutes
+        job.cluster.call("scontrol", "update", f"JobId={job.number}", "StartTime=now")
+        time.sleep(1)
+    job.wait_end()
+    after = job.cluster.job(job.number)
+    assert (after["JobState"], after["Restarts"]) == ("COMPLETED", "1"), job.out
+    assert job.out.count("goes back into the queue") == 1 and job.code == 0
+
+
+def test_a_dead_node_ends_the_rest(slow_ones):
+    """SLURM notices, ends the job on the other nodes, and starts it anew where it can."""
+    job = slow_ones["node"]
+    workers = job.wait(ranks=2)
+    job.cluster.kill_node("n4")
+    wait_for(lambda: not any(alive(pid) for pid in workers), 90)
+    wait_for(lambda: job.cluster.job(job.number)["JobState"] == "PENDING", 60)
+    job.cluster.call("scancel", job.number)
+
+
+def test_the_time_limit_lets_all_processes_end_in_good_order(kind, slow_ones):
+    job = slow_ones[f"limit, {kind}"]
+    workers = job.wait(ranks=2)
+    job.wait_end()
+    assert all("stopped by SIGTERM" in (job.work / f"worker_{rank}.stop").read_text() for rank in (0, 1))
+    assert job.left()["code"] == 75 and not job.left()["deadline"]
+    assert not any(alive(pid) for pid in workers)
+    assert "back into the queue" not in job.out
