@@ -333,7 +333,7 @@ def forked_life(subject: Subject, folder: Path, doom: Doom) -> Life:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             raise StormError(f"a life of more than {LIFE_SECONDS} s\n{log.read_text(errors='replace')[-3000:]}")
-        if seen[0] and start == math.inf:
+        if seen[0] == PLACES.index("training") and start == math.inf:
             start = age
         if doom.is_due(age, start) and not killed:
             os.kill(child, signal.SIGKILL)
