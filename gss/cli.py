@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
     launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by a node's processes; default: all")
     launched.add_argument("--gpus", type=int, metavar="G", help="GPUs on each node; 0: none; default: what is visible")
+    launched.add_argument("--log", type=Path, metavar="FILE", help="append to it; earlier starts are kept")
     launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
 
     synced = verb("mlflow-sync", _mlflow_sync, "deliver journals to MLflow")
@@ -227,7 +228,10 @@ def _doctor(given: argparse.Namespace) -> int:
 
 def _launch(given: argparse.Namespace) -> int:
     from gss.cluster.launch import launch
+    from gss.cluster.log import keep_log
 
+    if given.log:
+        keep_log(given.log)
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     return launch(given.nproc, command, work=given.work, nodes=given.nodes, cpus=given.cpus, gpus=given.gpus)
 

@@ -24,7 +24,8 @@ REMEDIES = {
 }
 
 
-def _write_error(path: Path, error: OSError) -> GssError:
+def write_error(path: Path, error: OSError) -> GssError:
+    """What to say when a file could not be written, with a remedy where one is known."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return GssError(f"cannot write: {reason}", where=path, todo=REMEDIES.get(error.errno or 0))
 
@@ -60,7 +61,7 @@ def write_atomic(
         # torch covers the disk's error by one of its own
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, OSError):
-            raise _write_error(path, cause) from error
+            raise write_error(path, cause) from error
         raise
 
 

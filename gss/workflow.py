@@ -107,7 +107,7 @@ class Requests:
 
 
 def launch(command: str, *, work: str) -> str:
-    """For `shell`: a verb in one or many processes on one or many machines. The log of every start is kept.
+    """For `shell`: a verb in one or many processes on one or many machines.
 
     Args:
         command: the verb with its arguments.
@@ -115,7 +115,8 @@ def launch(command: str, *, work: str) -> str:
     """
     return (
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
-        f"--cpus {{resources.cpus_per_task}} --work results/{{wildcards.experiment}}/work/{work} -- {command} >> {{log}} 2>&1"
+        f"--cpus {{resources.cpus_per_task}} --work results/{{wildcards.experiment}}/work/{work} --log {{log}} "
+        f"-- {command} >> {{log}} 2>&1"
     )
 
 
