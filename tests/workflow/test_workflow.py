@@ -75,8 +75,8 @@ def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any
 def test_resources_come_from_the_configuration(write: Write) -> None:
     mine = write("mine", run={"resources": {"merge": {"gpus": 4, "memory_mb": 9000, "minutes": 33, "threads": 8}}})
     assert asked(mine, "merge") == {
-        "nodes": 1, "tasks": 1, "cpus_per_task": 8, "processes": 4, "devices": 4, "accel": 1, "gres": "gpu:4", "tasks_per_gpu": 0,
-        "runtime": 33, "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB, "threads": 8}
+        "nodes": 1, "tasks": 1, "cpus_per_task": 8, "processes": 4, "devices": 4, "accel": 1, "gres": "gpu:4",
+        "tasks_per_gpu": 0, "runtime": 33, "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB, "threads": 8}
     assert asked(mine, "check")["gres"] == ""
     assert asked(mine, "check")["processes"] == 1
 
