@@ -174,7 +174,7 @@ def disk(results: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free
     place = f"{free / 1e9:.1f} GB free in {existing} ({kind})"
     try:
-        folder = _scratch(existing)
+        folder = scratch(existing)
         speed = _write_speed(folder / "speed")
     except OSError as error:
         yield fail("results folder", f"cannot write: {error.strerror}; {place}", REMEDIES.get(error.errno or 0, ""))
@@ -192,7 +192,7 @@ def disk(results: Path) -> Iterator[Finding]:
     yield from _lock(folder)
 
 
-def _scratch(folder: Path) -> Path:
+def scratch(folder: Path) -> Path:
     """A folder that is gone when this program ends."""
     made = tempfile.mkdtemp(prefix=".gss-doctor-", dir=folder)
     atexit.register(shutil.rmtree, made, ignore_errors=True)

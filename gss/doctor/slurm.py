@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import yaml
 from gss.config import STAGES, Resources, Stage, load_cluster, load_experiment
 from gss.config.schema import Cluster
 from gss.doctor.findings import Finding, fail, ok, warn
-from gss.doctor.machine import TRY_LOCK, Answer, call, nearest_folder
+from gss.doctor.machine import TRY_LOCK, Answer, call, nearest_folder, scratch
 from gss.errors import GssError
 from gss.workflow import NESTED_SNAKEMAKES_MB
 
@@ -262,7 +261,7 @@ def lock_across_nodes(results: Path, profile: Path = PROFILE) -> Iterator[Findin
     existing = nearest_folder(results)
     options = [f"--partition={cluster.partition}"] if cluster.partition and "SLURM_JOB_ID" not in os.environ else []
     options += [f"--account={cluster.account}"] if cluster.account else []
-    with tempfile.NamedTemporaryFile(prefix=".gss-doctor-", dir=existing) as file:
+    with (scratch(existing) / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         answer = call("srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--mem=100", "--time=2", "--overlap",
                       "--immediate=60", "--job-name=gss-doctor", *options, sys.executable, "-c", TRY_LOCK, file.name,
