@@ -29,13 +29,14 @@ RESULTS = Path("results")
 _PLACES = ("work/stale/*/journal.jsonl", "work/*/journal.jsonl")  # of an experiment's journals, old ones first
 _BATCH = 1000  # metrics MLflow takes at once
 _PATIENCE_SECONDS = 120  # for another process that delivers
-_LAST_PATIENCE_SECONDS = 30  # the same when a follower shall end
+_LAST_SECONDS = 45  # a follower that shall end takes at most
+_LAST_SECONDS_AWAY = 5  # the same when MLflow was away already
 _PASS_SECONDS = 10  # one pass over all experiments is given up when MLflow fails and so much time is gone
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
 _HEADLINE = re.compile(r"(?:val|test)/(?:mIoU|mAcc|aAcc)")
 # A dead server must not hold anyone up: MLflow's own defaults try for minutes.
-_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
              "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
              "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
@@ -69,12 +70,28 @@ def follow(folders: Sequence[Path] = (), interval: float = 10.0) -> None:
     Standard output gets one line when MLflow is away, one when it is back, and one at the end if numbers still wait;
     standard error gets the whole story.
     """
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # they wait for the end of a delivery
     deliveries = _Deliveries(folders)
-    known, ended = None, False
+    stops = {signal.SIGTERM, signal.SIGINT}
+    known: str | None = None
+    ended = False
+
+    def end(*_: object) -> None:
+        nonlocal ended
+        ended = True
+        signal.alarm(_LAST_SECONDS_AWAY if known else _LAST_SECONDS)
+
+    for number in stops:
+        signal.signal(number, end)
+    signal.signal(signal.SIGALRM, _raise_late)
     while True:
-        problem = deliveries.run(_LAST_PATIENCE_SECONDS if ended else 0)
+        last = ended
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*stops, signal.SIGALRM})
+            problem = deliveries.run(_LAST_SECONDS if last else 0)
+        except _Late:
+            problem = known or "it took too long"
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGALRM})
         if problem and not known:
             print(f"warning: not everything reaches MLflow, it waits in the journals: {problem}", flush=True)
         elif known and not problem:
@@ -82,11 +99,20 @@ def follow(folders: Sequence[Path] = (), interval: float = 10.0) -> None:
         if problem and problem != known:
             print(time.strftime("%Y-%m-%d %H:%M:%S"), deliveries.details, file=sys.stderr, flush=True)
         known = problem
-        if ended or (problem and signal.sigpending() & signals):  # it was away a moment ago: not once more
+        if last or (ended and problem):
             break
-        ended = signal.sigtimedwait(signals, interval) is not None
+        if not ended and signal.sigtimedwait(stops, interval):
+            end()
     if known:
         print("MLflow lacks numbers; to deliver them: gss mlflow-sync", flush=True)
+
+
+class _Late(BaseException):
+    """A follower that shall end takes too long; no `except Exception` of MLflow's holds it up."""
+
+
+def _raise_late(*_: object) -> None:
+    raise _Late
 
 
 def tracking_uri() -> str:
