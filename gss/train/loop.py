@@ -160,8 +160,8 @@ class _Run:
                 if wish >= Wish.STOP_FOR_DEADLINE and done < target:
                     reason = ("stopped before the end of the job's time" if wish is Wish.STOP_FOR_DEADLINE else
                               f"stopped by {stop.name or 'a signal to another process'}")
-                    raise Interrupted(f"{reason} after step {done} of {settings.steps}; checkpoint "
-                                      f"{self.saver.last_good()}; the same command goes on from there", step=done,
+                    raise Interrupted(f"{reason} after step {done} of {settings.steps}, which is saved in "
+                                      f"{self.folder.path}; the same command goes on from there", step=done,
                                       deadline=wish is Wish.STOP_FOR_DEADLINE)
                 if planned:
                     self.evaluate(evaluate, done, progress)
