@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,10 @@ class Job:
         wait_for(lambda: "the launcher ended with" in self.out, PATIENCE)
         return int(re.findall(r"the launcher ended with (\d+)", self.out)[-1])
 
+    def fact(self, name: str) -> str:
+        """What SLURM knows of the job under a name of its own."""
+        return self.cluster.job(self.number)[name]
+
     def left(self) -> dict:
         return json.loads((self.work / "exit.json").read_text())
 
@@ -94,13 +99,28 @@ def cluster(clusters) -> SlurmCluster:
 
 
 @pytest.fixture(scope="module")
-def slow_ones(clusters, cluster, tmp_path_factory) -> dict[str, Job]:
-    """Jobs that are left to themselves for a minute."""
+def slow_ones(clusters, cluster, tmp_path_factory) -> Iterator[dict[str, Job]]:
+    """Jobs that are left to themselves for a minute, and their disturber."""
     folder = tmp_path_factory.mktemp("slow")
-    limited = {f"limit, {kind}": Job(each, folder / kind.replace(" ", "_"), "sleep", nproc=2, options=("--time=1",))
-               for kind, each in clusters.items()}
-    return {"deadline": Job(cluster, folder / "deadline", "deadline"), **limited,
-            "node": Job(clusters["process groups"], folder / "node", "sleep", nodes=2, options=("--nodelist=n3,n4",))}
+    jobs = {f"limit, {kind}": Job(each, folder / kind.replace(" ", "_"), "sleep", nproc=2, options=("--time=1",))
+            for kind, each in clusters.items()}
+    jobs["deadline"] = Job(cluster, folder / "deadline", "deadline")
+    jobs["first"] = Job(cluster, folder / "first", "sleep")
+    jobs["node"] = Job(clusters["process groups"], folder / "node", "sleep", nodes=2, options=("--nodelist=n3,n4",))
+
+    def disturb() -> None:
+        requeued = jobs["deadline"]
+        wait_for(lambda: requeued.fact("Restarts") == "1", PATIENCE)
+        while requeued.fact("JobState") in ("COMPLETING", "PENDING"):  # SLURM would wait two minutes
+            time.sleep(2)  # not at once: it refuses a job that starts in the second it was requeued in
+            cluster.call("scontrol", "update", f"JobId={requeued.number}", "StartTime=now")
+        jobs["node"].wait(ranks=2)
+        jobs["node"].cluster.kill_node("n4")
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    yield jobs
+    disturber.join()
 
 
 @pytest.fixture(params=["control groups", "process groups"])
@@ -149,7 +169,7 @@ def test_a_cancelled_job_lets_all_processes_end_in_good_order(clusters, kind, tm
     assert "stopped by SIGTERM" in (job.work / "worker_0.stop").read_text() + job.left()["reason"]
     assert (job.work / "worker_1.stop").exists() and job.left()["code"] == 75
     assert not any(alive(pid) for pid in workers)
-    assert "back into the queue" not in job.out and "CANCELLED" in job.cluster.jobs(Path.cwd())[job.number]
+    assert "back into the queue" not in job.out and job.fact("JobState") == "CANCELLED"
 
 
 def test_a_killed_launcher_leaves_no_process_on_any_node(clusters, tmp_path):
@@ -158,45 +178,38 @@ def test_a_killed_launcher_leaves_no_process_on_any_node(clusters, tmp_path):
     everything = [*workers, *(psutil.Process(pid).ppid() for pid in workers)]
     os.kill(int((job.work / "launcher.pid").read_text()), signal.SIGKILL)
     wait_for(lambda: not any(alive(pid) for pid in everything), 20)
-    assert job.cluster.job(job.number)["JobState"] == "RUNNING"
+    assert job.fact("JobState") == "RUNNING"
     job.cluster.call("scancel", job.number)
 
 
-def test_a_second_job_waits_for_the_first(cluster, tmp_path):
-    """Also a job that is stopped while it waits."""
-    work = tmp_path / "work"
-    first = Job(cluster, work, "sleep")
-    (worker,) = first.wait()
-    second, third = Job(cluster, work, "done"), Job(cluster, work, "done", options=("--time=1",))
+def test_a_second_job_waits_for_the_first(slow_ones):
+    """Until the first one's end, or until its own time is nearly over."""
+    first = slow_ones["first"]
+    (worker,), launcher = first.wait(), int((first.work / "launcher.pid").read_text())
+    second, third = (Job(first.cluster, first.work, "done", options=options) for options in ((), ("--time=1",)))
     for job in (second, third):
         wait_for(lambda job=job: "waiting for its end" in job.out, PATIENCE)
         assert re.search(rf"is in use by process \d+ on n\d, SLURM job {first.number}, since", job.out)
     assert third.code == 75 and "the time of this job ended while waiting" in third.out
-    assert alive(worker) and (work / "exit.json").exists() is False
-    first.cluster.call("scancel", first.number)
+    assert alive(worker) and not (first.work / "exit.json").exists()
+    os.kill(launcher, signal.SIGTERM)  # as Ctrl-C in an interactive job: it reaches the workers through srun
+    assert first.code == 75 and "stopped by SIGTERM" in (first.work / "worker_0.stop").read_text()
     assert second.code == 0
 
 
 def test_the_deadline_puts_the_job_back_into_the_queue_once(slow_ones):
     job = slow_ones["deadline"]
-    wait_for(lambda: job.cluster.job(job.number).get("Restarts") == "1", PATIENCE)
-    while job.cluster.job(job.number)["JobState"] == "PENDING":  # SLURM would wait two minutes
-        job.cluster.call("scontrol", "update", f"JobId={job.number}", "StartTime=now")
-        time.sleep(1)
     job.wait_end()
-    after = job.cluster.job(job.number)
-    assert (after["JobState"], after["Restarts"]) == ("COMPLETED", "1"), job.out
+    assert (job.fact("JobState"), job.fact("Restarts")) == ("COMPLETED", "1"), job.out
     assert job.out.count("goes back into the queue") == 1 and job.code == 0
 
 
 def test_a_dead_node_ends_the_rest(slow_ones):
-    """SLURM notices, ends the job on the other nodes, and starts it anew where it can."""
+    """SLURM ends the job on the other node, too, and would start it anew."""
     job = slow_ones["node"]
-    workers = job.wait(ranks=2)
-    job.cluster.kill_node("n4")
-    wait_for(lambda: not any(alive(pid) for pid in workers), 90)
-    wait_for(lambda: job.cluster.job(job.number)["JobState"] == "PENDING", 60)
-    job.cluster.call("scancel", job.number)
+    workers = [int((job.work / f"worker_{rank}.pid").read_text()) for rank in (0, 1)]
+    wait_for(lambda: job.fact("JobState") == "PENDING", 90)
+    wait_for(lambda: not any(alive(pid) for pid in workers), 10)
 
 
 def test_the_time_limit_lets_all_processes_end_in_good_order(kind, slow_ones):
