@@ -47,7 +47,7 @@ PLACES = ("start-up", "training", "journal", "write", "fsync", "rename")  # the 
 SELF_INFLICTED = PLACES[2:]
 PROCESSES = ("launcher", "torchrun", "worker 0", "worker 1")
 SAVE_EVERY = 2
-LIFE_SECONDS = 300  # no life lasts longer
+LIFE_SECONDS = 900  # no life lasts longer
 TIMED = ("train/img_per_s", "train/data_wait")
 
 
@@ -95,11 +95,11 @@ class Toy:
         return ["train", "latent-prior", "toy", "--results", str(folder)]
 
     def live(self, folder: Path) -> int:
-        """Train in this process."""
+        """Train in this process, without a process for the loader: that one would live for seconds after a kill."""
         from gss.cli import main
 
         os.chdir(self.project)
-        return main(self.command(folder))
+        return main([*self.command(folder), "run.workers=0"])
 
     def launch(self, folder: Path) -> list[str]:
         """The same with two processes; to be run in the project."""
