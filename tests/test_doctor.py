@@ -150,6 +150,15 @@ def test_folder_that_others_own() -> None:
     assert "state='FAIL', name='results folder', found='cannot write: Permission denied" in done.stdout, done.stderr
 
 
+def test_file_systems_are_told_apart(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text("")  # in a chroot
+    assert machine.file_system(tmp_path, table) == "unknown" and not machine.is_network("unknown")
+    table.write_text(f"30 1 8:1 / / rw - ext4 /dev/sda rw\n31 30 0:9 /x {tmp_path} rw shared:1 - nfs4 server:/x rw\n")
+    assert machine.file_system(tmp_path / "results", table) == "nfs4" and machine.is_network("nfs4")
+    assert machine.file_system(Path("/usr"), table) == "ext4" and not machine.is_network("ext4")
+
+
 # --- SLURM ------------------------------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,7 @@ def _installed(name: str) -> str | None:
 class Probe:
     """What `gss.doctor.probe` finds: one process imports torch, once, and may die of it."""
 
-    def __init__(self, experiments: list[str], results: Path, seconds: float = 60) -> None:
+    def __init__(self, experiments: list[str], results: Path, seconds: float = 90) -> None:
         self._command = [sys.executable, "-m", "gss.doctor.probe", str(results), *experiments]
         self._seconds = seconds
         self._found: dict[str, list[Finding]] = {topic: [] for topic in _TOPICS}
@@ -259,12 +259,12 @@ def nearest_folder(path: Path) -> Path:
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
 
 
-def file_system(path: Path) -> str:
-    """Its type, such as `ext4` or `nfs4`."""
-    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+def file_system(path: Path, table: Path = Path("/proc/self/mountinfo")) -> str:
+    """Its type, such as `ext4` or `nfs4`; inside a chroot it may be unknown."""
+    mounts = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
     kinds = {mount[4].replace("\\040", " "): mount[mount.index("-") + 1] for mount in mounts}
     resolved = path.resolve()
-    return next(kinds[str(folder)] for folder in (resolved, *resolved.parents) if str(folder) in kinds)
+    return next((kinds[str(folder)] for folder in (resolved, *resolved.parents) if str(folder) in kinds), "unknown")
 
 
 def is_network(kind: str) -> bool:

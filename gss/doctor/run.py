@@ -30,12 +30,12 @@ def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int
         "Python and packages": [
             Check("Python", machine.python),
             Check("packages", lambda: machine.packages(Path.cwd())),
-            Check("torch", lambda: probe.about("torch"), 90),
+            Check("torch", lambda: probe.about("torch"), 100),
         ],
-        "GPUs and processes": [Check("driver", machine.driver), Check("GPU", lambda: probe.about("GPU"), 90)],
+        "GPUs and processes": [Check("driver", machine.driver), Check("GPU", lambda: probe.about("GPU"), 100)],
         "disk": [
-            Check("results folder", lambda: machine.disk(results)),
-            Check("space", lambda: probe.about("disk"), 90),
+            Check("results folder", lambda: machine.disk(results), 60),
+            Check("space", lambda: probe.about("disk"), 100),
         ],
         "SLURM": [Check("SLURM", lambda: slurm.slurm(chosen))],
         "MLflow": [Check("MLflow", experiments.mlflow_store)],
