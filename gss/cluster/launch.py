@@ -163,7 +163,7 @@ class _StopSignal:
     def run(self, command: Sequence[str], environment: Mapping[str, str], *, keep_open: int) -> int:
         """Run a command in a session of its own, so that signals for our group reach it only through us."""
         parent, self._srun = os.getpid(), command[0] == "srun"
-        # srun killed outright would leave its processes on the nodes running
+        # srun ends its processes when it is told to end; killed outright, it would leave that to SLURM
         last = signal.SIGTERM if self._srun else signal.SIGKILL
         try:
             self._child = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[keep_open],
