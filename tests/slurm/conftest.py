@@ -1,11 +1,7 @@
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "workflow")]  # for pytest's importlib mode
 from slurm_cluster import SlurmCluster, running_cluster
 
 

@@ -149,14 +149,16 @@ class Scene(Project):
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                pairs = (pair.partition("=") for pair in (process / "environ").read_text(errors="replace").split("\0"))
-                environment = {name: value for name, _, value in pairs}
-                if TORCHRUN_PID in environment and "RANK" in environment and (process / "cwd").readlink() == self.folder:
-                    found[int(environment["RANK"])] = int(process.name)
+                if (process / "cwd").readlink() == self.folder:
+                    pairs = (pair.partition("=") for pair in (process / "environ").read_text().split("\0"))
+                    environment = {name: value for name, _, value in pairs}
+                    parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                    if "RANK" in environment and environment.get(TORCHRUN_PID) == parent:  # not its data workers
+                        found[int(environment["RANK"])] = int(process.name)
         return found
 
-    def resumed(self) -> list[int]:
-        """The steps at which trainings of the log went on."""
+    def starts(self) -> list[int]:
+        """The steps at which the training started and went on, by its log."""
         lines = [line for line in self.log.splitlines() if line.startswith("training in ")]
         return [int(line.partition("resumed from step ")[2].partition(",")[0] or 0) for line in lines]
 

@@ -130,8 +130,8 @@ class SlurmCluster:
     def jobs(self, folder: Path) -> dict[str, str]:
         """States of the jobs that were submitted from a folder, also of those that ended, by job id."""
         lines = self.call("squeue", "-h", "--states=all", "-o", "%i %T %Z").splitlines()
-        found = [line.split(maxsplit=2) for line in lines]
-        return {job: state for job, state, place in sorted(found, key=lambda line: int(line[0])) if place == str(folder)}
+        found = sorted((line.split(maxsplit=2) for line in lines), key=lambda line: int(line[0]))
+        return {job: state for job, state, place in found if place == str(folder)}
 
     def job(self, number: str) -> dict[str, str]:
         """What SLURM knows of a job, by its own names; empty when it knows none."""
@@ -157,7 +157,7 @@ class SlurmCluster:
         conf.write_text(_CONF.format(folder=self.folder, port=ports[0], user=user, nodes=nodes, proctrack=proctrack))
         (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in GPUS))
         (self.folder / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={_CGROUPS}\n")
-        for name in CLIENTS:
+        for name in (*CLIENTS, *(["sacct"] if _program("sacct") else [])):
             client = self.folder / "bin" / name
             client.write_text(f'#!/bin/sh\nexport SLURM_CONF={conf}\nexec {_program(name)} "$@"\n')
             client.chmod(0o755)
@@ -206,15 +206,23 @@ def _remove_cgroups() -> None:
 
 
 def _kill_all(belongs: Callable[[str], bool]) -> None:
-    """SIGKILL every process whose environment belongs, and all below it, until none is left."""
+    """SIGKILL every process whose environment belongs, and all below it; none sees another one die and reports it."""
     end = time.monotonic() + 20
+    stopped: set[int] = set()
+    while new := _with_children(belongs) - stopped:
+        _signal(new, signal.SIGSTOP)
+        stopped |= new
     while found := _with_children(belongs):
         if time.monotonic() > end:
             raise RuntimeError(f"cannot kill {sorted(found)}")
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(found, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def _signal(processes: set[int], number: int) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _with_children(belongs: Callable[[str], bool]) -> set[int]:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +16,6 @@ import pytest
 from project import Project
 from scene import MODEL, SAVE_EVERY, SMALL, STEPS, Scene
 from slurm_cluster import SlurmCluster
-
-sys.path.append(str(Path(__file__).parents[1] / "train"))
 from tiny_disk import tiny_disk
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -72,19 +69,19 @@ def _undisturbed(folder: Path, cluster: SlurmCluster, prepared: Future[Project])
 @play
 def its_time_limit_is_shorter_than_the_training(scene: Scene, reference: Reference) -> None:
     scene.configure("toy", run__deadline_margin=30)
-    scene.profile(stages={"latent_prior": {"minutes": 2}})
+    scene.profile(stages={"latent_prior": {"minutes": 3}})
     scene.start()
     with scene.held():
         stopped_at = scene.step()
         (job,) = scene.jobs
-        began = time.mktime(time.strptime(scene.cluster.job(job)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
-        time.sleep(max(0.0, began + 120 - 35 - time.time()))
+        limit = time.mktime(time.strptime(scene.cluster.job(job)["EndTime"], "%Y-%m-%dT%H:%M:%S"))
+        time.sleep(max(0.0, limit - 35 - time.time()))
     scene.wait(lambda: scene.jobs[job] != "RUNNING", "the job's own requeue")
-    assert time.time() < began + 120 + 5, "stopped by SLURM, not by itself"
+    assert time.time() < limit, "stopped by SLURM, not by itself"
     assert scene.end() == 0, scene.report()
     assert list(scene.jobs) == [job]
     assert int(scene.cluster.job(job)["Restarts"]) >= 1
-    assert scene.resumed()[1] >= stopped_at
+    assert scene.starts()[1] >= stopped_at
     scene.assert_undisturbed(reference)
 
 
@@ -99,7 +96,7 @@ def its_job_is_cancelled_and_the_command_repeated(scene: Scene, reference: Refer
     assert "the same command goes on" in scene.output  # the end of the training's log
     scene.start()
     assert scene.end() == 0, scene.report()
-    assert scene.resumed()[1] >= stopped_at
+    assert scene.starts()[1] >= stopped_at
     scene.assert_undisturbed(reference)
 
 
@@ -117,7 +114,7 @@ def its_node_is_taken_by_a_better_job(scene: Scene, reference: Reference) -> Non
     assert urgent.wait() == 0
     assert list(scene.jobs) == [job]
     assert scene.cluster.job(job)["Restarts"] == "1"
-    assert scene.resumed()[1] >= stopped_at
+    assert scene.starts()[1] >= stopped_at
     scene.assert_undisturbed(reference)
 
 
@@ -129,7 +126,7 @@ def one_of_its_processes_is_killed(scene: Scene, reference: Reference) -> None:
         os.kill(trainers[0], signal.SIGKILL)
     assert scene.end() == 0, scene.report()
     assert len(scene.jobs) == 2
-    assert scene.resumed()[1] == saved >= stopped_at - 2 * SAVE_EVERY
+    assert scene.starts()[1] == saved >= stopped_at - 2 * SAVE_EVERY
     scene.assert_undisturbed(reference, killed=1)
 
 
@@ -145,7 +142,7 @@ def its_node_dies(scene: Scene, reference: Reference) -> None:
     scene.cluster.start_node("n4")
     assert scene.end() == 0, scene.report()
     assert list(scene.jobs) == [job]
-    assert scene.resumed()[1] == saved
+    assert scene.starts()[1] == saved
     scene.assert_undisturbed(reference, killed=1)
 
 
@@ -162,7 +159,7 @@ def snakemake_is_killed_and_started_again(scene: Scene, reference: Reference) ->
         scene.wait(lambda: re.search(rf"waiting.*{job}|{job}.*waiting", scene.log), "its word that it waits")
     assert scene.end() == 0, scene.report()
     assert list(scene.jobs.values()) == ["COMPLETED", "COMPLETED"]
-    assert scene.resumed()[0] == 0
+    assert scene.starts() == [0]  # the second job finds the result
     scene.assert_undisturbed(reference)
 
 
@@ -189,13 +186,13 @@ def ctrl_c_in_the_terminal(scene: Scene, reference: Reference) -> None:
     scene.wait(lambda: set(scene.jobs.values()) <= {"CANCELLED", "FAILED"}, "the end of the job")
     scene.start()
     assert scene.end() == 0, scene.report()
-    assert scene.resumed()[1] >= stopped_at
+    assert scene.starts()[1] >= stopped_at
     scene.assert_undisturbed(reference)
 
 
 @play
 def two_nodes_train_as_one(scene: Scene, reference: Reference) -> None:
-    shape = {"nodes": 2, "processes": 1}
+    shape = {"nodes": 2, "processes": 1, "threads": 1}
     scene.profile(stages={"latent_prior": shape, "posterior": shape})
     scene.start("results/toy/posterior.pth")
     assert scene.end() == 0, scene.report()
@@ -233,9 +230,12 @@ def the_whole_pipeline(scene: Scene, reference: Reference) -> None:
     fresh.start("all")
     assert fresh.end() == 0, fresh.report()
     jobs = [fresh.cluster.job(job) for job in fresh.jobs]
-    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
-    rules = [job["Comment"] for job in jobs]
-    assert len(rules) == len(set(rules))
+    evaluations = [f"rule_evaluate_wildcards_toy_{model}_{split}" for model in ("gss_ff", "gss_ft")
+                   for split in ("test", "val")]
+    rules = ("latent_prior", "merge", "posterior", "reconstruct", "tokenizer")
+    others = [f"rule_{rule}_wildcards_toy" for rule in rules]
+    assert sorted(job["Comment"] for job in jobs) == ["rule_data_check_palette", *evaluations, *others]
+    assert {(job["JobState"], job["NumNodes"], "gpu" in job["TRES"]) for job in jobs} == {("COMPLETED", "1", False)}
     logs = {path.stem: path.read_text() for path in (fresh.folder / "results/toy/logs").iterdir()}
     for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior"):
         assert "2 process(es) on cpu" in logs[stage]
