@@ -95,6 +95,10 @@ class Requests:
             values["slurm_account"] = lambda asked: cluster.account or ""
         return {name: self._asked(stage, value) for name, value in values.items()}
 
+    def environment(self, stage: Stage) -> Callable[[Any], str]:
+        """For `conda`: the environment of a stage, by whether it asks for GPUs."""
+        return self._asked(stage, lambda asked: f"../envs/{'gpu' if asked.gpus else 'cpu'}.yaml")
+
     def _asked(self, stage: Stage, value: Callable[[Resources], Value]) -> Callable[[Any], Value]:
         def function(wildcards: Any) -> Value:
             try:

@@ -13,7 +13,7 @@ rule evaluate:
     params: config=workflow_of.config_slice("evaluate")
     log: "results/{experiment}/logs/evaluate_{model}_{split}.log"
     benchmark: "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"
-    conda: "../envs/cpu.yaml"
+    conda: ask.environment("evaluate")
     threads: ask.threads("evaluate")
     resources: **ask.resources("evaluate")
     retries: 0

@@ -25,7 +25,7 @@ rule tokenizer:
     params: config=workflow_of.config_slice("tokenizer")
     log: "results/{experiment}/logs/tokenizer.log"
     benchmark: "results/{experiment}/benchmarks/tokenizer.tsv"
-    conda: "../envs/cpu.yaml"
+    conda: ask.environment("tokenizer")
     threads: ask.threads("tokenizer")
     resources: **ask.resources("tokenizer")
     shell: workflow_of.launch("tokenizer {wildcards.experiment}", work="tokenizer")
@@ -43,7 +43,7 @@ rule reconstruct:
     params: config=workflow_of.config_slice("reconstruct")
     log: "results/{experiment}/logs/reconstruct.log"
     benchmark: "results/{experiment}/benchmarks/reconstruct.tsv"
-    conda: "../envs/cpu.yaml"
+    conda: ask.environment("reconstruct")
     threads: ask.threads("reconstruct")
     resources: **ask.resources("reconstruct")
     shell: workflow_of.launch("reconstruct {wildcards.experiment}", work="reconstruct")

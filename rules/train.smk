@@ -13,7 +13,7 @@ rule latent_prior_segment:
         until=workflow_of.milestone,
     log: "results/{experiment}/logs/latent_prior_{step}.log"
     benchmark: "results/{experiment}/benchmarks/latent_prior_{step}.tsv"
-    conda: "../envs/cpu.yaml"
+    conda: ask.environment("latent_prior")
     threads: ask.threads("latent_prior")
     resources: **ask.resources("latent_prior")
     shell: workflow_of.launch("train latent-prior {wildcards.experiment} --until {params.until}", work="latent_prior")
@@ -34,7 +34,7 @@ rule posterior:
     params: config=workflow_of.config_slice("posterior")
     log: "results/{experiment}/logs/posterior.log"
     benchmark: "results/{experiment}/benchmarks/posterior.tsv"
-    conda: "../envs/cpu.yaml"
+    conda: ask.environment("posterior")
     threads: ask.threads("posterior")
     resources: **ask.resources("posterior")
     shell: workflow_of.launch("train posterior {wildcards.experiment}", work="posterior")
