@@ -59,7 +59,7 @@ def sync(folders: Sequence[Path] = ()) -> int:
     deliveries = _Deliveries(folders)
     problem = deliveries.run(_PATIENCE_SECONDS)
     if problem:
-        raise GssError(f"not everything was delivered to MLflow: {problem}", where=tracking_uri(),
+        raise GssError(f"not everything was delivered to MLflow: {problem}", where=_without_password(tracking_uri()),
                        todo="mend this or set MLFLOW_TRACKING_URI, then run the same command again")
     return len(deliveries.served)
 
@@ -93,7 +93,8 @@ def follow(folders: Sequence[Path] = (), interval: float = 10.0) -> None:
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGALRM})
         if problem and not known:
-            print(f"warning: not everything reaches MLflow, it waits in the journals: {problem}", flush=True)
+            store = _without_password(tracking_uri())
+            print(f"warning: not everything reaches {store}, it waits in the journals: {problem}", flush=True)
         elif known and not problem:
             print("MLflow has everything again", flush=True)
         if problem and problem != known:
@@ -208,8 +209,7 @@ class _Deliveries:
                 if patience:
                     problem, self.details = "another process is still delivering", str(error)
             except Exception as error:
-                lines = str(error).strip().splitlines() or ["no message"]
-                problem, self.details = f"{type(error).__name__}: {lines[0]}", traceback.format_exc()
+                problem, self.details = _in_short(error), traceback.format_exc()
         return problem
 
 
@@ -222,7 +222,7 @@ class _Delivery:
         self.database = _sqlite_file(self.uri)
         # The same after the project was moved; without a password.
         self.store = (f"sqlite:{os.path.relpath(self.database, folder)}" if self.database
-                      else re.sub(r"//[^@/]*@", "//", self.uri))
+                      else _without_password(self.uri))
         self.memory = read_json(self.path) if self.path.is_file() else {}
         self.runs: dict[str, str] = {}  # run ids by the keys of _Delivered
 
@@ -380,6 +380,18 @@ def _chunks(path: Path, offset: int) -> Iterator[_Chunk]:
             chunk.end_offset += len(line)
     if chunk.end_offset > offset:
         yield chunk
+
+
+def _in_short(error: BaseException) -> str:
+    """The first cause in one line: `[Errno 111] Connection refused`, without the calls around it."""
+    while not isinstance(error, GssError) and (cause := error.__cause__ or error.__context__):
+        error = cause
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^@/]*@", "//", uri)
 
 
 def _sqlite_file(uri: str) -> Path | None:
