@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
     "evaluation__pictures": 1, "run__log_every": 1, "run__save_every": SAVE_EVERY,
 }
 MODEL = "results/toy/gss_ff.pth"
-PATIENCE = 420  # seconds until a test says that what it waits for does not come; other scenes share the machine
+PATIENCE = 900  # seconds until a test says that what it waits for does not come; other scenes share the machine
 
 
 class Scene(Project):
@@ -107,7 +107,7 @@ class Scene(Project):
 
     def report(self) -> str:
         """The ends of what Snakemake and the training said."""
-        return f"--- Snakemake:\n{self.output[-4000:]}\n--- training:\n{self.log[-4000:]}"
+        return f"--- Snakemake:\n{self.output[-3000:]}\n--- training:\n{self.log[-1000:]}"
 
     def losses(self) -> list[tuple[int, float]]:
         """The journal's steps and losses, in the order of its lines."""

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: four nodes on loopback, four pretended GPUs each, all files below one folder.
+"""A real SLURM on this machine: five nodes on loopback, four pretended GPUs each, all files below one folder.
 
 `python tests/slurm/slurm_cluster.py FOLDER` starts one by hand, prints the PATH to use, and stops it at Ctrl-C.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("srun", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
-NODES = ("n1", "n2", "n3", "n4")  # jobs that name none go to the first two
+NODES = ("n1", "n2", "n3", "n4", "n5")  # jobs that exclude none go to the first two
 GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # SLURM wants devices; nobody opens them
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -51,7 +51,7 @@ SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 SlurmdTimeout=15
 KillWait=30
-MinJobAge=300
+MinJobAge=3600
 TCPTimeout=5
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
@@ -199,7 +199,7 @@ def _control_groups() -> Iterator[bool]:
 
 
 def _remove_cgroups() -> None:
-    for top in _CGROUPS.glob("*/slurm_n[1-4]"):
+    for top in _CGROUPS.glob("*/slurm_n[0-9]"):
         for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(folder)
