@@ -20,6 +20,7 @@ include: "rules/evaluate.smk"
 
 localrules:
     toy_data,
+    merge, # seconds: a job of its own would mostly wait
 
 
 # Brings the numbers of all jobs to MLflow, wherever they run; the Snakemakes within SLURM jobs run no handlers.
