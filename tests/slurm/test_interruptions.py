@@ -74,7 +74,7 @@ def the_whole_pipeline(scene: Scene, reference: Reference) -> None:
     jobs = [fresh.cluster.job(job) for job in fresh.jobs]
     evaluations = [f"rule_evaluate_wildcards_toy_{model}_{split}" for model in ("gss_ff", "gss_ft")
                    for split in ("test", "val")]
-    rules = ("latent_prior", "merge", "posterior", "reconstruct", "tokenizer")
+    rules = ("latent_prior", "posterior", "reconstruct", "tokenizer")
     others = [f"rule_{rule}_wildcards_toy" for rule in rules]
     assert sorted(job["Comment"] for job in jobs) == ["rule_data_check_palette", *evaluations, *others]
     assert {(job["JobState"], job["NumNodes"], "gpu" in job["TRES"]) for job in jobs} == {("COMPLETED", "1", False)}
