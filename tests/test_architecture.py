@@ -19,7 +19,7 @@ ROWS = (
     ("cli", "workflow", "doctor", "__main__"),
 )
 LEAVES = {"tracking": {"errors", "files", "config"}, "cluster": {"errors", "files", "config"}}
-USERS_OF_LEAVES = {"train", "stages", "doctor", "cli"}
+USERS_OF_LEAVES = {"data", "train", "stages", "doctor", "cli"}
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 

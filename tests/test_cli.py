@@ -128,6 +128,16 @@ def test_missing_data_name_the_folders_and_the_source(
     assert "images/train" in error and "labels/val" in error and "from the archive" in error
 
 
+def test_a_missing_input_is_named_with_the_command_that_makes_it(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, "train", "latent-prior", str(experiment))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "Traceback" not in said
+    assert f"snakemake {tmp_path}/results/mine/data/manifest.json" in said
+
+
 def test_unknown_key_on_the_command_line(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "palette", str(experiment), "palette.sed=3") == 2
     assert "did you mean 'seed'?" in capsys.readouterr().err

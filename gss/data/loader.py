@@ -2,6 +2,7 @@
 
 import atexit
 import hashlib
+import os
 import signal
 import weakref
 from collections.abc import Generator, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gss.cluster.exit import die_with
 from gss.data.augment import Augment, apply, draw
 from gss.data.check import Pair
 from gss.data.classes import ClassSpace
@@ -224,8 +226,12 @@ class _MicroBatches(Dataset):
 
 
 def _prepare_worker(worker: int) -> None:
-    """One thread per worker; stop signals are the training process's business, which then ends its workers."""
+    """One thread per worker; stop signals are the training process's business, which then ends its workers.
+
+    A worker ends with a killed training at once: it has inherited the lock of the work folder.
+    """
     del worker
+    die_with(os.getppid())
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))

@@ -89,7 +89,14 @@ class Run:
         return self.folder / "work" / stage
 
     def inputs(self, *paths: Path) -> dict[str, str]:
-        """SHA-256 of input files by their path inside the results folder."""
+        """SHA-256 of input files by their path inside the results folder.
+
+        Raises:
+            DataError: one is missing.
+        """
+        for path in paths:
+            if not path.is_file():
+                raise DataError("an input of this stage is missing", where=path, todo=f"make it with: snakemake {path}")
         return {os.path.relpath(path, self.folder): sha256_file(path) for path in paths}
 
     @contextlib.contextmanager

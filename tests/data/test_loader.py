@@ -1,3 +1,5 @@
+import os
+import select
 import subprocess
 import sys
 from itertools import islice
@@ -145,6 +147,20 @@ def test_a_process_with_a_running_loader_ends(tiny, is_broken):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
     assert ended.stdout == ("fault\n" if is_broken else "")
     assert ended.stderr == ""
+
+
+def test_workers_end_with_a_killed_process(tiny):
+    """They hold the lock of the work folder, which the next start waits for."""
+    tiny.manifest()
+    killed = LEAVE_EARLY + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    command = [sys.executable, "-c", killed, str(tiny.root / "manifest.json")]
+    reader, writer = os.pipe()  # as the lock is
+    process = subprocess.Popen(command, pass_fds=[writer])
+    os.close(writer)
+    assert process.wait(50) == -9
+    ready, _, _ = select.select([reader], [], [], 2)  # readable: nobody holds the other end any more
+    os.close(reader)
+    assert ready
 
 
 def test_a_file_changed_since_the_check_is_named(tiny):
