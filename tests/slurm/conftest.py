@@ -4,6 +4,8 @@ from collections.abc import Iterator
 import pytest
 from slurm_cluster import SlurmCluster, running_cluster
 
+pytest.register_assert_rewrite("scene")
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[SlurmCluster]:
