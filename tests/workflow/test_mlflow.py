@@ -47,7 +47,9 @@ def begin(project: Project, name: str) -> tuple[subprocess.Popen[bytes], psutil.
     """Snakemake whose job has written its first number, and its follower."""
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     snakemake = subprocess.Popen([sys.executable, "-m", "snakemake", f"results/{name}/held"], cwd=project.folder,
-                                 start_new_session=True, env=kept, stderr=subprocess.DEVNULL)
+                                 start_new_session=True, env=kept, stderr=subprocess.DEVNULL,
+                                 # a script in the background has its commands ignore Ctrl-C
+                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     journal = project.folder / "results" / name / "work" / "check" / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.is_file() and journal.read_bytes().count(b"\n") == 2):
