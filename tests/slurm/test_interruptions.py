@@ -104,6 +104,21 @@ def its_time_limit_is_shorter_than_the_training(scene: Scene, reference: Referen
 
 
 @play
+def its_node_dies(scene: Scene, reference: Reference) -> None:
+    scene.profile(extra="--exclude=n1,n2,n3")
+    scene.start()
+    with scene.held():
+        saved = scene.saved()
+        (job,) = scene.jobs
+        scene.cluster.kill_node("n4")
+    assert scene.end() == 0, scene.report()
+    assert list(scene.jobs) == [job]
+    assert scene.cluster.job(job)["NodeList"] == "n5"
+    assert scene.starts()[1] == saved
+    scene.assert_undisturbed(reference, killed=1)
+
+
+@play
 def its_job_is_cancelled_and_the_command_repeated(scene: Scene, reference: Reference) -> None:
     scene.start("--retries", "0", MODEL)
     with scene.held():
@@ -145,21 +160,6 @@ def one_of_its_processes_is_killed(scene: Scene, reference: Reference) -> None:
     assert scene.end() == 0, scene.report()
     assert len(scene.jobs) == 2
     assert scene.starts()[1] == saved >= stopped_at - 2 * SAVE_EVERY
-    scene.assert_undisturbed(reference, killed=1)
-
-
-@play
-def its_node_dies(scene: Scene, reference: Reference) -> None:
-    scene.profile(extra="--exclude=n1,n2,n3")
-    scene.start()
-    with scene.held():
-        saved = scene.saved()
-        (job,) = scene.jobs
-        scene.cluster.kill_node("n4")
-    assert scene.end() == 0, scene.report()
-    assert list(scene.jobs) == [job]
-    assert scene.cluster.job(job)["NodeList"] == "n5"
-    assert scene.starts()[1] == saved
     scene.assert_undisturbed(reference, killed=1)
 
 
