@@ -2,8 +2,9 @@
 
 A lock file is held by flock, which the kernel lets go however the holder dies. It names its holder, who touches it
 every `HEARTBEAT_SECONDS`. Where flock is refused, or where the file names a holder on another host although flock was
-granted (some mounts keep flock to one host), the newcomer waits until SLURM has forgotten the holder's job or the
-file has not been touched during three heartbeats of waiting. Times of different clocks are never compared.
+granted (some mounts keep flock to one host), the newcomer waits until SLURM has forgotten the holder's job or, where
+SLURM cannot say, until the file has not been touched during three heartbeats of waiting.
+Times of different clocks are never compared.
 """
 
 import contextlib
@@ -148,18 +149,19 @@ class _Watch:
     def __init__(self) -> None:
         self._seen: object = None
         self._since = self._ask = 0.0
+        self._listed: bool | None = None
 
     def gone(self, path: Path, owner: _Owner) -> bool:
-        """Whether SLURM has forgotten the owner's job, or three heartbeats of ours saw none of its own."""
+        """Whether SLURM has forgotten the owner's job or, where it cannot say, three heartbeats of ours saw none."""
         now, seen = time.monotonic(), (owner, _touched(path))
         if seen != self._seen:
             self._seen, self._since = seen, now
         mine = _this_process()
         foreign = owner["job"] and owner["job"] != mine["job"] and owner["cluster"] == mine["cluster"]
         if foreign and now >= self._ask:
-            self._ask = now + HEARTBEAT_SECONDS
-            if slurm.is_listed(owner["job"]) is False:
-                return True
+            self._ask, self._listed = now + HEARTBEAT_SECONDS, slurm.is_listed(owner["job"])
+        if foreign and self._listed is not None:
+            return not self._listed  # a suspended job has no heartbeat either, and may wake up
         return now - self._since > 3 * HEARTBEAT_SECONDS
 
 
