@@ -120,7 +120,8 @@ def test_checkpoints_by_the_clock(tmp_path):
     run(tmp_path / "one")
     with pytest.raises(GssError, match="not finite at step 20") as error:
         run(tmp_path / "two", save_every=1000, save_minutes=0.1 / 60, delay=0.02, learner={"poison": 20})
-    assert re.search(r"step_0000(0005|0006|001\d)", str(error.value))  # the last one is a tenth of a second old
+    last = re.search(r"step_0*(\d+)", str(error.value))
+    assert last and 1 <= int(last[1]) <= 20  # some step a tenth of a second or more before the end
     run(tmp_path / "two", save_every=1000)
     assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
