@@ -1,9 +1,14 @@
 """Fixtures shared by all rooms."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from browser import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GSS_DATA", ROOT.parent / "shared" / "data"))
@@ -24,3 +29,19 @@ def parity() -> Path:
     if not PARITY.is_dir():
         pytest.skip(f"no recorded numbers at {PARITY}: set GSS_PARITY to run this test")
     return PARITY
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A headless Chromium; tests that need it are skipped where it is not installed."""
+    from browser import start
+
+    opened = start()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    """Where tests put pictures of pages; GSS_SCREENSHOTS names a folder that outlives the tests."""
+    return Path(os.environ.get("GSS_SCREENSHOTS", tmp_path))

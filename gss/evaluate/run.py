@@ -3,8 +3,6 @@
 Letters: I images, N classes; H, W size of an image.
 """
 
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +18,10 @@ from gss.data.loader import shard
 from gss.errors import GssError
 from gss.evaluate.inference import Inference, Segmenter, predict
 from gss.evaluate.metrics import Scores, confusion, scores
+from gss.progress import Progress
 
 READ_AHEAD = 2  # images decoded on a thread while the model works
 AGREE_EVERY = 8  # images of a process between two looks at whether another one has failed
-LINE_SECONDS, BAR_SECONDS = 5.0, 0.2
 
 Item = TypeVar("Item")
 
@@ -125,7 +123,7 @@ def measure(
     mine = shard(len(pairs), world.rank, world.size)
     images = _read_ahead(read, [pairs[index] for index in mine])
     tally = _Tally(len(pairs), num_classes)
-    progress = _Progress(title, len(pairs), world)
+    progress = Progress(title, len(pairs), "img", quiet=world.rank != 0)
     rounds = len(shard(len(pairs), 0, world.size))  # the first process has the most images
     failure: Exception | None = None
     for done in range(rounds):
@@ -140,7 +138,7 @@ def measure(
                 failure = error
         if (done + 1) % AGREE_EVERY == 0 or done + 1 == rounds or world.size == 1:
             _raise_together(failure, world)
-        progress.show(done + 1)
+        progress.show(min((done + 1) * world.size, len(pairs)))
     return tally.summed(world)
 
 
@@ -193,35 +191,3 @@ def _read_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-class _Progress:
-    """Images done, speed and time left: a line now and then, on a terminal one that rewrites itself."""
-
-    def __init__(self, title: str, num_images: int, world: Processes) -> None:
-        self.title, self.num_images, self.world = title, num_images, world
-        self.is_terminal = sys.stdout.isatty()
-        self.start = self.shown = time.monotonic()
-
-    def show(self, rounds: int) -> None:
-        """Print, when it is time to, that every process has done `rounds` images (rank 0 only)."""
-        now, done = time.monotonic(), min(rounds * self.world.size, self.num_images)
-        finished = done == self.num_images
-        wait = BAR_SECONDS if self.is_terminal else LINE_SECONDS
-        if self.world.rank != 0 or (not finished and now - self.shown < wait):
-            return
-        self.shown = now
-        seconds = max(now - self.start, 1e-9)
-        left = seconds / done * (self.num_images - done)
-        clock = f"in {_clock(seconds)}" if finished else f"ETA {_clock(left)}"
-        line = f"{self.title} {done}/{self.num_images}  {done / seconds:.1f} img/s  {clock}"
-        if self.is_terminal:
-            print(f"\r{line}\x1b[K", end="\n" if finished else "", flush=True)
-        else:
-            print(line, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,7 +1,6 @@
 """What a training says of itself: means over the log interval, lines on the screen, metrics in the journal."""
 
 import contextlib
-import math
 import resource
 import sys
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from gss.progress import clock
 from gss.tracking.journal import Journal
 from gss.train.distributed import World
 
@@ -84,7 +84,7 @@ class Progress:
             return
         print(f"{chr(13) if self._bar else ''}step {step}/{self._steps}  loss {means['train/loss']:.4g}  "
               f"lr {rate:.3g}  {speed:.1f} img/s  wait {wait:.0%}  mem {_memory(self._world.device)}  "
-              f"ETA {_clock(left)}", flush=True)
+              f"ETA {clock(left)}", flush=True)
         if self._journal is not None:
             self._journal.metrics(step, {**means, "train/lr": rate, "train/img_per_s": speed,
                                          "train/data_wait": wait})
@@ -101,7 +101,7 @@ class Progress:
         seconds = time.perf_counter() - self._start
         if self._world.is_main:
             print(f"done: step {self._steps} of {schedule}; checkpoints took {self._saving / seconds:.1%} of "
-                  f"{_clock(seconds)}", flush=True)
+                  f"{clock(seconds)}", flush=True)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the figures of an evaluation and write them to the journal."""
@@ -116,10 +116,3 @@ def _memory(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
-
-
-def _clock(seconds: float) -> str:
-    """Hours, minutes, seconds."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -135,22 +135,9 @@ def test_no_images_give_empty_counts():
     assert (found.intersection.shape, found.scores.mIoU) == ((0, 5), None)
 
 
-def test_progress_lines(capsys, monkeypatch):
-    monkeypatch.setattr(run, "LINE_SECONDS", 0.0)
+def test_one_process_of_many_speaks(capsys, monkeypatch):
     _evaluate(range(3), read_case, title="evaluate test")
-    first, *_, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"evaluate test 1/3  \d+\.\d img/s  ETA 0:\d\d", first)
-    assert re.fullmatch(r"evaluate test 3/3  \d+\.\d img/s  in 0:\d\d", last)
-
-
-def test_progress_is_one_process_s_business(capsys):
-    silent = SimpleNamespace(**{**vars(ALONE), "rank": 1, "size": 2})
-    run._Progress("evaluate", 4, silent).show(2)
+    assert re.fullmatch(r"evaluate test 3/3  \d+\.\d img/s  in 0:\d\d\n", capsys.readouterr().out)
+    monkeypatch.setattr(ALONE, "rank", 1)
+    _evaluate(range(3), read_case)
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (201, "3:21"), (7322, "2:02:02")]
-)
-def test_clock(seconds, text):
-    assert run._clock(seconds) == text
