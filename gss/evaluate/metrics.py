@@ -1,20 +1,22 @@
 """Figures of merit, all derived from one integer confusion matrix.
 
 Letters: N classes; H, W size of the label. The definitions are those of the `mIoU` metric of mmsegmentation,
-counted in int64 instead of float32.
+counted in int64 instead of float32. Pages of results use this module without loading torch.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gss.data.classes import IGNORE_INDEX
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+
+def confusion(prediction: "Tensor", label: "Tensor", num_classes: int) -> "Tensor":
     """Count every pair of true and predicted class.
 
     Args:
@@ -24,6 +26,8 @@ def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     Returns:
         int64 [N, N], [label, prediction], on the CPU.
     """
+    import torch
+
     assert prediction.shape == label.shape, f"prediction {prediction.shape}, label {label.shape}"
     assert prediction.numel() == 0 or int(prediction.max()) < num_classes, "a predicted id is no class"
     rows = torch.where(label == IGNORE_INDEX, num_classes, label.long())  # ignored pixels fill an extra row

@@ -1,14 +1,13 @@
 """One picture per image: what went in, what came out, and where it is wrong.
 
 Letters: N classes; H, W size of the image. Drawn with Pillow alone: matplotlib would read `$` in a class
-name as a formula.
+name as a formula. Torch is loaded by `panel` alone.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from gss.data.classes import IGNORE_INDEX
@@ -65,6 +64,8 @@ def panel(
     Raises:
         GssError: the file cannot be written.
     """
+    import torch
+
     palette = np.asarray(palette, np.uint8)
     shown, void = (palette[:-1], palette[-1]) if colours is None else (np.asarray(colours, np.uint8), VOID)
     tiles = [

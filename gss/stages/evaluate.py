@@ -11,7 +11,7 @@ from gss.errors import CheckpointError
 from gss.evaluate.inference import Inference, network_input
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.evaluate.run import evaluate_pairs
-from gss.evaluate.write import write_evaluation
+from gss.evaluate.write import write_evaluation, write_png
 from gss.modelfile import load_model
 from gss.report.plots import iou_bars
 from gss.stages.assemble import build_model, frozen_tokenizer
@@ -21,6 +21,9 @@ from gss.train.distributed import World
 
 def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """Measure a model on a split and write the files of `evaluation/<name>/<split>/`.
+
+    Beside the declared ones stay `predictions/` (uint8 ids, one PNG per image), and of the images drawn in `pictures/`
+    the decoded maskige in `maskiges/`: who compares or shows results needs no model.
 
     Args:
         name: `gss_ff` or `gss_ft`.
@@ -50,22 +53,27 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         return read_pair(pair, space)
 
     if world.is_main:
-        shutil.rmtree(folder / "pictures", ignore_errors=True)  # those of another choice of images
+        for kept in ("pictures", "predictions", "maskiges"):  # those of another model or choice of images
+            shutil.rmtree(folder / kept, ignore_errors=True)
     world.barrier()
 
-    def draw(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
+    def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
+        source = pairs[index].image
+        png = picture_name(index, source)
+        write_png(folder / "predictions" / png, prediction)
         if index in drawn:
             with torch.inference_mode():
                 rgb = model.rgb(
                     network_input(image, inference, mean=backbone.mean, std=backbone.std, device=world.device)
                 )[0]  # [3, 8h, 8w]
-            source = pairs[index].image
+            maskige = (rgb.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
+            write_png(folder / "maskiges" / png, maskige)
             panel(
-                folder / "pictures" / picture_name(index, source),
+                folder / "pictures" / png,
                 image=image,
                 label=label,
                 prediction=prediction,
-                rgb=rgb.movedim(0, -1).cpu().numpy(),
+                rgb=maskige / 255,
                 palette=palette,
                 names=names,
                 colours=space.colours,
@@ -82,7 +90,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             inference=inference,
             mean=backbone.mean,
             std=backbone.std,
-            each=draw,
+            each=keep,
             title=f"{name} {split}",
         )
         if journal is None:

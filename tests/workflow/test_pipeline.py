@@ -7,12 +7,18 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from project import Project
 
+from gss.data.check import read_manifest
+from gss.data.images import read_native_label
+from gss.evaluate.metrics import confusion
+from gss.evaluate.pictures import picture_name
 from gss.modelfile import load_model
 from gss.tokenizer.store import load_tokenizer
 from gss.tracking.journal import read_journal
@@ -64,6 +70,23 @@ def test_everything_promised_is_there(finished: Project) -> None:
     metrics = json.loads((folder / "evaluation/gss_ft/test/metrics.json").read_text())
     assert 0 <= metrics["mIoU"] <= 1
     assert list((folder / "evaluation/gss_ft/test/pictures").glob("*.png"))
+
+
+def test_predictions_are_kept_and_are_those_of_the_figures(finished: Project) -> None:
+    """Two processes wrote them: none is missing, none is another image's."""
+    manifest = read_manifest(results(finished) / "data/manifest.json")
+    pairs = replace(manifest, root=finished.folder / "data/toy").pairs("test")
+    for model in ("gss_ff", "gss_ft"):
+        folder = results(finished) / "evaluation" / model / "test"
+        kept = sorted((folder / "predictions").iterdir())
+        assert [path.name for path in kept] == [picture_name(i, pair.image) for i, pair in enumerate(pairs)]
+        counts = [confusion(*(torch.from_numpy(read_native_label(path)) for path in (prediction, pair.label)), 6)
+                  for prediction, pair in zip(kept, pairs, strict=True)]
+        stored = np.load(folder / "confusion.npz")
+        assert (stored["confusion"] == sum(counts).numpy()).all()
+        assert (stored["intersection"] == np.stack([count.diag() for count in counts])).all()
+        drawn = sorted(path.name for path in (folder / "pictures").iterdir())
+        assert sorted(path.name for path in (folder / "maskiges").iterdir()) == drawn
 
 
 def test_every_stage_tells_its_end_its_time_and_its_log(finished: Project) -> None:
