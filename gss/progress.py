@@ -3,8 +3,11 @@
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 LINE_SECONDS, BAR_SECONDS = 5.0, 0.2  # between two lines, between two states of the bar
+Item = TypeVar("Item")
 
 
 class Progress:
@@ -38,6 +41,14 @@ class Progress:
             print(f"\r{line}\x1b[K", end="\n" if finished else "", flush=True)
         else:
             print(line, flush=True)
+
+
+def track(items: Iterable[Item], title: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Item]:
+    """The items, one after the other; an item counts as done when the next one is asked for. See `Progress`."""
+    progress = Progress(title, total, unit, quiet=quiet)
+    for done, item in enumerate(items, 1):
+        yield item
+        progress.show(done)
 
 
 def clock(seconds: float) -> str:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from gss import progress
-from gss.progress import Progress, clock
+from gss.progress import Progress, clock, track
 
 
 def test_lines_of_a_log(capsys, monkeypatch):
@@ -31,6 +31,14 @@ def test_a_terminal_has_one_line(capsys, monkeypatch):
     shown.show(1)
     shown.show(2)
     assert re.fullmatch(r"\rpredict 1/2 [^\n]*\x1b\[K\rpredict 2/2 [^\n]*\x1b\[K\n", capsys.readouterr().out)
+
+
+def test_an_item_is_done_when_the_next_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    items = track("ab", "letters", 2, "letters")
+    assert next(items) == "a" and capsys.readouterr().out == ""
+    assert next(items) == "b" and capsys.readouterr().out.startswith("letters 1/2  ")
+    assert list(items) == [] and capsys.readouterr().out.startswith("letters 2/2  ")
 
 
 def test_quiet(capsys):

@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import tarfile
-import time
 import zipfile
 import zlib
 from collections import Counter
@@ -17,10 +16,11 @@ from typing import IO, Any
 
 from gss.data.check import is_picture
 from gss.errors import DataError, GssError
+from gss.progress import Progress
 
 _CHUNK = 1 << 20
 _DISK_BLOCK = 4096
-_SECONDS_PER_LINE = 3.0
+_MEGABYTE = 10**6
 # What zipfile, tarfile and the decompressors raise for damaged, encrypted or unknown content.
 _READ_ERRORS = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError, ValueError)
 
@@ -42,12 +42,11 @@ class Member:
     target: Path
 
 
-def checksum(path: Path, expected: str | None, report: Callable[[str], None]) -> str:
+def checksum(path: Path, expected: str | None) -> str:
     """The checksum of a file as `algorithm:digits`; SHA-256 where none is expected.
 
     Args:
         expected: `sha256:...`, `sha1:...` or `md5:...`.
-        report: called with a line of text every few seconds.
 
     Raises:
         DataError: the file has another checksum, or cannot be read.
@@ -55,7 +54,7 @@ def checksum(path: Path, expected: str | None, report: Callable[[str], None]) ->
     algorithm = expected.partition(":")[0] if expected else "sha256"
     digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
-        progress = _Progress(f"verify {path.name}", path.stat().st_size, report)
+        progress = _Megabytes(f"verify {path.name}, MB:", path.stat().st_size)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
@@ -100,13 +99,12 @@ def list_members(archive: Path, into: Path, wanted: Mapping[Path, set[str]]) -> 
         return members
 
 
-def unpack(archives: Sequence[tuple[Path, list[Member]]], work: Path, report: Callable[[str], None]) -> None:
+def unpack(archives: Sequence[tuple[Path, list[Member]]], work: Path) -> None:
     """Unpack members in a folder of work; each folder of the data set is moved into place when it is complete.
 
     Args:
         archives: archive and what to take from it.
         work: an empty folder on the disk of the data set.
-        report: called with a line of text every few seconds.
 
     Raises:
         DataError: an archive is damaged, or two members are one file. GssError: no space, no permission.
@@ -118,7 +116,7 @@ def unpack(archives: Sequence[tuple[Path, list[Member]]], work: Path, report: Ca
         raise DataError(f"the archives hold {twice[0]} more than once", where=", ".join(holders), todo="remove one")
     _require_space(members, work)
     waiting = Counter(member.folder for member in members)
-    progress = _Progress("unpack", sum(member.size for member in members), report)
+    progress = _Megabytes("unpack, MB:", sum(member.size for member in members))
     places = {folder: work / str(number) for number, folder in enumerate(waiting)}
     for archive, chosen in archives:
         with _opened(archive) as (_, read):
@@ -132,7 +130,7 @@ def unpack(archives: Sequence[tuple[Path, list[Member]]], work: Path, report: Ca
                         os.rename(place, member.folder)
 
 
-def _copy(source: IO[bytes], path: Path, progress: "_Progress") -> None:
+def _copy(source: IO[bytes], path: Path, progress: "_Megabytes") -> None:
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
@@ -202,24 +200,15 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _Progress:
-    """A line every few seconds with amount, rate and the time left."""
+class _Megabytes:
+    """Progress of bytes, shown in MB."""
 
-    def __init__(self, what: str, total: int, report: Callable[[str], None]) -> None:
-        self.what, self.total, self.report, self.done = what, total, report, 0
-        self.started = self.last = time.monotonic()
+    def __init__(self, title: str, num_bytes: int) -> None:
+        self.progress, self.done = Progress(title, max(1, num_bytes // _MEGABYTE), "MB"), 0
 
     def add(self, count: int) -> None:
         self.done += count
-        now = time.monotonic()
-        if now - self.last >= _SECONDS_PER_LINE:
-            self.last = now
-            rate = self.done / (now - self.started)
-            minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
-            self.report(
-                f"{self.what}: {_gigabytes(self.done)} of {_gigabytes(self.total)}  {rate / 1e6:.0f} MB/s  "
-                f"ETA {minutes}:{seconds:02d}"
-            )
+        self.progress.show(self.done // _MEGABYTE)
 
 
 def _gigabytes(count: int) -> str:

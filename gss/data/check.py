@@ -1,9 +1,8 @@
 """Looks at every file of a data set before anything trains, and writes down what is there."""
 
 import multiprocessing
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +16,9 @@ from gss.data.images import read_image, read_native_label
 from gss.data.remap import propose_remap
 from gss.errors import DataError
 from gss.files import read_json, sha256_file
+from gss.progress import track
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_SECONDS_PER_LINE = 3.0
 _PAIRS_PER_PROCESS = 32  # fewer are scanned in this process: starting another one costs more
 
 
@@ -101,7 +100,7 @@ def scan(
     space: ClassSpace,
     *,
     workers: int = 1,
-    progress: Callable[[str], None] | None = None,
+    quiet: bool = True,
     obtain: str | None = None,
 ) -> tuple[dict, dict, list[str]]:
     """Pair, decode, hash and count every file of a data set.
@@ -110,7 +109,7 @@ def scan(
         root: folder of the data set.
         splits: name of the split -> its folders.
         workers: processes that read files; the result does not depend on it.
-        progress: called with a line of text every few seconds.
+        quiet: without lines of progress.
         obtain: where the data can be had; part of the message when folders are missing.
 
     Returns:
@@ -131,7 +130,7 @@ def scan(
         faults += split_faults
     tallies = {split: _Tally(space) for split in splits}
     files = [(image, label) for _, image, label in tasks]
-    results = _with_progress(_scan_pairs(root, files, workers), len(files), progress)
+    results = track(_scan_pairs(root, files, workers), "check", len(files), "pairs", quiet=quiet)
     for (split, image, label), result in zip(tasks, results, strict=True):
         faults += tallies[split].add(_relative(image, root), _relative(label, root), result)
     proposal = propose_remap(sum((tally.native for tally in tallies.values()), np.zeros(256, np.int64)), space)
@@ -275,20 +274,6 @@ def _scan_pairs(root: Path, files: list[tuple[Path, Path]], workers: int) -> Ite
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of OpenCV's threads
     with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as executor:
         yield from executor.map(scan_pair, files, chunksize=8)
-
-
-def _with_progress(
-    results: Iterable[_PairScan], total: int, progress: Callable[[str], None] | None
-) -> Iterator[_PairScan]:
-    started = last = time.monotonic()
-    for done, result in enumerate(results, 1):
-        now = time.monotonic()
-        if progress and (now - last >= _SECONDS_PER_LINE or done == total):
-            rate = done / max(now - started, 1e-9)
-            minutes, seconds = divmod(round((total - done) / rate), 60)
-            progress(f"check {done}/{total} pairs  {rate:.0f} pairs/s  ETA {minutes}:{seconds:02d}")
-            last = now
-        yield result
 
 
 # ---- sums

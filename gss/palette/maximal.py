@@ -5,10 +5,10 @@ spread by a smooth repulsion that hardens step by step into the smallest distanc
 improved by single moves.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.optimize import minimize
+
+from gss.progress import track
 
 HARDNESS = (24.0, 80.0, 240.0, 800.0)  # exponents p of the repulsion, soft to hard
 ITERATIONS = 200  # of L-BFGS at each hardness
@@ -18,15 +18,13 @@ WORK = 400_000  # pairs of points, summed over all starts: 20 to 30 s on one cor
 MAX_STARTS = 12  # a start with 20 points takes 0.1 s
 
 
-def maximal_colours(
-    num_points: int, *, seed: int = 0, progress: Callable[[str], None] | None = None
-) -> np.ndarray:
+def maximal_colours(num_points: int, *, seed: int = 0, quiet: bool = True) -> np.ndarray:
     """Return colours whose smallest pairwise distance is as large as a fixed effort finds.
 
     Args:
         num_points: at least 2; the ignore colour counts as one of them.
         seed: same seed, same colours, in the same order.
-        progress: takes a line of text after every start.
+        quiet: without lines of progress.
 
     Returns:
         int64 [num_points,3], 0..255. The last row, meant for ignore, is the one whose absence leaves the
@@ -37,13 +35,11 @@ def maximal_colours(
     rng = np.random.default_rng(seed)
     num_starts = max(4, min(MAX_STARTS, WORK // num_points**2))
     best = np.zeros((num_points, 3), np.int64)
-    for start in range(num_starts):
+    for start in track(range(num_starts), "palette", num_starts, "starts", quiet=quiet):
         points = lattice_start(num_points, rng) if start % 2 else rng.random((num_points, 3))
         found = improve(np.rint(spread(points, rng) * 255).astype(np.int64))
         if smallest_squared(found) > smallest_squared(best):
             best = found
-        if progress is not None:
-            progress(f"palette start {start + 1}/{num_starts}  d_min {smallest_squared(best) ** 0.5:.2f}")
     return ignore_last(best[rng.permutation(num_points)])
 
 

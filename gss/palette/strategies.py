@@ -1,6 +1,6 @@
 """The ways to give classes their colours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ def make_palette(
     seed: int,
     published: str | None = None,
     colours: Sequence[Sequence[int]] | None = None,
-    progress: Callable[[str], None] | None = None,
+    quiet: bool = True,
 ) -> Palette:
     """Return the palette of a strategy.
 
@@ -32,14 +32,14 @@ def make_palette(
         seed: of `maximal` and `grid`.
         published: `ade20k`, `cityscapes` or `mseg`.
         colours: [N][3] class colours in 0..255, for `dataset`.
-        progress: takes a line of text now and then while `maximal` searches.
+        quiet: without lines of progress while `maximal` searches.
 
     Raises:
         ConfigError: unknown strategy, a list for another number of classes, no class colours or doubled ones.
     """
     names = tuple(names)
     if strategy == "maximal":
-        return Palette(maximal_colours(len(names) + 1, seed=seed, progress=progress), names)
+        return Palette(maximal_colours(len(names) + 1, seed=seed, quiet=quiet), names)
     if strategy == "grid":
         return Palette(with_ignore(grid_colours(len(names), np.random.default_rng(seed))), names)
     if strategy == "published":

@@ -21,7 +21,7 @@ def check(run: Run) -> None:
         splits,
         run.declared_space(),
         workers=run.experiment.resources("check").threads,
-        progress=lambda line: print(line, flush=True),
+        quiet=False,
         obtain=data.obtain,
     )
     folder = run.folder / "data"

@@ -17,10 +17,11 @@ def palette(run: Run) -> None:
         seed=config.seed,
         published=config.published,
         colours=space.colours,
-        progress=lambda line: print(line, flush=True),
+        quiet=False,
     )
     folder = run.folder / "palette"
     quality = made.quality()
+    print(f"smallest distance of two colours: {quality['d_min']:.1f} ({' and '.join(quality['closest'])})", flush=True)
     inputs = run.inputs(run.folder / "data" / "manifest.json")
     with run.stage("palette", inputs) as journal:
         assert journal is not None

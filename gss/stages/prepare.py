@@ -38,7 +38,7 @@ def prepare(run: Run) -> None:
                 for (_, members), archive in zip(found, data.archives, strict=True):
                     for folder in {member.folder for member in members}:
                         sources[folder].append(archive.file)
-                unpack(found, work, _say)
+                unpack(found, work)
                 _say(f"unpacked {', '.join(str(folder) for folder in missing)}")
     if not record:
         _say(f"{root}: all folders of the splits are there, nothing is unpacked")
@@ -126,7 +126,7 @@ def _chosen(data: Data, missing: dict[Path, set[str]]) -> tuple[list[dict], list
     record, found = [], []
     for archive in data.archives:
         path = data_folder() / archive.file
-        digest = checksum(path, archive.checksum, _say)
+        digest = checksum(path, archive.checksum)
         record.append({"file": archive.file, "into": archive.into, "bytes": path.stat().st_size, "checksum": digest})
         found.append((path, list_members(path, data_folder() / archive.into, missing)))
     held = {member.folder for _, members in found for member in members}

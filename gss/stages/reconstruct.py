@@ -19,6 +19,7 @@ from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.files import write_json, write_text
 from gss.palette.palette import Palette, read_palette, write_palette
+from gss.progress import track
 from gss.report.plots import palette_swatches, rounds
 from gss.stages.run import Run
 from gss.stages.tokenizer import train_dvae
@@ -101,6 +102,7 @@ def _refined(run: Run, world: World, journal: Journal | None, dvae: DVAE, palett
         min_iou=config.min_iou,
         max_rounds=0 if taken else config.max_rounds,
         retrain=_retrain(run, world),
+        quiet=not world.is_main,
     )
     for number, tried in enumerate(found.rounds):
         if journal is not None:
@@ -119,7 +121,8 @@ def _measure(world: World, labels: list[np.ndarray]) -> Callable[[DVAE, Tensor],
     mine = [labels[i] for i in shard(len(labels), world.rank, world.size)]
 
     def measure(dvae: DVAE, colours: Tensor) -> Tensor:
-        return world.sum(reconstruct_labels(dvae, mine, colours, doubled=True).confusion)
+        shown = track(mine, "palette on training labels", len(mine), "labels", quiet=not world.is_main)
+        return world.sum(reconstruct_labels(dvae, shown, colours, doubled=True).confusion)
 
     return measure
 
@@ -157,7 +160,8 @@ def _check(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette:
         mine = [pairs[i].label for i in shard(len(pairs), world.rank, world.size)]
         metrics["splits"][split] = {}
         for stride, doubled in STRIDES.items():
-            labels = (read_label(path, run.space) for path in mine)
+            shown = track(mine, f"reconstruct {split}, stride {stride}", len(mine), "labels", quiet=not world.is_main)
+            labels = (read_label(path, run.space) for path in shown)
             counted = reconstruct_labels(dvae, labels, colours, doubled=doubled, scale=scale)
             confusion, usage = world.sum(counted.confusion), token_usage(world.sum(counted.tokens))
             found = scores(confusion.numpy())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss.progress import track
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.reconstruct import iou_per_class, reconstruct
 
@@ -65,6 +66,7 @@ def refine(
     min_iou: float,
     max_rounds: int,
     retrain: Retrain | None = None,
+    quiet: bool = True,
 ) -> Refinement:
     """Recolour classes below `min_iou` until nothing improves; the result is never worse than the start.
 
@@ -79,15 +81,17 @@ def refine(
         max_rounds: trials at most.
         retrain: returns a copy of the tokenizer that has learnt the given colours; without it the tokenizer stays, and
             the candidates are scored by how it reconstructs them.
+        quiet: without lines of progress while they are.
     """
     confusion = measure(dvae, torch.from_numpy(colours))
     rounds = [Round(colours, (), iou_per_class(confusion).numpy(), kept=True)]
     best, tried = rounds[0], set[tuple[int, tuple[int, int, int]]]()
-    for _ in range(max_rounds):
+    for number in range(1, max_rounds + 1):
         bad = [int(label) for label in np.argsort(best.iou, kind="stable") if best.iou[label] < min_iou]
         trial = best.colours.copy()
-        for label in bad:
-            trial[label] = _choose(dvae, trial, label, confusion, samples, tried, is_retrained=retrain is not None)
+        slow = retrain is None  # every candidate is tried
+        for label in track(bad, f"new colours, round {number}", len(bad), "classes", quiet=quiet or not slow):
+            trial[label] = _choose(dvae, trial, label, confusion, samples, tried, is_retrained=not slow)
         changes = _changes(best.colours, trial)
         if not changes:
             break

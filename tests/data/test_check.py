@@ -174,11 +174,11 @@ def test_result_does_not_depend_on_the_number_of_processes(tiny):
     assert tiny.scan(workers=1) == tiny.scan(workers=2)
 
 
-def test_progress_lines_end_with_the_whole(tiny):
-    lines: list[str] = []
-    scan(tiny.root, tiny.splits, tiny.space, progress=lines.append)
-    assert lines[-1].startswith("check 6/6 pairs")
-    assert "ETA 0:00" in lines[-1]
+def test_progress(tiny, capsys):
+    scan(tiny.root, tiny.splits, tiny.space)
+    assert capsys.readouterr().out == ""
+    scan(tiny.root, tiny.splits, tiny.space, quiet=False)
+    assert capsys.readouterr().out.startswith("check 6/6  ")
 
 
 def test_many_faults_are_counted_and_the_first_ones_shown(tiny):

@@ -36,10 +36,8 @@ def test_cityscapes_size_reaches_the_known_best(num_points):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_points", [151, 195])
 def test_large_palettes_reach_the_known_best_with_and_without_ignore(num_points):
-    lines = []
-    colours = maximal_colours(num_points, progress=lines.append)
+    colours = maximal_colours(num_points)
     assert reaches(colours) and reaches(colours[:-1])
-    assert len(lines) >= 10 and "d_min" in lines[-1]
 
 
 def test_same_seed_same_colours_other_seed_other_order():
