@@ -76,9 +76,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+def json_text(content: Any) -> str:
+    """JSON as the files have it: indented, keys in the given order; NaN is refused."""
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically (UTF-8, indented, keys in the given order; NaN is refused)."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, see `json_text`."""
+    write_text(path, json_text(content))
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,7 @@ from gss.config.load import (
     load_project,
     require_data,
 )
+from gss.config.origins import leaves, origins
 from gss.config.reference import json_schema, reference
 from gss.config.schema import STAGES, Cluster, Experiment, Project, Resources, Stage
 
@@ -24,10 +25,12 @@ __all__ = [
     "data_set_folder",
     "experiment_path",
     "json_schema",
+    "leaves",
     "list_experiments",
     "load_cluster",
     "load_experiment",
     "load_project",
+    "origins",
     "reference",
     "require_data",
 ]

@@ -270,6 +270,17 @@ class Evaluation(Section):
     """Images of a split drawn as panels, evenly spaced; by the reconstruction check, too."""
 
 
+class Published(Section):
+    gss_ff: dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction] = {}
+    """Figures of GSS-FF, fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not measured here."""
+    gss_ft: dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction] = {}
+    """Figures of GSS-FT."""
+    split: Literal["val", "test"] = "val"
+    """Split they were measured on."""
+    source: str = ""
+    """Where they were published."""
+
+
 class Resources(Section):
     nodes: Positive = 1
     """Machines; all that follows but `minutes` is for each. Without a cluster, one machine does the work of all."""
@@ -327,6 +338,8 @@ class Experiment(Section):
     """`reference` keeps what the published code does where this project does better, see docs/deviations.md."""
     reference: dict[str, Any] = {}
     """Sections whose values replace those above with `numerics: reference`."""
+    published: Published = Published()
+    """Scores to expect, shown beside those achieved. Changes no result."""
     run: Run = Run()
     """How to run. Nothing here changes a result, save that BatchNorm on CPUs sees the images of its own process."""
 

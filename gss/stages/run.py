@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import gss
-from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, require_data
+from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, origins, require_data
 from gss.data.check import Manifest, read_manifest
 from gss.data.classes import ClassSpace, read_class_space
 from gss.errors import DataError
-from gss.files import sha256_file, write_text
+from gss.files import json_text, sha256_file, write_text
 from gss.tracking.journal import Journal
 from gss.tracking.work import open_work
 
@@ -37,17 +37,21 @@ class Run:
         name: name of the experiment.
         experiment: its configuration.
         folder: `results/<name>`.
+        origins: where each value of the configuration comes from.
     """
 
     name: str
     experiment: Experiment
     folder: Path
+    origins: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run":
         """The run of an experiment given by name or YAML path; see `load_experiment` for errors."""
         name_only = experiment_path(name).stem
-        return Run(name_only, load_experiment(name, overrides), results / name_only)
+        overrides = list(overrides)
+        experiment = load_experiment(name, overrides)
+        return Run(name_only, experiment, results / name_only, origins(name, overrides, experiment))
 
     @cached_property
     def root(self) -> Path:
@@ -149,11 +153,12 @@ class Run:
         return journal
 
     def write_config(self) -> None:
-        """Store the resolved configuration beside the results, when it changed."""
-        text = yaml.safe_dump(self.experiment.model_dump(mode="json", by_alias=True), sort_keys=False)
-        path = self.folder / "config.yaml"
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+        """Store the resolved configuration and the origin of its values beside the results, when they changed."""
+        config = yaml.safe_dump(self.experiment.model_dump(mode="json", by_alias=True), sort_keys=False)
+        for name, text in {"config.yaml": config, "config_origins.json": json_text(self.origins)}.items():
+            path = self.folder / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                write_text(path, text)
 
     def provenance(self, stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
         """What a model file says about where it comes from."""
