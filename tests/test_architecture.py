@@ -16,6 +16,7 @@ ROWS = (
     ("train", "evaluate"),
     ("report",),
     ("stages",),
+    ("use",),
     ("cli", "workflow", "doctor", "__main__"),
 )
 LEAVES = {"tracking": {"errors", "files", "config"}, "cluster": {"errors", "files", "config"}}

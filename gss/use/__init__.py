@@ -1,0 +1,1 @@
+"""A trained model at work: predictions for any images, and the model in other people's formats."""

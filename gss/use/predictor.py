@@ -1,0 +1,177 @@
+"""A model file at work: an image in, class ids out, by the protocol the model was evaluated with.
+
+Letters: N classes; H, W size of the image.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from gss.config.schema import Evaluation
+from gss.data.augment import fit_size
+from gss.data.check import read_manifest
+from gss.data.images import read_image
+from gss.errors import CheckpointError, ConfigError
+from gss.evaluate.inference import Inference, predict
+from gss.modelfile import ModelFile, load_model
+from gss.models.gss import GSS
+from gss.stages.assemble import build_model
+from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.store import load_tokenizer
+
+CROPS_AT_ONCE = 4  # a network input of more pixels than this many training crops is cut into windows ...
+PIXELS_AT_ONCE = 2**21  # ... but none of up to this many, 2048 x 1024
+
+Picture = Image.Image | np.ndarray | str | Path
+"""A PIL image, a file, or uint8 [H, W, 3] RGB."""
+
+
+@dataclass(eq=False)
+class Predictor:
+    """Gives every pixel of an image its class.
+
+    Args:
+        model: in eval mode, on `device`.
+        classes: names of the N classes.
+        colours: uint8 [N, 3], RGB: those of the data set, or else of the model's palette.
+        inference: how an image goes through the network: that of `gss evaluate` when the model was made.
+        crop: (height, width) of the model's training crops.
+        device: where it works.
+    """
+
+    model: GSS
+    classes: tuple[str, ...]
+    colours: np.ndarray
+    inference: Inference
+    crop: tuple[int, int]
+    device: torch.device
+
+    def predict(self, image: Picture) -> np.ndarray:
+        """The class of every pixel, as `gss evaluate` measures it, to the bit.
+
+        Args:
+            image: of any size. The EXIF orientation is applied, transparency is ignored.
+
+        Returns:
+            uint8 [H, W], 0..N-1.
+
+        Raises:
+            DataError: the file cannot be read.
+            ValueError: an array of another shape or type.
+        """
+        pixels = as_array(image)
+        if message := self.cut(pixels.shape[0], pixels.shape[1]):
+            warnings.warn(message, stacklevel=2)
+        return self.launch(pixels).cpu().numpy()
+
+    def launch(self, pixels: np.ndarray) -> Tensor:
+        """Like `predict`, of uint8 [H, W, 3] RGB: uint8 [H, W] on the device, which may still be at work on it."""
+        backbone = self.model.prior.backbone
+        inference = self._protocol(pixels.shape[0], pixels.shape[1])
+        return predict(self.model, pixels, inference, mean=backbone.mean, std=backbone.std, device=self.device)
+
+    def cut(self, height: int, width: int) -> str:
+        """What to say when an image of this size is cut into windows although the protocol says `whole`; else ''."""
+        inference = self._protocol(height, width)
+        if inference.mode == self.inference.mode:
+            return ""
+        crop = " x ".join(map(str, inference.crop[::-1]))
+        return f"{width} x {height} is too large for one pass: cut into windows of {crop}, the size trained on"
+
+    def _protocol(self, height: int, width: int) -> Inference:
+        rows, columns = fit_size(height, width, self.inference.scale) if self.inference.scale else (height, width)
+        bound = max(PIXELS_AT_ONCE, CROPS_AT_ONCE * self.crop[0] * self.crop[1])
+        if self.inference.mode == "slide" or rows * columns <= bound:
+            return self.inference
+        stride = (self.crop[0] * 2 // 3, self.crop[1] * 2 // 3)  # the published overlap
+        return replace(self.inference, mode="slide", crop=self.crop, stride=stride)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
+    """A trained model, ready to predict.
+
+    Args:
+        path: `gss_ff.pth` or `gss_ft.pth` with `tokenizer.safetensors` beside it.
+        device: `cpu`, `cuda`, `cuda:1` ...
+
+    Raises:
+        CheckpointError: missing, damaged, or made for another tokenizer.
+        ConfigError: no such device.
+    """
+    path, device = Path(path), usable_device(device)
+    file = load_model(path)
+    manifest = path.parent / "data" / "manifest.json"
+    colours = read_manifest(manifest).space.colours if manifest.is_file() else None
+    return build_predictor(
+        file, load_tokenizer(path.with_name("tokenizer.safetensors")), where=path, device=device, colours=colours
+    )
+
+
+def build_predictor(
+    file: ModelFile,
+    tokenizer: DVAE,
+    *,
+    where: str | Path,
+    device: torch.device,
+    colours: Sequence[Sequence[int]] | None = None,
+) -> Predictor:
+    """A predictor from a model's content, wherever that came from.
+
+    Args:
+        tokenizer: on the CPU in float32, with its `sha256` filled in; becomes part of the predictor.
+        where: named in messages.
+        colours: RGB, 0..255, of the N classes; None: those of the model's palette.
+
+    Raises:
+        CheckpointError: no whole model, made for another tokenizer, or the tensors do not fit.
+    """
+    if file.kind not in ("gss_ff", "gss_ft"):
+        raise CheckpointError(
+            f"{file.kind!r} alone predicts no classes", where=where, todo="take gss_ff.pth or gss_ft.pth"
+        )
+    config = file.meta["provenance"]["config"]
+    protocol = Evaluation.model_validate(config["evaluation"])
+    precision = config["tokenizer"].get("precision", "fp32")
+    if device.type == "cuda" and precision != "fp32":
+        tokenizer.lower_precision({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    model = build_model(file, tokenizer, where=where, vote_temperature=protocol.vote_temperature)
+    return Predictor(
+        model.to(device).requires_grad_(False),
+        tuple(file.meta["classes"]),
+        np.array(file.meta["palette"][:-1] if colours is None else colours, np.uint8),
+        Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip),
+        tuple(config["augment"]["crop"]),
+        device,
+    )
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ConfigError: this machine or this torch has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the device {str(name)!r} cannot be used: {reason}", todo="choose cpu, or cuda") from error
+    return device
+
+
+def as_array(image: Picture) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of what a user may give, see `Predictor.predict`."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"an image is uint8 [H, W, 3] RGB, not {image.dtype} {list(image.shape)}")
+    return image
