@@ -8,6 +8,7 @@ ask = workflow_of.Requests(config)
 wildcard_constraints:
     folder=workflow_of.generated_folders(),
     experiment="[^/]+",
+    comparison="[^/]+",
     step=r"\d+",
     model="|".join(workflow_of.MODELS),
     split="val|test",

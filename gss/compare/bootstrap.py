@@ -1,0 +1,113 @@
+"""How far the difference of two runs depends on which images were drawn: the paired bootstrap over images.
+
+Letters: I images, N classes, R resamples, F = 3 + N figures: mIoU, mAcc, aAcc, then the IoU of each class.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
+HEADLINE = ("mIoU", "mAcc", "aAcc")
+_BLOCK_NUMBERS = 1 << 22  # of 8 bytes, in the arrays of one block of resamples
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Pixels of one run, all int64 [I, N].
+
+    Args:
+        intersection: pixels of an image that are right, by class.
+        predicted: pixels predicted as the class where the label is not ignored.
+        labelled: pixels of the class in the label.
+    """
+
+    intersection: np.ndarray
+    predicted: np.ndarray
+    labelled: np.ndarray
+
+    @property
+    def union(self) -> np.ndarray:
+        return self.labelled + self.predicted - self.intersection
+
+    def figures(self) -> np.ndarray:
+        """float64 [F], fractions over all images; NaN where there is nothing to divide by."""
+        return _figures(*(array.sum(0)[None] for array in (self.intersection, self.union, self.labelled)))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Differences:
+    """Figures of a run minus those of the baseline, all float64 [F], fractions; NaN where a run has no such figure.
+
+    Args:
+        value: over all images.
+        low, high: ends of the percentile interval of LEVEL.
+        other_sign: share of resamples whose difference is zero or points the other way; NaN where `value` is zero.
+    """
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    other_sign: np.ndarray
+
+    @property
+    def clear(self) -> np.ndarray:
+        """bool [F]: the interval lies on one side of zero."""
+        return (self.low > 0) | (self.high < 0)
+
+
+def bootstrap(baseline: Counts, run: Counts, *, resamples: int = RESAMPLES, seed: int = SEED) -> Differences:
+    """Draw the images anew many times, the same draw for both runs, and look how the differences spread.
+
+    A resample draws I images with replacement and computes each figure from the summed counts. Classes that a resample
+    lacks are left out of its means, as in `gss.evaluate.metrics`; the interval of a class is over the resamples that
+    have it. Sums are exact: whole numbers below 2^53.
+
+    Args:
+        baseline, run: counts of the same images in the same order, one or more.
+        seed: of `numpy.random.PCG64`.
+    """
+    value = run.figures() - baseline.figures()
+    spread = np.concatenate(list(_resampled(baseline, run, resamples, seed)))  # [R, F]
+    turned = np.where(np.isnan(spread), np.nan, spread * np.sign(value) <= 0)
+    turned[:, value == 0] = np.nan
+    outside = (1 - LEVEL) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # columns without any number give NaN: what is wanted
+        low, high = np.nanquantile(spread, (outside, 1 - outside), axis=0)
+        other_sign = np.nanmean(turned, axis=0)
+    return Differences(value, *(np.where(np.isnan(value), np.nan, found) for found in (low, high, other_sign)))
+
+
+def _resampled(baseline: Counts, run: Counts, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Differences of the figures, float64 [b, F] for each block of b resamples."""
+    parts = (run.intersection, run.union, baseline.intersection, baseline.union, run.labelled)
+    counts = np.concatenate(parts, axis=1).astype(np.float64)  # [I, 5N]
+    num_images = len(counts)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    block = max(1, _BLOCK_NUMBERS // (num_images + counts.shape[1]))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = rng.integers(0, num_images, (size, num_images)) + np.arange(size)[:, None] * num_images
+        weights = np.bincount(drawn.ravel(), minlength=size * num_images).reshape(size, num_images)
+        sums = np.split(weights.astype(np.float64) @ counts, 5, axis=1)  # 5 x [b, N]
+        yield _figures(sums[0], sums[1], sums[4]) - _figures(sums[2], sums[3], sums[4])
+
+
+def _figures(right: np.ndarray, union: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """float [b, F] of summed counts [b, N]."""
+    iou, acc = _divide(right, union), _divide(right, labelled)
+    every = _divide(right.sum(1), labelled.sum(1))
+    return np.concatenate([np.stack([_mean(iou), _mean(acc), every], axis=1), iou], axis=1)
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is a number."""
+    known = ~np.isnan(values)
+    return _divide(np.where(known, values, 0).sum(-1), known.sum(-1))

@@ -1,0 +1,186 @@
+"""The evaluations to compare: found by name, read, and refused unless they are of the same images and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from gss.compare.bootstrap import Counts
+from gss.config import run_parts
+from gss.errors import DataError, GssError
+from gss.report.results import SPLITS, Evaluation, Results, flat
+
+UNCOMPARED = ("run", "published")  # sections of the configuration that change no result
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """One evaluation.
+
+    Args:
+        results: of its experiment.
+        evaluation: of one model on one split.
+        names: N class names.
+        counts: per image and class, columns in the order of `names`.
+        ids: uint8 [256], id in its predictions -> place in `names`.
+    """
+
+    results: Results
+    evaluation: Evaluation
+    names: tuple[str, ...]
+    counts: Counts
+    ids: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return f"{self.results.name}/{self.evaluation.model}"
+
+    @property
+    def split(self) -> str:
+        return self.evaluation.split
+
+    @property
+    def again(self) -> str:
+        """The command that makes this evaluation anew."""
+        return f"gss evaluate {self.results.name} --model {self.evaluation.model} --split {self.split}"
+
+    def settings(self) -> dict[str, Any]:
+        """What of its configuration can change a result, by dotted key."""
+        return {key: value for key, value in flat(self.results.config).items() if key.split(".")[0] not in UNCOMPARED}
+
+
+def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Evaluated]:
+    """The evaluations named `EXPERIMENT[/MODEL]`, classes in the order of the first one's.
+
+    Args:
+        split: None: `test`, or `val` where the first one was evaluated on that alone.
+        results: folder of all results.
+
+    Raises:
+        GssError: fewer than two, one twice, one that was not evaluated, or other images or classes than the first's.
+    """
+    try:
+        parted = [run_parts(name) for name in names]
+    except ValueError as error:
+        raise GssError(str(error)) from error
+    if len(parted) < 2 or len(set(parted)) < len(parted):
+        raise GssError(
+            f"two or more different runs are compared, not: {', '.join('/'.join(part) for part in parted)}",
+            todo="name them EXPERIMENT or EXPERIMENT/MODEL, the baseline first: gss compare toy/gss_ff toy/gss_ft",
+        )
+    folders = {experiment: Results(results / experiment) for experiment, _ in parted}
+    there = [found for model, found in folders[parted[0][0]].evaluations if model == parted[0][1]]
+    split = split or (there or SPLITS)[0]
+    first, *others = [_read(folders[experiment], model, split) for experiment, model in parted]
+    return [first, *(_matched(first, other) for other in others)]
+
+
+def warnings(runs: Sequence[Evaluated]) -> list[str]:
+    """What makes the others no fair match for the first: another protocol, or the same model."""
+    first, *others = [run.evaluation.metrics for run in runs]
+    found = []
+    for run, other in zip(runs[1:], others, strict=True):
+        mine, theirs = flat(first["protocol"]), flat(other["protocol"])
+        changed = [
+            f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"
+            for key in dict.fromkeys((*mine, *theirs))
+            if mine.get(key) != theirs.get(key) and key != "vote_temperature"  # GSS-FF alone has one
+        ]
+        if changed:
+            found.append(f"{run.name} was evaluated by another protocol than {runs[0].name}: {', '.join(changed)}.")
+        if first["model"]["sha256"] == other["model"]["sha256"]:
+            found.append(f"{run.name} and {runs[0].name} are the same model file.")
+    return found
+
+
+def changed_settings(runs: Sequence[Evaluated]) -> list[tuple[str, list[str]]]:
+    """Dotted keys whose values differ, with the value of every run as text."""
+    settings = [run.settings() for run in runs]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    rows = [(key, [_said(each[key]) if key in each else "–" for each in settings]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _said(value: Any) -> str:
+    """One line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("\n...\n").strip()
+
+
+def _read(results: Results, model: str, split: str) -> Evaluated:
+    evaluation = results.evaluations.get((model, split))
+    if evaluation is None:
+        path = results.folder / "evaluation" / model / split / "metrics.json"
+        there = ", ".join(f"{found} on {where}" for found, where in results.evaluations)
+        raise DataError(
+            f"{results.name}/{model} was not evaluated on {split}; of {results.name} there is: {there or 'nothing'}",
+            where=path,
+            todo=f"snakemake {path}",
+        )
+    counts = Counts(*(evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")))
+    return Evaluated(results, evaluation, tuple(evaluation.metrics["IoU"]), counts, np.arange(256, dtype=np.uint8))
+
+
+def _matched(first: Evaluated, other: Evaluated) -> Evaluated:
+    """The other run with the classes in the order of the first one's."""
+    _require_same_classes(first, other)
+    _require_same_images(first, other)
+    order = [other.names.index(name) for name in first.names]
+    columns = Counts(
+        other.counts.intersection[:, order], other.counts.predicted[:, order], other.counts.labelled[:, order]
+    )
+    if not np.array_equal(columns.labelled, first.counts.labelled):
+        image, label = np.argwhere(columns.labelled != first.counts.labelled)[0]
+        pixels = [counts.labelled[image, label] for counts in (first.counts, columns)]
+        raise DataError(
+            f"{other.name} and {first.name} read the same label files differently: image {image} has {pixels[1]} "
+            f"against {pixels[0]} pixels of class {first.names[label]!r}",
+            where="data.label_map and data.reduce_zero_label of the two experiments",
+            todo="compare runs whose labels mean the same",
+        )
+    ids = other.ids.copy()
+    ids[order] = np.arange(len(order))
+    return replace(other, names=first.names, counts=columns, ids=ids)
+
+
+def _require_same_classes(first: Evaluated, other: Evaluated) -> None:
+    mine, theirs = set(first.names), set(other.names)
+    if mine != theirs:
+        raise DataError(
+            f"{other.name} and {first.name} have different classes: "
+            f"only {other.name} has {_some(theirs - mine)}; only {first.name} has {_some(mine - theirs)}",
+            where=f"{other.evaluation.folder}/metrics.json, {first.evaluation.folder}/metrics.json",
+            todo="compare runs of one data set",
+        )
+
+
+def _require_same_images(first: Evaluated, other: Evaluated) -> None:
+    """Same images and label files in the same order; what else the data sets hold does not matter."""
+    if first.evaluation.metrics["data"] == other.evaluation.metrics["data"]:
+        return
+    for run in (first, other):
+        if run.results.manifest.sha256 != run.evaluation.metrics["data"]["manifest_sha256"]:
+            raise DataError(
+                f"the data set was checked anew after {run.name} was evaluated",
+                where=run.results.folder / "data" / "manifest.json",
+                todo=run.again,
+            )
+    mine, theirs = (
+        [(row["image_sha256"], row["label_sha256"]) for row in run.results.manifest.content["splits"][run.split]]
+        for run in (first, other)
+    )
+    if mine != theirs:
+        raise DataError(
+            f"{other.name} and {first.name} were evaluated on different images: {len(theirs)} and {len(mine)}, of "
+            f"which {len(set(mine) & set(theirs))} are the same",
+            where=f"split {first.split} of data/manifest.json in {other.results.folder} and {first.results.folder}",
+            todo="compare runs of one data set",
+        )
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return (f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown) or "nothing"

@@ -1,0 +1,194 @@
+"""What a comparison leaves behind: a page, two tables, and lines for the terminal."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gss.compare.bootstrap import HEADLINE, LEVEL, RESAMPLES, SEED, Differences
+from gss.compare.images import Shown, right_shares
+from gss.compare.runs import Evaluated, changed_settings
+from gss.errors import GssError
+from gss.files import write_text
+from gss.report.html import image_uri, write_page
+from gss.report.summary import table
+
+FEW_IMAGES = 10  # a class in fewer images than this has no interval to rely on, see docs/how-to/compare.md
+TERMINAL_CLASSES, NAME_LETTERS = 20, 32
+COLUMNS = ("baseline", "run", "name", "baseline_value", "run_value", "difference", "low", "high", "other_sign")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A run against the baseline.
+
+    Args:
+        shown: the images where they differ most; or why they cannot be shown.
+    """
+
+    baseline: Evaluated
+    run: Evaluated
+    differences: Differences
+    shown: list[Shown] | GssError
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping per figure: the headline ones, then the classes by size of their difference.
+
+        Keys: those of COLUMNS, and `is_clear`; classes also have `id`, `pixels` and `images`, of the labels.
+        """
+        values = zip(self.baseline.counts.figures(), self.run.counts.figures(), strict=True)
+        found = self.differences
+        labelled = self.run.counts.labelled
+        rows: list[dict[str, Any]] = []
+        for place, (name, (mine, other)) in enumerate(zip((*HEADLINE, *self.run.names), values, strict=True)):
+            numbers = (mine, other, found.value[place], found.low[place], found.high[place], found.other_sign[place])
+            row = dict(zip(COLUMNS, (self.baseline.name, self.run.name, name, *map(_number, numbers)), strict=True))
+            row["is_clear"] = bool(found.clear[place])
+            if place >= len(HEADLINE):
+                pixels = labelled[:, place - len(HEADLINE)]
+                row |= {"id": place - len(HEADLINE), "pixels": int(pixels.sum()), "images": int((pixels > 0).sum())}
+            rows.append(row)
+        classes = sorted(rows[len(HEADLINE) :], key=lambda row: -abs(row["difference"] or 0))
+        return rows[: len(HEADLINE)] + classes
+
+
+def write_tables(folder: Path, comparisons: Sequence[Comparison]) -> None:
+    """`summary.csv` (mIoU, mAcc, aAcc) and `per_class.csv` (IoU): fractions, an empty cell where there is none."""
+    rows = [row for comparison in comparisons for row in comparison.rows()]
+    classes = ("class" if name == "name" else name for name in COLUMNS)
+    _write_csv(folder / "summary.csv", COLUMNS, COLUMNS, [row for row in rows if "id" not in row])
+    keys = (*COLUMNS, "pixels", "images")
+    _write_csv(folder / "per_class.csv", (*classes, "pixels", "images"), keys, [row for row in rows if "id" in row])
+
+
+def as_text(comparisons: Sequence[Comparison], warnings: Sequence[str]) -> str:
+    """The tables for a terminal, in percent and percentage points."""
+    lines = [f"warning: {warning}" for warning in warnings]
+    for comparison in comparisons:
+        baseline, run = comparison.baseline, comparison.run
+        images = len(run.counts.labelled)
+        lines += ["", f"{run.name} against {baseline.name}, {run.split}, {images} images", ""]
+        rows = comparison.rows()
+        headline, classes = rows[: len(HEADLINE)], rows[len(HEADLINE) :]
+        heading = (baseline.name, run.name, "difference", f"{LEVEL:.0%} interval", "other sign")
+        lines += [*table([("", *heading), *map(_cells, headline)]), ""]
+        shown = [(*_cells(row), str(row["pixels"]), str(row["images"])) for row in classes[:TERMINAL_CLASSES]]
+        lines += table([("IoU", *heading, "pixels", "images"), *shown])
+        if len(classes) > len(shown):
+            lines.append(f"  and {len(classes) - len(shown)} classes with smaller differences")
+    note = "* the interval lies on one side of zero. It is over the choice of images, not over seeds of the training."
+    return "\n".join([*lines, "", note])
+
+
+def write_comparison(
+    path: Path, comparisons: Sequence[Comparison], warnings: Sequence[str], colours: np.ndarray
+) -> None:
+    """The page.
+
+    Args:
+        colours: uint8 [N, 3] of the classes.
+    """
+    baseline = comparisons[0].baseline
+    runs = [baseline, *(comparison.run for comparison in comparisons)]
+    try:
+        settings: list[tuple[str, list[str]]] | GssError = changed_settings(runs)
+    except GssError as error:
+        settings = error
+    write_page(
+        path,
+        "compare.html",
+        title=f"{', '.join(run.name for run in runs[1:])} against {baseline.name}",
+        split=baseline.split,
+        runs=[run.name for run in runs],
+        warnings=warnings,
+        headline=[(run.name, _values(run), _headline(comparisons, number)) for number, run in enumerate(runs)],
+        sections=[_section(comparison, colours) for comparison in comparisons],
+        settings=settings,
+        settings_error=isinstance(settings, GssError),
+        num_images=len(baseline.counts.labelled),
+        num_classes=len(baseline.names),
+        resamples=RESAMPLES,
+        seed=SEED,
+        level=f"{LEVEL:.0%}".replace("%", " %"),
+        few=FEW_IMAGES,
+    )
+
+
+def _values(run: Evaluated) -> list[float | None]:
+    return [_number(value) for value in run.counts.figures()[: len(HEADLINE)]]
+
+
+def _headline(comparisons: Sequence[Comparison], number: int) -> list[dict[str, Any]] | None:
+    return comparisons[number - 1].rows()[: len(HEADLINE)] if number else None
+
+
+def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
+    classes = comparison.rows()[len(HEADLINE) :]
+    ends = [max(abs(row["low"]), abs(row["high"])) for row in classes if row["low"] is not None]
+    scale = max(float(np.quantile(ends, 0.9)) if ends else 0, 1e-4)  # one rare class must not flatten all others
+    for row in classes:
+        row["colour"] = _css(colours[row["id"]])
+        if row["low"] is not None:
+            low, high, value = (min(max((row[key] / scale + 1) * 50, 0), 100) for key in ("low", "high", "difference"))
+            row["places"] = {"low": low, "width": high - low, "value": value}
+    shown = comparison.shown
+    right = [right_shares(run) for run in (comparison.baseline, comparison.run)]
+    gain = np.nan_to_num(right[1] - right[0])
+    return {
+        "baseline": comparison.baseline.name,
+        "run": comparison.run.name,
+        "classes": classes,
+        "num_clear": sum(row["is_clear"] for row in classes),
+        "scale": scale,
+        "gains": int((gain > 0).sum()),
+        "losses": int((gain < 0).sum()),
+        "images": [] if isinstance(shown, GssError) else [_image(each) for each in shown],
+        "legend": _legend(comparison.run.names, colours, shown),
+        "missing": shown if isinstance(shown, GssError) else None,
+    }
+
+
+def _image(shown: Shown) -> dict[str, Any]:
+    pictures = [
+        (heading, image_uri(picture, format="JPEG", quality=80) if heading == "image" else image_uri(picture))
+        for heading, picture in shown.pictures
+    ]
+    return {"shown": shown, "pictures": pictures}
+
+
+def _legend(names: Sequence[str], colours: np.ndarray, shown: list[Shown] | GssError) -> list[tuple[str, str]]:
+    ids = set() if isinstance(shown, GssError) else {each for image in shown for each in image.classes}
+    return [(names[each], _css(colours[each])) for each in sorted(ids)]
+
+
+def _css(colour: np.ndarray) -> str:
+    return f"rgb({', '.join(str(int(value)) for value in colour)})"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["difference"] is None:
+        found = ("-", "-", "-")
+    else:
+        other = "-" if row["other_sign"] is None else f"{row['other_sign']:.1%}"
+        interval = f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
+        found = (f"{100 * row['difference']:+.2f}{'*' if row['is_clear'] else ' '}", interval, other)
+    values = ("-" if row[key] is None else f"{100 * row[key]:.2f}" for key in ("baseline_value", "run_value"))
+    name = "".join(letter if letter.isprintable() else " " for letter in row["name"])
+    return (name if len(name) <= NAME_LETTERS else f"{name[: NAME_LETTERS - 1]}…", *values, *found)
+
+
+def _write_csv(path: Path, heading: Sequence[str], keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")  # writes None as an empty cell
+    writer.writerow(heading)
+    writer.writerows([row[key] for key in keys] for row in rows)
+    write_text(path, text.getvalue())
