@@ -83,10 +83,10 @@ def fit_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]
 
     Source: keep-ratio resize of the published pipeline.
 
-    Note: sizes are rounded half up.
+    Note: sizes are rounded half up, to one pixel at least.
     """
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
 def nearest_indices(source: int, target: int) -> np.ndarray:

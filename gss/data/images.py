@@ -1,5 +1,6 @@
 """Reading one image, one label."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def read_image(path: Path) -> np.ndarray:
         DataError: missing, truncated or damaged file, or no image at all.
     """
     encoded = np.frombuffer(_read_bytes(path), np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if encoded.size else None
+    image = None
+    with contextlib.suppress(cv2.error):  # raised for a file without content, and for more than 2**30 pixels
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise DataError(
             f"the image cannot be decoded ({encoded.size} bytes: truncated, damaged, or not an image)",

@@ -3,7 +3,8 @@
 Letters: N classes; H, W size of the image file; R, S size of the network input.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -82,6 +83,8 @@ def predict(
     device: torch.device,
     taxonomy: TestTaxonomy | None = None,
     mapping: Mapping = "hard",
+    probabilities: Tensor | None = None,
+    are_votes: bool = False,
 ) -> Tensor:
     """The class of every pixel.
 
@@ -93,26 +96,41 @@ def predict(
         mapping: with a taxonomy: `hard`, the published lookup of the winner; or the scores are summed over the
             universal classes of a test class, `votes` as they are (their mean over image and mirror image),
             `logits` as probabilities.
+        probabilities: [N, H, W], filled with the model's: float32 in 0..1, or uint8 in 255ths.
+        are_votes: the model's scores are probabilities already; else they are logits.
 
     Returns:
         uint8 [H, W] on `device`, 0..N-1 (N <= 256) or an id of the test set; the lowest id on ties.
 
     Source: test pipelines and inference of mmsegmentation 0.26 (`whole_inference`, `slide_inference`).
+
+    Note: windows of one row make a strip; its rows become ids as soon as no later window touches them. Where the
+        scores have to be resized to [H, W] they wait for all others, at the size of `inference.scale`.
     """
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
     with torch.inference_mode():
-        prepared = network_input(image, inference, mean=mean, std=std, device=device)  # [1, 3, R, S]
-        views = [_scores(model, prepared, inference)]  # [N, R, S] each
-        if inference.flip:
-            views.append(_scores(model, prepared.flip(-1), inference).flip(-1))
-        size = image.shape[0], image.shape[1]
-        if taxonomy is None:
-            return lowest_best(views, size)
-        if mapping == "hard":
-            return taxonomy.hard(lowest_best(views, size))
-        if mapping == "votes":
-            return lowest_best([torch.stack([taxonomy.soft(view) for view in views]).mean(dim=0)], size)
-        return _first_maximum(_test_probabilities(views, size, taxonomy), size)
+        pixels = _pixels(image, inference, device)  # [1, 3, R, S]
+        ids = torch.empty(image.shape[:2], dtype=torch.uint8, device=device)  # [H, W]
+
+        def scores(part: Tensor) -> Tensor:
+            return model.scores(normalise(part, mean, std))[0]
+
+        for rows, views in _strips(scores, pixels, inference, (image.shape[0], image.shape[1])):
+            size = rows.stop - rows.start, image.shape[1]
+            ids[rows] = _decide(views, size, taxonomy, mapping)
+            if probabilities is not None:
+                _fill(probabilities[:, rows], views, size, are_votes)
+        return ids
+
+
+def _decide(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy | None, mapping: Mapping) -> Tensor:
+    if taxonomy is None:
+        return lowest_best(views, size)
+    if mapping == "hard":
+        return taxonomy.hard(lowest_best(views, size))
+    if mapping == "votes":
+        return lowest_best([torch.stack([taxonomy.soft(view) for view in views]).mean(dim=0)], size)
+    return _first_maximum(_test_probabilities(views, size, taxonomy), size)
 
 
 def network_input(
@@ -124,8 +142,15 @@ def network_input(
     device: torch.device,
 ) -> Tensor:
     """Resized and normalised image, float32 [1, 3, R, S]; arguments as in `predict`."""
-    pixels = torch.from_numpy(resize_image(image, inference.scale)).to(device)  # [R, S, 3]
-    return normalise(pixels.permute(2, 0, 1)[None], mean, std)  # [1, 3, R, S]
+    return normalise(_pixels(image, inference, device), mean, std)  # [1, 3, R, S]
+
+
+def _pixels(image: np.ndarray, inference: Inference, device: torch.device) -> Tensor:
+    """The image at the size of the network input, uint8 [1, 3, R, S]; a copy to a GPU goes on after the return."""
+    pixels = torch.from_numpy(resize_image(image, inference.scale))  # [R, S, 3]
+    if device.type == "cuda":
+        pixels = pixels.pin_memory().to(device, non_blocking=True)
+    return pixels.permute(2, 0, 1)[None]
 
 
 def resize_image(image: np.ndarray, scale: tuple[int, int] | None) -> np.ndarray:
@@ -154,18 +179,63 @@ def _intervals(size: int, crop: int, stride: int) -> list[slice]:
     return [slice(max(end - crop, 0), end) for end in ends]
 
 
-def _scores(model: Segmenter, image: Tensor, inference: Inference) -> Tensor:
+Scores = Callable[[Tensor], Tensor]
+"""uint8 [1, 3, R, S] -> float [N, R, S]."""
+
+
+def _strips(
+    scores: Scores, pixels: Tensor, inference: Inference, size: tuple[int, int]
+) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Rows of the result [H, W] from top to bottom, and the scores [N, ., S] of each view that decide them."""
+    mirrored = [False, True] if inference.flip else [False]
     if inference.mode == "whole":
-        return model.scores(image)[0]  # [N, R, S]
-    height, width = image.shape[2:]
-    total, visits = image.new_zeros(0), image.new_zeros(height, width)
-    for rows, columns in windows(height, width, inference.crop, inference.stride):
-        window = model.scores(image[:, :, rows, columns])[0]  # [N, window height, window width]
-        if total.numel() == 0:
-            total = image.new_zeros(len(window), height, width)  # [N, R, S], in the image's precision, as published
-        total[:, rows, columns] += window
-        visits[rows, columns] += 1
-    return total.div_(visits)
+        yield slice(0, size[0]), [_one_view(scores, pixels, flip) for flip in mirrored]
+        return
+    strips = zip(*(_slide(scores, pixels, inference, flip) for flip in mirrored), strict=True)
+    if tuple(pixels.shape[2:]) == size:
+        for views in strips:
+            yield views[0][0], [view for _, view in views]
+        return
+    complete: list[Tensor] = []  # of each view: a resize needs rows on both sides of a border between strips
+    for views in strips:
+        complete = complete or [view.new_empty(len(view), *pixels.shape[2:]) for _, view in views]  # [N, R, S]
+        for total, (rows, view) in zip(complete, views, strict=True):
+            total[:, rows] = view
+    yield slice(0, size[0]), complete
+
+
+def _one_view(scores: Scores, pixels: Tensor, flip: bool) -> Tensor:
+    return scores(pixels.flip(-1)).flip(-1) if flip else scores(pixels)
+
+
+def _slide(scores: Scores, pixels: Tensor, inference: Inference, flip: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of the network input from top to bottom, and mean scores [N, ., S], valid until the next.
+
+    Args:
+        flip: show the network the mirror image, and mirror its scores.
+    """
+    if flip:
+        for done, means in _slide(scores, pixels.flip(-1), inference, False):
+            yield done, means.flip(-1)
+        return
+    height, width = pixels.shape[2:]
+    grid = windows(height, width, inference.crop, inference.stride)
+    strips = [list(strip) for _, strip in itertools.groupby(grid, lambda window: window[0])]
+    dtype = torch.promote_types(torch.float32, pixels.dtype)  # float32 as published; float64 in tests
+    sums: Tensor | None = None  # [N + 1, window height, S], the number of windows on a pixel last
+    for strip, following in itertools.zip_longest(strips, strips[1:]):
+        for rows, columns in strip:
+            window = scores(pixels[:, :, rows, columns])  # [N, window height, window width]
+            if sums is None:
+                sums = torch.zeros(len(window) + 1, window.shape[1], width, dtype=dtype, device=window.device)
+            sums[:-1, :, columns] += window
+            sums[-1, :, columns] += 1
+        assert sums is not None
+        done = slice(strip[0][0].start, following[0][0].start if following else height)  # no later window touches them
+        count = done.stop - done.start
+        yield done, sums[:-1, :count].div_(sums[-1, :count])
+        sums[:, :-count] = sums[:, count:].clone()
+        sums[:, -count:] = 0
 
 
 def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
@@ -224,6 +294,21 @@ def _probabilities(views: list[Tensor], size: tuple[int, int]) -> Iterator[Tenso
     for chunks in zip(*(_resized(view, size) for view in views), strict=True):
         terms = [(chunk - log).exp_() for chunk, log in zip(chunks, logarithms, strict=True)]
         yield torch.stack(terms).sum(dim=0)  # [classes, H, W]
+
+
+def _fill(target: Tensor, views: list[Tensor], size: tuple[int, int], are_votes: bool) -> None:
+    """Write the mean over the views of the classes' probabilities into `target`, see `predict`."""
+    first = 0
+    for chunk in _votes(views, size) if are_votes else _probabilities(views, size):
+        chunk = chunk / len(views)
+        target[first : first + len(chunk)] = chunk if target.is_floating_point() else chunk.mul_(255).round_()
+        first += len(chunk)
+
+
+def _votes(views: list[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
+    """Like `_resized`: the sum over the views."""
+    for chunks in zip(*(_resized(view, size) for view in views), strict=True):
+        yield torch.stack(chunks).sum(dim=0)  # [classes, H, W]
 
 
 def _log_sum_exp(view: Tensor, size: tuple[int, int]) -> Tensor:

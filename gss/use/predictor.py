@@ -21,6 +21,7 @@ from gss.errors import CheckpointError, ConfigError
 from gss.evaluate.inference import Inference, predict
 from gss.modelfile import ModelFile, load_model
 from gss.models.gss import GSS
+from gss.models.posterior import NearestPosterior
 from gss.stages.assemble import build_model
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
@@ -70,11 +71,34 @@ class Predictor:
             warnings.warn(message, stacklevel=2)
         return self.launch(pixels).cpu().numpy()
 
-    def launch(self, pixels: np.ndarray) -> Tensor:
-        """Like `predict`, of uint8 [H, W, 3] RGB: uint8 [H, W] on the device, which may still be at work on it."""
+    def scores(self, image: Picture) -> np.ndarray:
+        """The probability of every class at every pixel.
+
+        Returns:
+            float32 [N, H, W], 0..1. Of GSS-FF: the share of a class in the votes of the maskige's pixels.
+        """
+        pixels = as_array(image)
+        result = torch.empty(len(self.classes), *pixels.shape[:2])
+        self.launch(pixels, probabilities=result)
+        return result.numpy()
+
+    def launch(self, pixels: np.ndarray, *, probabilities: Tensor | None = None) -> Tensor:
+        """Like `predict`, of uint8 [H, W, 3] RGB: uint8 [H, W] on the device, which may still be at work on it.
+
+        Args:
+            probabilities: [N, H, W], filled: float32 in 0..1, or uint8 in 255ths.
+        """
         backbone = self.model.prior.backbone
-        inference = self._protocol(pixels.shape[0], pixels.shape[1])
-        return predict(self.model, pixels, inference, mean=backbone.mean, std=backbone.std, device=self.device)
+        return predict(
+            self.model,
+            pixels,
+            self._protocol(pixels.shape[0], pixels.shape[1]),
+            mean=backbone.mean,
+            std=backbone.std,
+            device=self.device,
+            probabilities=probabilities,
+            are_votes=isinstance(self.model.posterior, NearestPosterior),
+        )
 
     def cut(self, height: int, width: int) -> str:
         """What to say when an image of this size is cut into windows although the protocol says `whole`; else ''."""
@@ -171,7 +195,12 @@ def as_array(image: Picture) -> np.ndarray:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # Pillow would cut values off at 255; files are read like this, too
+            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode in ("I", "F"):
+            raise ValueError(f"a PIL image of mode {image.mode!r} has no known range of values: convert it first")
+        return np.asarray(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"an image is uint8 [H, W, 3] RGB, not {image.dtype} {list(image.shape)}")
     return image

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_gss import all_scores
 
 from gss.errors import DataError
-from gss.evaluate.inference import Inference, predict
+from gss.evaluate.inference import Inference, network_input, predict
 from gss.evaluate.taxonomy import TestTaxonomy, read_taxonomy
 from gss.files import read_json
 
@@ -135,12 +136,10 @@ PROTOCOLS = [
 
 def full_scores(model, image: np.ndarray, protocol: Inference) -> list[torch.Tensor]:
     """[N, H, W] at the size of the image, from the image and its mirror image."""
-    from gss.evaluate.inference import _scores, network_input
-
     prepared = network_input(image, protocol, mean=MEAN, std=STD, device=CPU)
-    views = [_scores(model, prepared, protocol)]
+    views = [all_scores(model, prepared, protocol)]
     if protocol.flip:
-        views.append(_scores(model, prepared.flip(-1), protocol).flip(-1))
+        views.append(all_scores(model, prepared.flip(-1), protocol).flip(-1))
     return [F.interpolate(view[None], image.shape[:2], mode="bilinear", align_corners=False)[0] for view in views]
 
 

@@ -21,10 +21,9 @@ from typing import Any
 import pytest
 import torch
 from procedural import procedural_values
-from tiny_gss import CLASSES, Variant, build, gradients, learner_of, load, published, watch
+from tiny_gss import CLASSES, Variant, all_scores, build, gradients, learner_of, load, published, watch
 from torch import Tensor
 
-from gss.evaluate import inference
 from gss.evaluate.inference import Inference, lowest_best
 from gss.models.gss import GSS
 from gss.tracking.journal import Journal, read_journal
@@ -137,7 +136,7 @@ def prediction(variant: Variant) -> dict[str, Any]:
         model = model_of(variant).eval()
         seen = watch(model)
         with torch.inference_mode():
-            scores = inference._scores(model, image_of(variant, 1), protocol)
+            scores = all_scores(model, image_of(variant, 1), protocol)
             classes = lowest_best([scores], size)
         found[f"{name}: tokens"] = ids(seen["dec_in"])
         found[f"{name}: scores"] = figures(scores, 1e-5 if variant == "ff" else 1e-9)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
-from tiny_gss import Variant, watch
+from tiny_gss import Variant, all_scores, watch
 from torch import Tensor
 
 from gss.evaluate import inference
@@ -59,7 +59,7 @@ def prediction(precision: Precision, variant: Variant, case: str) -> Prediction:
     image = recorded.tensors[f"{source}.img"].to(next(model.parameters()).dtype)
     size = size or (image.shape[2], image.shape[3])
     with torch.inference_mode():
-        view = inference._scores(model, image, protocol)
+        view = all_scores(model, image, protocol)
         scores = torch.cat(list(inference._resized(view, size)))
         ids = lowest_best([view.flip(-1) if case == "eval_flip" else view], size)
     return Prediction(recorded.below(case), seen, scores, ids)

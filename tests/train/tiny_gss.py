@@ -3,11 +3,13 @@
 import copy
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gss.evaluate import inference
 from gss.models.build import build_latent_prior, build_posterior
 from gss.models.exchange import KeyReport, load_published, to_published
 from gss.models.gss import GSS
@@ -119,6 +121,13 @@ def watch(model: GSS, learner: Learner | None = None) -> dict[str, Tensor]:
     if isinstance(learner, LatentPriorLearner):
         wrap(learner, "_targets", lambda _, made: note(token_target=made[0].unsqueeze(1), label_resized=made[1]))
     return seen
+
+
+def all_scores(model: Any, image: Tensor, protocol: inference.Inference) -> Tensor:
+    """[N, R, S] of a normalised image [1, 3, R, S], unmirrored, as `predict` has them before a resize."""
+    one_view, other_size = replace(protocol, flip=False), (0, 0)
+    [(_, [scores])] = inference._strips(lambda part: model.scores(part)[0], image, one_view, other_size)
+    return scores
 
 
 def wrap(owner: nn.Module, method: str, take: Callable[[Any, Any], None]) -> None:

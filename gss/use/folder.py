@@ -1,0 +1,192 @@
+"""What `gss predict` does: predictions of many images as files.
+
+Letters: N classes; H, W size of an image.
+"""
+
+import csv
+import glob
+import io
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gss.data.check import is_picture
+from gss.data.images import read_image
+from gss.errors import DataError, GssError
+from gss.files import write_atomic, write_text
+from gss.progress import Progress
+from gss.use.predictor import Predictor, load
+
+READ_AHEAD, WRITE_BEHIND = 2, 3  # images in memory before and after the model has them
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image, and the first part of the names of what is written of it."""
+
+    image: Path
+    stem: Path
+
+    def file(self, ending: str) -> Path:
+        return self.stem.with_name(self.stem.name + ending)
+
+
+def predict_files(
+    model: Path, inputs: Sequence[str], out: Path, *, device: str | None = None, scores: bool = False
+) -> int:
+    """Predict images and write `<name>.png` (ids), `<name>_colour.png`, `<name>_overlay.png` and `classes.csv`.
+
+    An input that cannot be read is named on stderr, and the others go on.
+
+    Args:
+        inputs: images, folders (searched recursively) or patterns, see `find_jobs`.
+        device: None: the GPU where there is one.
+        scores: write `<name>_scores.npz`, too: `probabilities` uint8 [N, H, W] in 255ths.
+
+    Returns:
+        The number of inputs that could not be read.
+
+    Raises:
+        GssError: before anything is written: no input, or the outputs of two would have one name; later: a file cannot
+            be written.
+    """
+    endings = [".png", "_colour.png", "_overlay.png", *(["_scores.npz"] if scores else [])]
+    jobs = find_jobs(inputs, out, endings)
+    predictor = load(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    _write_classes(out / "classes.csv", predictor)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of damaged files goes without their names
+    progress = Progress("predict", len(jobs), "img")
+    failed, is_told = 0, False
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
+        writing: deque[Future[None]] = deque()
+        for done, (job, reading) in enumerate(_read_ahead(reader, jobs), 1):
+            try:
+                image = reading.result()  # [H, W, 3]
+            except DataError as error:
+                failed += 1
+                _say(f"failed: {job.image}: {error.what}")
+            else:
+                if not is_told and (message := predictor.cut(image.shape[0], image.shape[1])):
+                    is_told = True
+                    _say(f"note: {job.image}: {message}; the same is done with all images of such a size")
+                shape = (len(predictor.classes), *image.shape[:2])
+                shares = torch.empty(shape, dtype=torch.uint8, device=predictor.device) if scores else None
+                ids = predictor.launch(image, probabilities=shares)
+                writing.append(writer.submit(_write, job, image, ids, shares, predictor.colours))
+            while len(writing) >= WRITE_BEHIND:
+                writing.popleft().result()
+            progress.show(done)
+        for pending in writing:
+            pending.result()
+    print(f"{len(jobs) - failed} of {len(jobs)} images predicted, see {out}")
+    return failed
+
+
+def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[Job]:
+    """The images to predict, none twice.
+
+    Args:
+        inputs: files; folders, whose images keep their path below the folder; patterns such as `photos/**/*.jpg`,
+            whose images keep their path below the part before the first `*`, `?` or `[`. Of folders and patterns the
+            images are taken, by their suffix, save those below `out`.
+        out: where to.
+        endings: of the files written of each image.
+
+    Raises:
+        GssError: an input is not there or holds no image, or a file would be written twice or over an input.
+    """
+    found: dict[Path, Job] = {}
+    for text in inputs:
+        matches = list(_images(text, out.resolve()))
+        if not matches:
+            raise GssError("no image found", where=text, todo="name an image, a folder of images or a pattern")
+        for image, relative in matches:
+            job = Job(image, out / relative.with_suffix(""))
+            other = found.setdefault(image.resolve(), job)
+            if other.stem != job.stem:
+                raise GssError(f"{image} is given twice, as {other.stem} and as {job.stem}", todo="name it once")
+    jobs = list(found.values())
+    written: dict[Path, Job] = {}
+    for job in jobs:
+        for ending in endings:
+            target = job.file(ending)
+            if (other := written.setdefault(target, job)) is not job:
+                raise GssError(
+                    f"{other.image} and {job.image} would write the same file",
+                    where=target,
+                    todo="rename one of them, or predict them into two folders",
+                )
+            if target.resolve() in found:
+                raise GssError(
+                    f"the prediction of {job.image} would overwrite an input", where=target, todo="choose another -o"
+                )
+    return jobs
+
+
+def _images(text: str, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Images that an argument stands for, and what their outputs are called."""
+    path = Path(text)
+    if path.is_dir():
+        yield from ((image, image.relative_to(path)) for image in _below(path, out))
+    elif path.exists() or not glob.has_magic(text):
+        yield path, Path(path.name)
+    else:
+        plain = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
+        root = Path(*path.parts[:plain])
+        for match in sorted(map(Path, glob.glob(text, recursive=True))):
+            images = _below(match, out) if match.is_dir() else [match] if is_picture(match, "") else []
+            yield from ((image, image.relative_to(root)) for image in images)
+
+
+def _below(folder: Path, out: Path) -> list[Path]:
+    own = out if out != folder.resolve() else None  # earlier predictions are no photographs
+    files = (path for path in sorted(folder.rglob("*")) if is_picture(path, "") and path.is_file())
+    return [path for path in files if own not in path.resolve().parents]
+
+
+def _read_ahead(reader: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[np.ndarray]]]:
+    waiting: deque[tuple[Job, Future[np.ndarray]]] = deque()
+    for job in jobs:
+        waiting.append((job, reader.submit(read_image, job.image)))
+        if len(waiting) > READ_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | None, colours: np.ndarray) -> None:
+    """Write the files of an image; that of the ids is the last one, so that with it all are there."""
+    ids = prediction.cpu().numpy()  # waits for the device, here and not where the next image is launched
+    colour = colours[ids]  # [H, W, 3]
+    if shares is not None:
+        write_atomic(job.file("_scores.npz"), partial(np.savez_compressed, probabilities=shares.cpu().numpy()))
+    _write_png(job.file("_overlay.png"), cv2.addWeighted(image, 0.5, colour, 0.5, 0))
+    _write_png(job.file("_colour.png"), colour)
+    _write_png(job.file(".png"), ids)
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])[1]  # OpenCV's order is BGR
+    write_atomic(path, lambda file: file.write(encoded.tobytes()))
+
+
+def _write_classes(path: Path, predictor: Predictor) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("index", "name", "r", "g", "b"))
+    for index, (name, colour) in enumerate(zip(predictor.classes, predictor.colours.tolist(), strict=True)):
+        table.writerow((index, name, *colour))
+    write_text(path, text.getvalue())
+
+
+def _say(line: str) -> None:
+    """A line on stderr, in place of a progress bar that stands there."""
+    print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
