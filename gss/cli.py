@@ -13,6 +13,7 @@ from pathlib import Path
 import gss
 from gss.errors import GssError, Interrupted
 
+SOME_FAILED = 3
 TRAINED = ("latent-prior", "posterior")
 
 
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 done; 1 a fault of ours; 2 the user can mend it; 75 interrupted in good order, call again to go on.
+        0 done; 1 a fault of ours; 2 the user can mend it; 3 some inputs failed, the rest is done;
+        75 interrupted in good order, call again to go on.
     """
     grammar = parser()
     given, rest = grammar.parse_known_args(arguments)
@@ -92,7 +94,20 @@ def parser() -> argparse.ArgumentParser:
     exported.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="checkpoint to write")
     exported.add_argument("--without-pixel-branch", action="store_true", help="leave out what only training uses")
     exported.add_argument("--with-tokenizer", action="store_true", help="hold the dVAE too")
-    verb("report", _report, "print the results of an experiment and where to look", stage)
+    compared = verb("compare", _compare, "tell which differences of runs are more than the choice of test images")
+    compared.add_argument("runs", nargs="+", metavar="EXPERIMENT[/MODEL]",
+                          help="two or more, the baseline first; default model: gss_ft")
+    compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
+    compared.add_argument("-o", "--output", type=Path, metavar="FOLDER",
+                          help="for index.html, summary.csv, per_class.csv; default: in results/comparisons")
+    compared.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    predicted = verb("predict", _predict, "predict the classes of images: ids, colours, overlays")
+    predicted.add_argument("model", type=Path, metavar="MODEL", help="gss_ft.pth or gss_ff.pth of an experiment")
+    predicted.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or 'pattern'")
+    predicted.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
+    predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
+    predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
 
     looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
@@ -214,10 +229,26 @@ def _export(given: argparse.Namespace) -> None:
     )
 
 
+def _predict(given: argparse.Namespace) -> int:
+    from gss.use.folder import predict_files
+
+    failed = predict_files(given.model, given.inputs, given.output, device=given.device, scores=given.scores)
+    return SOME_FAILED if failed else 0
+
+
 def _report(given: argparse.Namespace) -> None:
+    from gss.report.page import write_report
     from gss.report.summary import summary
 
-    print(summary(given.results / Path(given.experiment).stem))
+    folder = given.results / Path(given.experiment).stem
+    page = write_report(folder)
+    print(summary(folder, page))
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from gss.compare.run import compare
+
+    print(compare(given.runs, split=given.split, output=given.output, results=given.results))
 
 
 def _doctor(given: argparse.Namespace) -> int:

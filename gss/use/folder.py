@@ -63,7 +63,7 @@ def predict_files(
     jobs = find_jobs(inputs, out, endings)
     predictor = load(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _write_classes(out / "classes.csv", predictor)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of damaged files goes without their names
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it does not name the files it complains of
     progress = Progress("predict", len(jobs), "img")
     failed, is_told = 0, False
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
