@@ -89,11 +89,16 @@ def parser() -> argparse.ArgumentParser:
             imported.add_argument("file", nargs="?", metavar="FILE", help="default: those the configuration names")
     imported.add_argument("--as", choices=("gss_ff", "posterior", "gss_ft"), dest="kind",
                           help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff")
-    exported = verb("export", _export, "write a model as a checkpoint of the published code (mmseg)", stage)
+    exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
     exported.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
-    exported.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="checkpoint to write")
-    exported.add_argument("--without-pixel-branch", action="store_true", help="leave out what only training uses")
-    exported.add_argument("--with-tokenizer", action="store_true", help="hold the dVAE too")
+    exported.add_argument("-o", "--output", type=Path, required=True, metavar="OUT",
+                          help="FILE.pth: checkpoint of the published code (mmseg); FILE.onnx: ONNX; else a folder "
+                               "for a model hub")
+    exported.add_argument("--size", type=_size, metavar="WxH",
+                          help="of .onnx: width and height of the images it takes; default: those of the data set")
+    exported.add_argument("--without-pixel-branch", action="store_true",
+                          help="of .pth: leave out what only training uses")
+    exported.add_argument("--with-tokenizer", action="store_true", help="of .pth: hold the dVAE too")
     compared = verb("compare", _compare, "tell which differences of runs are more than the choice of test images")
     compared.add_argument("runs", nargs="+", metavar="EXPERIMENT[/MODEL]",
                           help="two or more, the baseline first; default model: gss_ft")
@@ -218,15 +223,24 @@ def _import(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    from gss.stages.exchange import export
+    from gss.use.export import export
 
     export(
         _run(given),
         given.model,
         given.output,
+        size=given.size,
         with_pixel_branch=not given.without_pixel_branch,
         with_tokenizer=given.with_tokenizer,
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width) of `WIDTHxHEIGHT`."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 480x360")
+    return int(height), int(width)
 
 
 def _predict(given: argparse.Namespace) -> int:

@@ -54,18 +54,29 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
         TokenizerError: missing, damaged or foreign file, or weights that are not those its hash names.
     """
     meta, tensors = _read(path)
-    with torch.device("meta"):  # 98 million random numbers would only be overwritten
-        dvae = DVAE(**meta["shape"])
-    dvae.to_empty(device="cpu").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dvae.load_state_dict(tensors)
-    dvae.sha256 = tensors_sha256(dvae.state_dict())
+    dvae = build_tokenizer(meta["shape"], tensors)
     if dvae.sha256 != meta["sha256"]:
         raise TokenizerError(
             f"the weights hash to {dvae.sha256[:12]}, the file says {meta['sha256'][:12]}",
             where=path,
             todo="the file was changed or damaged: delete it and run the tokenizer stage again",
         )
-    return dvae.to(device=device, dtype=dtype).requires_grad_(False).eval()
+    return dvae.to(device=device, dtype=dtype)
+
+
+def build_tokenizer(shape: dict[str, int], tensors: dict[str, Tensor]) -> DVAE:
+    """A tokenizer of given sizes and weights with its hash; frozen, in eval mode, in channels-last layout.
+
+    Args:
+        shape: the values of `SHAPE`.
+        tensors: its state dict.
+    """
+    with torch.device("meta"):  # 98 million random numbers would only be overwritten
+        dvae = DVAE(**shape)
+    dvae.to_empty(device="cpu").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dvae.load_state_dict(tensors)
+    dvae.sha256 = tensors_sha256(dvae.state_dict())
+    return dvae.requires_grad_(False).eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
