@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 
 from gss.config import load_experiment
 from gss.data.classes import ClassSpace
@@ -21,6 +20,7 @@ from gss.palette.maximal import maximal_colours
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("sky", "road", "car", "pole")
 HEIGHT, WIDTH = 40, 64
+WHOLE = Inference()
 
 
 def noisy(labels: Sequence[np.ndarray], num_classes: int, errors: float, seed: int) -> list[np.ndarray]:
@@ -52,14 +52,15 @@ class Made:
             label[:3, :10] = 255
             files = {kind: self.data / kind / f"{index:02}.png" for kind in ("images", "labels")}
             write_png(files["labels"], label)
-            write_png(files["images"], (rng.integers(0, 60, (*label.shape, 3)) + 40 * label[..., None] % 180).astype(np.uint8))
+            grey = rng.integers(0, 60, (*label.shape, 3)) + 40 * label[..., None] % 180
+            write_png(files["images"], grey.astype(np.uint8))
             self.labels.append(label)
             self.rows.append({"image": f"images/{index:02}.png", "label": f"labels/{index:02}.png",
                               "height": HEIGHT, "width": WIDTH,
                               **{f"{kind[:-1]}_sha256": sha256_file(path) for kind, path in files.items()}})
 
     def run(self, name: str, errors: float, *, seed: int = 1, order: Sequence[int] | None = None, split: str = "test",
-            overrides: Sequence[str] = (), inference: Inference = Inference(), rows: list[dict] | None = None,
+            overrides: Sequence[str] = (), inference: Inference = WHOLE, rows: list[dict] | None = None,
             predictions: bool = True) -> None:  # fmt: skip
         """Write the results of a run `EXPERIMENT/MODEL` whose share of wrong pixels is about `errors`.
 
@@ -94,8 +95,3 @@ class Made:
         if predictions:
             for index, ids in enumerate(predicted):
                 write_png(path / "predictions" / picture_name(index, Path(self.rows[index]["image"])), ids)
-
-
-def opened(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
