@@ -392,6 +392,14 @@ class Experiment(Section):
             content[path] = value
         return {key: value for key, value in content.items() if value != {}}
 
+    def settings(self) -> dict[str, Any]:
+        """Everything that can change a result, with the values of defaults: what runs are compared by."""
+        dumped = self.model_dump(mode="json", by_alias=True)
+        for section, key in _WITHOUT_EFFECT:
+            dumped[section].pop(key)
+        sections = {path.split(".")[0] for paths in _SLICES.values() for path in paths}
+        return {key: value for key, value in dumped.items() if key in sections}
+
     @property
     def sha256(self) -> str:
         """Hash of everything that can change a result."""
@@ -414,11 +422,39 @@ _REFERENCE_SLICES: dict[Stage, tuple[str, ...]] = {"reconstruct": ("numerics", "
 _WITHOUT_EFFECT = (("data", "obtain"), ("data", "archives"), ("posterior", "from"), ("evaluation", "splits"))
 
 
+def run_parts(run: str) -> tuple[str, str]:
+    """Experiment and model of a run named `EXPERIMENT[/MODEL]`, GSS-FT by default.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    experiment, slash, model = run.partition("/")
+    if not experiment or (slash and model not in ("gss_ff", "gss_ft")):
+        raise ValueError(f"{run!r} is no run: write EXPERIMENT, EXPERIMENT/gss_ff or EXPERIMENT/gss_ft")
+    return experiment, model or "gss_ft"
+
+
+class Mlflow(Section):
+    upload_models: bool = False
+    """Copy each merged model with its tokenizer into MLflow; otherwise its path and SHA-256 are noted there."""
+
+
 class Project(Section):
     experiments: tuple[str, ...] = ("toy",)
     """What `snakemake all` builds: names of files in config/experiments."""
     data_root: str = "data"
     """Folder of the data sets when the environment does not name one (`GSS_DATA`)."""
+    comparisons: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], tuple[str, ...]] = {}
+    """Pages `results/comparisons/NAME/`: two or more runs `EXPERIMENT[/MODEL]`, the baseline first."""
+    mlflow: Mlflow = Mlflow()
+    """What MLflow gets beside numbers, tables and figures."""
+
+    @model_validator(mode="after")
+    def _comparisons_name_runs(self) -> Self:
+        for name, runs in self.comparisons.items():
+            if len({run_parts(run) for run in runs}) < max(2, len(runs)):
+                raise ValueError(f"comparison {name!r} needs two or more different runs")
+        return self
 
 
 class Cluster(Section):

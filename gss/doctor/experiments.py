@@ -12,7 +12,7 @@ from pathlib import Path
 from gss.config import Experiment, data_folder, data_set_folder, load_experiment
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import file_system, is_network, nearest_folder
-from gss.tracking.mlflow_sync import tracking_uri
+from gss.tracking.store import tracking_uri
 
 _BACK = "training does not need it: the numbers wait and are delivered later"
 

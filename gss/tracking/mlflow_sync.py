@@ -1,15 +1,13 @@
 """Delivers the journals of experiments to MLflow, while they are written or at any time after.
 
-Training only appends to its journals; this is the one module that imports MLflow. How far a store is served stands in
+Training only appends to its journals; only this room imports MLflow. How far a store is served stands in
 `work/mlflow.json` of an experiment. A delivery that broke off anywhere is repeated without doubling anything: points
-keep their own times, and runs are found again by a tag that was written down before they were made.
+keep their own times, runs are found again by a tag that was written down before they were made, models by their hash.
 """
 
 import contextlib
 import json
-import logging
 import os
-import re
 import signal
 import sys
 import time
@@ -20,10 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from gss import __version__
+from gss.config import Project, load_project
+from gss.config.load import PROJECT
 from gss.errors import GssError
-from gss.files import read_json, write_json
+from gss.files import read_json, sha256_json, write_json
+from gss.tracking import overview
+from gss.tracking.registry import register
+from gss.tracking.store import (
+    alone,
+    experiment_id,
+    open_store,
+    sanitise,
+    sqlite_file,
+    tracking_uri,
+    without_password,
+)
 
 RESULTS = Path("results")
 _PLACES = ("work/stale/*/journal.jsonl", "work/*/journal.jsonl")  # of an experiment's journals, old ones first
@@ -33,12 +45,7 @@ _LAST_SECONDS = 45  # a follower that shall end takes at most
 _LAST_SECONDS_AWAY = 5  # the same when MLflow was away already
 _PASS_SECONDS = 10  # one pass over all experiments is given up when MLflow fails and so much time is gone
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
-_HEADLINE = re.compile(r"(?:val|test)/(?:mIoU|mAcc|aAcc)")
-# A dead server must not hold anyone up: MLflow's own defaults try for minutes.
-_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
-             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+_WATCHED = ("config.yaml", "report.html")  # what may change without a journal
 
 
 def sync(folders: Sequence[Path] = ()) -> int:
@@ -59,7 +66,7 @@ def sync(folders: Sequence[Path] = ()) -> int:
     deliveries = _Deliveries(folders)
     problem = deliveries.run(_PATIENCE_SECONDS)
     if problem:
-        raise GssError(f"not everything was delivered to MLflow: {problem}", where=_without_password(tracking_uri()),
+        raise GssError(f"not everything was delivered to MLflow: {problem}", where=without_password(tracking_uri()),
                        todo="mend this or set MLFLOW_TRACKING_URI, then run the same command again")
     return len(deliveries.served)
 
@@ -93,7 +100,7 @@ def follow(folders: Sequence[Path] = (), interval: float = 10.0) -> None:
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGALRM})
         if problem and not known:
-            store = _without_password(tracking_uri())
+            store = without_password(tracking_uri())
             print(f"warning: not everything reaches {store}, it waits in the journals: {problem}", flush=True)
         elif known and not problem:
             print("MLflow has everything again", flush=True)
@@ -116,30 +123,6 @@ def _raise_late(*_: object) -> None:
     raise _Late
 
 
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else the SQLite file in the project folder, where `mlflow ui` looks."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def sanitise(name: str, known: dict[str, str]) -> str:
-    """A name that MLflow accepts and that no other name has.
-
-    Synonyms after `;` are cut off, other characters become `_`, equal results get a number.
-
-    Args:
-        name: of a metric, parameter or tag.
-        known: the names given so far, by their originals; `name` is added.
-    """
-    if name not in known:
-        parts = [re.sub(r"^\.|[^\w.\- :]", "_", part) or "_" for part in name.split(";")[0].split("/")]
-        clean = "/".join(parts)[:240].rstrip("/")
-        taken, number = set(known.values()), 1
-        while (unique := clean if number == 1 else f"{clean}_{number}") in taken:
-            number += 1
-        known[name] = unique
-    return known[name]
-
-
 @dataclass
 class _Delivered:
     """What a store holds of an experiment, as `work/mlflow.json` remembers it.
@@ -149,8 +132,11 @@ class _Delivered:
 
     origin: str = field(default_factory=lambda: uuid.uuid4().hex)  # tag of all runs made from this folder
     status: dict[str, str] = field(default_factory=dict)  # MLflow's word
+    ended: dict[str, int] = field(default_factory=dict)  # when, ms
     names: dict[str, dict[str, str]] = field(default_factory=dict)  # names given to metrics, parameters and tags
     offsets: dict[str, int] = field(default_factory=dict)  # bytes delivered, by the journal's id
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of what pipelines' runs hold, by key and path
+    shown: str = ""  # hash of all that the pipelines' runs and the registered model were made of
 
 
 @dataclass
@@ -183,7 +169,7 @@ class _Deliveries:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = folders
-        self.served: dict[Path, list[tuple[Path, int]]] = {}  # journals and their sizes when all was delivered
+        self.served: dict[Path, list[tuple[Path, int, int]]] = {}  # files, sizes and times when all was delivered
         self.details = ""  # of the last problem
 
     def run(self, patience: float) -> str | None:
@@ -199,12 +185,13 @@ class _Deliveries:
                 break
             try:
                 journals = [path for place in _PLACES for path in sorted(folder.glob(place))]
-                sizes = [(path, path.stat().st_size) for path in journals]
-                if self.served.get(folder, []) == sizes:
+                watched = [*journals, *(path for name in _WATCHED if (path := folder / name).is_file())]
+                state = [(path, found.st_size, found.st_mtime_ns) for path in watched if (found := path.stat())]
+                if not journals or self.served.get(folder) == state:
                     continue
-                with _alone(folder / "work" / "mlflow.lock", patience):
+                with alone(folder / "work" / "mlflow.lock", patience):
                     _Delivery(folder, patience).deliver(journals)
-                self.served[folder] = sizes
+                self.served[folder] = state
             except Timeout as error:
                 if patience:
                     problem, self.details = "another process is still delivering", str(error)
@@ -219,10 +206,10 @@ class _Delivery:
     def __init__(self, folder: Path, patience: float) -> None:
         self.folder, self.patience, self.uri = folder, patience, tracking_uri()
         self.path = folder / "work" / "mlflow.json"
-        self.database = _sqlite_file(self.uri)
+        self.database = sqlite_file(self.uri)
         # The same after the project was moved; without a password.
         self.store = (f"sqlite:{os.path.relpath(self.database, folder)}" if self.database
-                      else _without_password(self.uri))
+                      else without_password(self.uri))
         self.memory = read_json(self.path) if self.path.is_file() else {}
         self.runs: dict[str, str] = {}  # run ids by the keys of _Delivered
 
@@ -231,17 +218,22 @@ class _Delivery:
         self.done = _Delivered(**self.memory.get(self.store, {}))
         store_is_gone = self.database is not None and not self.database.is_file()
         news = [path for path in journals if store_is_gone or path.stat().st_size > self._offset(path)]
-        if not news:
+        told, results, upload = overview.tell(journals), overview.Results.read(self.folder), _project().upload_models
+        shown = sha256_json([__version__, [vars(stage) for stage in told], vars(results), upload])
+        if not news and self.done.shown == shown:
             return
-        single = _alone(Path(f"{self.database}.lock"), self.patience) if self.database else contextlib.nullcontext()
+        single = alone(Path(f"{self.database}.lock"), self.patience) if self.database else contextlib.nullcontext()
         with single:
-            self.client = _client(self.uri)
+            self.client = open_store(self.uri)
             self._find_runs(journals)
             if set(self.done.status) - set(self.runs):
                 self.done, news = _Delivered(self.done.origin), journals
             self._save()  # the origin, before a run has it
             for path in news:
                 self._ship(path)
+            self._show(told, results, upload)
+            self.done.shown = shown
+            self._save()
 
     def _find_runs(self, journals: list[Path]) -> None:
         """The runs of this folder that the store has, also those whose making was the last thing that was done."""
@@ -264,11 +256,10 @@ class _Delivery:
             return
         for chunk in _chunks(path, self._offset(path)):
             parent = header["config_sha256"][:8]
-            stage = _EVALUATED.sub(r"\1", header["stage"])
+            stage = overview.EVALUATED.sub(r"\1", header["stage"])
             child = f"{parent}/{stage}"
             self._open_runs(header, parent, child, stage, chunk)
-            metrics = self._log(child, chunk)
-            self._copy_to_parent(parent, stage, metrics)
+            self._log(child, chunk)
             self._set_status(child, chunk.status, chunk.last_time)
             self._set_status(parent, self._joint_status(parent), chunk.last_time)
             self.done.offsets[header["journal"]] = chunk.end_offset
@@ -281,7 +272,7 @@ class _Delivery:
         start = chunk.metrics[0][2] if chunk.metrics else chunk.last_time
         tags = {"experiment": header["experiment"], "config_sha256": header["config_sha256"],
                 "origin": self.done.origin}
-        experiment = _experiment_id(self.client, _experiment_name(header))
+        experiment = experiment_id(self.client, _experiment_name(header))
         if parent not in self.runs:
             date = time.strftime("%Y-%m-%d", time.localtime(start / 1000))
             made = self.client.create_run(experiment, start, {**tags, "stage": "pipeline"},
@@ -291,8 +282,8 @@ class _Delivery:
             experiment, start, {**tags, "stage": stage, "mlflow.parentRunId": self.runs[parent]}, stage)
         self.runs[child] = made.info.run_id
 
-    def _log(self, child: str, chunk: _Chunk) -> list[Any]:
-        """Everything of a chunk, into the stage's run; returns the metrics under their names there."""
+    def _log(self, child: str, chunk: _Chunk) -> None:
+        """Everything of a chunk, into the stage's run."""
         from mlflow.entities import Metric, Param, RunTag
 
         run, names = self.runs[child], self.done.names.setdefault(child, {})
@@ -307,32 +298,38 @@ class _Delivery:
             path = self.folder / artifact
             if path.is_file():
                 self.client.log_artifact(run, path, str(artifact.parent) if ".." not in artifact.parts else None)
-        return metrics
 
-    def _copy_to_parent(self, parent: str, stage: str, metrics: list[Any]) -> None:
-        """GSS-FT's final figures, and GSS-FF's headline: MLflow's charts leave out children of folded parents."""
-        from mlflow.entities import Metric
+    def _show(self, told: list[overview.Told], results: overview.Results, upload: bool) -> None:
+        """What pipelines' runs show of their stages, and the registered model: MLflow's charts and lists leave out
+        children of folded parents."""
+        parents = {key: run for key, run in self.runs.items() if "/" not in key}
+        model = register(self.client, self.folder, told, parents, self._put, upload=upload)
+        for parent in parents:
+            stages = overview.behind(told, parent)
+            for path, sha in results.files(self.folder, stages, parent).items():
+                self._put(parent, self.folder / path, str(Path(path).parent), sha)
+            overview.show(self.client, self.runs[parent], parent, stages, results, self.done.names, model)
 
-        if stage == "evaluate_gss_ft":
-            copied = metrics
-        elif stage == "evaluate_gss_ff":
-            copied = [Metric(f"gss_ff/{metric.key}", metric.value, metric.timestamp, metric.step)
-                      for metric in metrics if _HEADLINE.fullmatch(metric.key)]
-        else:
-            return
-        if copied:
-            self.client.log_batch(self.runs[parent], copied)
+    def _put(self, parent: str, path: Path, place: str, sha: str) -> None:
+        """A file into a folder of a pipeline's run, unless it is there with this content."""
+        key = f"{parent}/{place}/{path.name}"
+        if self.done.files.get(key) != sha:
+            self.client.log_artifact(self.runs[parent], path, None if place == "." else place)
+            self.done.files[key] = sha
+            self._save()
 
     def _joint_status(self, parent: str) -> str:
         children = [status for key, status in self.done.status.items() if key.startswith(f"{parent}/")]
         return next((status for status in ("RUNNING", "FAILED", "KILLED") if status in children), "FINISHED")
 
     def _set_status(self, key: str, status: str, moment: int) -> None:
-        if self.done.status.get(key, "RUNNING") != status:
-            if status == "RUNNING":
-                self.client.update_run(self.runs[key], status)
-            else:
-                self.client.set_terminated(self.runs[key], status, moment)
+        changed = self.done.status.get(key, "RUNNING") != status
+        last = max(moment, self.done.ended.get(key, 0))
+        if status == "RUNNING" and changed:
+            self.client.update_run(self.runs[key], status)
+        elif status != "RUNNING" and (changed or last > self.done.ended.get(key, 0)):
+            self.client.set_terminated(self.runs[key], status, last)
+            self.done.ended[key] = last
         self.done.status[key] = status
 
     def _save(self) -> None:
@@ -344,22 +341,6 @@ def _header(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as file:
         line = file.readline()
     return json.loads(line) if line.endswith(b"\n") else None
-
-
-@contextlib.contextmanager
-def _alone(path: Path, patience: float) -> Iterator[None]:
-    """Hold a lock file; raises Timeout after `patience` seconds. Without it where the file system has no locks."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout:
-        raise
-    except (OSError, NotImplementedError):
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _chunks(path: Path, offset: int) -> Iterator[_Chunk]:
@@ -390,48 +371,10 @@ def _in_short(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^@/]*@", "//", uri)
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-def _client(uri: str) -> Any:
-    """A client of the store; a new SQLite store is made under a temporary name, by one process: see `_alone`.
-
-    Two processes that open a missing one at the same time break it for good (MLflow 3.17).
-    """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    database = _sqlite_file(uri)
-    if database is not None and not database.is_file():
-        fresh = database.with_name(f"{database.name}.new")
-        fresh.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):  # `mlflow ui` began one meanwhile
-            os.link(fresh, database)
-        fresh.unlink()
-    return MlflowClient(uri)
+def _project() -> Any:
+    """The block `mlflow` of config/config.yaml."""
+    return (load_project() if PROJECT.is_file() else Project()).mlflow
 
 
 def _experiment_name(header: dict[str, Any]) -> str:
     return f"gss/{header['dataset']}"
-
-
-def _experiment_id(client: Any, name: str) -> str:
-    """The id of an experiment, made when it is missing."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return client.create_experiment(name)
-        except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-    return found.experiment_id

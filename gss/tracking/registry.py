@@ -1,0 +1,99 @@
+"""Merged models as versions of registered models: plain files, no pickled code; one version per file hash."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gss.files import sha256_file, write_json
+from gss.tracking.overview import EVALUATED, Told
+from gss.tracking.store import sanitise
+
+MODEL, TOKENIZER = "gss_ft.pth", "tokenizer.safetensors"
+
+
+Put = Callable[[str, Path, str, str], None]
+
+
+def register(
+    client: Any, folder: Path, told: Sequence[Told], runs: Mapping[str, str], put: Put, *, upload: bool
+) -> str | None:
+    """Make sure that the merged model of a results folder is registered, with all that is known of it.
+
+    Args:
+        client: of the store.
+        folder: results folder.
+        told: its stages, in order of their ends.
+        runs: ids of the pipelines' runs, by the first digits of their configurations.
+        put: brings a file to a pipeline's run unless it is there: first digits, file, folder there, SHA-256.
+        upload: copy model and tokenizer; otherwise only a file that says where they are.
+
+    Returns:
+        `<name>/<version>`; None when nothing was merged yet.
+    """
+    made = next((stage for stage in reversed(told) if stage.stage in ("merge", "import_gss_ft") and stage.current
+                 and "sha256" in stage.tags and stage.config[:8] in runs), None)
+    if made is None:
+        return None
+    name, sha, pipeline = f"gss-{made.experiment}", made.tags["sha256"], made.config[:8]
+    tags = _tags(folder, made, told)
+    text = _text(folder, made, tags)
+    place = f"model/{sha[:8]}"
+    _registered(client, name, made.experiment)
+    version = next((found for found in client.search_model_versions(f"name = '{name}'")
+                    if found.tags.get("sha256") == sha), None)
+    with tempfile.TemporaryDirectory() as fresh:  # a version needs a folder with something in it
+        note = Path(fresh) / "model.json"
+        write_json(note, {"file": tags["file"], "sha256": sha, "host": tags.get("host", "")})
+        put(pipeline, note, place, sha256_file(note))
+    if upload:
+        for file, expected in {MODEL: sha, TOKENIZER: tags.get(f"input {TOKENIZER}")}.items():
+            if expected and (folder / file).is_file():
+                put(pipeline, folder / file, place, expected)
+    if version is None:
+        version = client.create_model_version(name, f"runs:/{runs[pipeline]}/{place}", runs[pipeline], tags,
+                                              description=text, await_creation_for=0)
+    else:
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                client.set_model_version_tag(name, version.version, key, value)
+        if version.description != text:
+            client.update_model_version(name, version.version, text)
+    return f"{name}/{version.version}"
+
+
+def _registered(client: Any, name: str, experiment: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    if not client.search_registered_models(f"name = '{name}'"):
+        try:
+            client.create_registered_model(name, description=f"GSS-FT of the experiment {experiment}: one version per "
+                                                             "merged file, its SHA-256 and its scores are tags.")
+        except MlflowException:  # another process was faster, or there is a reason that the next call will tell
+            client.get_registered_model(name)
+
+
+def _tags(folder: Path, made: Told, told: Sequence[Told]) -> dict[str, str]:
+    """Hashes, provenance, and the scores of this very file."""
+    tags = {**made.tags, "file": str((folder / MODEL).absolute()), "experiment": made.experiment,
+            "config_sha256": made.config}
+    sha, first = made.tags["sha256"], made.tags.get("input gss_ff.pth")
+    known: dict[str, str] = {}
+    for stage in told:
+        model = EVALUATED.sub(r"\1", stage.stage).removeprefix("evaluate_")
+        measured = stage.tags.get(f"input {model}.pth")
+        if not stage.current or measured is None or measured != {"gss_ft": sha, "gss_ff": first}.get(model):
+            continue
+        prefix = "" if model == "gss_ft" else f"{model}/"
+        tags |= {prefix + point.name: f"{point.value:.6f}" for point in stage.points if point.name.count("/") == 1}
+        if f"input {TOKENIZER}" in stage.tags:
+            tags[f"input {TOKENIZER}"] = stage.tags[f"input {TOKENIZER}"]
+    return {sanitise(name, known): value for name, value in tags.items()}
+
+
+def _text(folder: Path, made: Told, tags: Mapping[str, str]) -> str:
+    scores = [f"{name} **{100 * float(tags[name]):.2f}**" for name in ("test/mIoU", "val/mIoU") if name in tags]
+    return (f"GSS-FT of `{made.experiment}`: {', '.join(scores) or 'not evaluated yet'} (percent).\n\n"
+            f"    import gss\n    model = gss.load(\"{folder / MODEL}\")    # in the project folder\n"
+            "    ids = model.predict(\"photo.jpg\")\n")
+
