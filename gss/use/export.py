@@ -1,0 +1,91 @@
+"""What `gss export` does: a model in other people's formats, by the ending of the output."""
+
+from pathlib import Path
+
+from gss.data.augment import fit_size
+from gss.data.check import Pair
+from gss.errors import GssError
+from gss.evaluate.pictures import evenly_spaced
+from gss.files import sha256_file
+from gss.stages.exchange import export as export_published
+from gss.stages.run import Run
+from gss.use.predictor import Predictor, load
+
+CHECKED = 8  # images an ONNX file is compared on
+OTHER_FILES = (".bin", ".ckpt", ".pt", ".safetensors", ".tar", ".zip")
+
+
+def export(
+    run: Run,
+    name: str,
+    output: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    with_pixel_branch: bool = True,
+    with_tokenizer: bool = False,
+) -> None:
+    """Write a model as a published checkpoint (`.pth`), as ONNX (`.onnx`) or as a folder for a model hub (else).
+
+    Args:
+        name: `gss_ff` or `gss_ft`.
+        size: (height, width) of the images an ONNX file takes; None: the window of the protocol, or the size of the
+            first image of the test or validation split.
+        with_pixel_branch, with_tokenizer: of a published checkpoint, see `gss.stages.exchange.export`.
+
+    Raises:
+        GssError: an option that the format does not have, or what the format's own function raises.
+    """
+    kind = output.suffix.lower()
+    if kind in OTHER_FILES:
+        raise GssError(
+            f"no export is written as {kind}",
+            where=output,
+            todo="name a file ending in .pth (published checkpoint) or .onnx, or a folder",
+        )
+    if size is not None and kind != ".onnx":
+        raise GssError("only an ONNX file has a fixed image size", where=output, todo="leave --size out")
+    if kind != ".pth" and (with_tokenizer or not with_pixel_branch):
+        raise GssError(
+            "--with-tokenizer and --without-pixel-branch change published checkpoints only",
+            where=output,
+            todo="leave them out: other exports hold the tokenizer",
+        )
+    if kind == ".pth":
+        export_published(run, name, output, with_pixel_branch=with_pixel_branch, with_tokenizer=with_tokenizer)
+    elif kind == ".onnx":
+        _onnx(run, name, output, size)
+    else:
+        from gss.use.card import write_folder
+
+        write_folder(output, run.folder, name)
+
+
+def _onnx(run: Run, name: str, output: Path, size: tuple[int, int] | None) -> None:
+    from gss.use.onnx import missing_steps, write_onnx  # its packages take seconds to load
+
+    path = run.folder / f"{name}.pth"
+    predictor = load(path)
+    pairs = _unseen(run)
+    size = size or default_size(predictor, pairs[0])
+    chosen = [pairs[index].image for index in evenly_spaced(len(pairs), CHECKED)]
+    print(f"{path}: tracing at {size[1]} x {size[0]}", flush=True)
+    origin = {"experiment": run.name, "model": name, "model_sha256": sha256_file(path)}
+    agreement = write_onnx(output, predictor, size, chosen, origin)
+    print(f"{agreement}\nwrote {output}: takes images of {size[1]} x {size[0]}", flush=True)
+    for step in missing_steps(predictor):
+        print(f"note: gss evaluate {step}; the file does not")
+
+
+def _unseen(run: Run) -> list[Pair]:
+    """Pairs of the test split, or else of the validation split."""
+    split = next(split for split in ("test", "val") if split in run.manifest.splits)
+    return run.manifest.pairs(split)
+
+
+def default_size(predictor: Predictor, pair: Pair) -> tuple[int, int]:
+    """(height, width) of what the model sees at a time, for images like this one."""
+    inference = predictor.inference
+    height, width = fit_size(pair.height, pair.width, inference.scale) if inference.scale else (pair.height, pair.width)
+    if inference.mode == "slide":
+        height, width = min(height, inference.crop[0]), min(width, inference.crop[1])
+    return height, width
