@@ -12,13 +12,15 @@ from gss.config.load import (
 )
 from gss.config.origins import leaves, origins
 from gss.config.reference import json_schema, reference
-from gss.config.schema import STAGES, Cluster, Experiment, Project, Resources, Stage
+from gss.config.schema import STAGES, Cluster, Data, Experiment, Project, Published, Resources, Stage, run_parts
 
 __all__ = [
     "STAGES",
     "Cluster",
+    "Data",
     "Experiment",
     "Project",
+    "Published",
     "Resources",
     "Stage",
     "data_folder",
@@ -33,4 +35,5 @@ __all__ = [
     "origins",
     "reference",
     "require_data",
+    "run_parts",
 ]
