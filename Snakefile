@@ -16,10 +16,14 @@ include: "rules/data.smk"
 include: "rules/palette.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/report.smk"
+include: "rules/compare.smk"
 
 
 localrules:
     toy_data,
+    compare,
+    report,
     merge, # seconds: a job of its own would mostly wait
 
 

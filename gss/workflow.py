@@ -21,6 +21,7 @@ from gss.config import (
     load_cluster,
     load_experiment,
     load_project,
+    run_parts,
 )
 from gss.errors import ConfigError
 
@@ -39,16 +40,51 @@ def prefer_this_python() -> None:
 
 
 def targets() -> list[str]:
-    """Files that `snakemake all` makes: merged model and evaluations of each experiment of config/config.yaml."""
-    return [file for name in load_project().experiments for file in experiment_targets(name)]
+    """Files that `snakemake all` makes: what config/config.yaml lists of experiments and comparisons."""
+    project = load_project()
+    pages = [f"results/comparisons/{name}/index.html" for name in project.comparisons]
+    return [*(file for name in project.experiments for file in experiment_targets(name)), *pages]
 
 
 def experiment_targets(name: str) -> list[str]:
     """The final files of one experiment; splits that its data set lacks are not evaluated."""
+    return [f"results/{name}/gss_ft.pth", *_evaluations(name), f"results/{name}/report.html"]
+
+
+def report_inputs(wildcards: Any) -> list[str]:
+    """The figures that a report cannot do without."""
+    return [*_evaluations(wildcards.experiment), f"results/{wildcards.experiment}/reconstruction/metrics.json"]
+
+
+def _evaluations(name: str) -> list[str]:
     experiment = _experiment(name)
     splits = [split for split in experiment.evaluation.splits if split in experiment.data.splits]
-    evaluations = [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in MODELS for split in splits]
-    return [f"results/{name}/gss_ft.pth", *evaluations]
+    return [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in MODELS for split in splits]
+
+
+def comparison_runs(wildcards: Any) -> list[str]:
+    """The runs of a comparison, as config/config.yaml names them."""
+    known = load_project().comparisons
+    if wildcards.comparison not in known:
+        raise ConfigError(
+            f"no comparison {wildcards.comparison!r}; there are: {', '.join(known) or 'none'}",
+            where="comparisons in config/config.yaml",
+            todo="name its runs there",
+        )
+    return list(known[wildcards.comparison])
+
+
+def comparison_split(wildcards: Any) -> str:
+    """The split a comparison is made on: `test` where the baseline's experiment evaluates it."""
+    experiment = _experiment(run_parts(comparison_runs(wildcards)[0])[0])
+    return "test" if {"test"} <= set(experiment.evaluation.splits) & set(experiment.data.splits) else "val"
+
+
+def comparison_inputs(wildcards: Any) -> list[str]:
+    """The evaluations that a comparison reads."""
+    folders = ("results/{}/evaluation/{}/".format(*run_parts(run)) for run in comparison_runs(wildcards))
+    files = ("metrics.json", "confusion.npz")
+    return [f"{folder}{comparison_split(wildcards)}/{file}" for folder in folders for file in files]
 
 
 def config_slice(stage: Stage) -> Callable[[Any], dict[str, Any]]:

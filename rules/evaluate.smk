@@ -8,8 +8,9 @@ rule evaluate:
         "results/{experiment}/tokenizer.safetensors",
     output:
         "results/{experiment}/evaluation/{model}/{split}/metrics.json",
-        "results/{experiment}/evaluation/{model}/{split}/per_class.csv",
+        shown("results/{experiment}/evaluation/{model}/{split}/per_class.csv", "Tables", of="{model}, {split}"),
         "results/{experiment}/evaluation/{model}/{split}/confusion.npz",
+        shown(directory("results/{experiment}/evaluation/{model}/{split}/pictures"), "Pictures", of="{model}, {split}"),
     params: config=workflow_of.config_slice("evaluate")
     log: "results/{experiment}/logs/evaluate_{model}_{split}.log"
     benchmark: "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"
@@ -18,7 +19,5 @@ rule evaluate:
     resources: **ask.resources("evaluate")
     retries: 0
     shell:
-        workflow_of.launch(
-            "evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split}",
-            work="evaluate_{wildcards.model}_{wildcards.split}",
-        )
+        workflow_of.launch("evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split}",
+                           work="evaluate_{wildcards.model}_{wildcards.split}")

@@ -39,7 +39,7 @@ rule reconstruct:
         "results/{experiment}/palette.csv",
         "results/{experiment}/tokenizer.safetensors",
         "results/{experiment}/reconstruction/metrics.json",
-        "results/{experiment}/reconstruction/rounds.csv",
+        shown("results/{experiment}/reconstruction/rounds.csv", "Tables", of="palette refinement"),
     params: config=workflow_of.config_slice("reconstruct")
     log: "results/{experiment}/logs/reconstruct.log"
     benchmark: "results/{experiment}/benchmarks/reconstruct.tsv"

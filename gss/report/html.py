@@ -26,7 +26,19 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
+def points(difference: float | None, digits: int = 1) -> str:
+    """A difference of two fractions in percentage points, with its sign: -0.012 -> `−1.2`."""
+    return "–" if difference is None else f"{100 * difference:+.{digits}f}".replace("-", "−")
+
+
+def count(number: int) -> str:
+    """1234567 -> `1 234 567`, with spaces that do not break."""
+    return f"{number:,}".replace(",", "\u00a0")
+
+
 _PAGES.filters["percent"] = percent
+_PAGES.filters["points"] = points
+_PAGES.filters["count"] = count
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

@@ -1,69 +1,65 @@
 """The results of an experiment as a few lines of text, for the end of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gss.errors import GssError
-from gss.files import read_json
-
-MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"}
+from gss.report.results import MODELS, Results
 
 
-def summary(folder: Path) -> str:
-    """Headline figures, per-class IoU of the test (or last) split, and where to look for more.
+def summary(folder: Path, page: Path) -> str:
+    """Headline figures beside published ones, per-class IoU of the test (or last) split, and where to look for more.
 
     Args:
         folder: `results/<experiment>`.
-
-    Raises:
-        GssError: nothing was evaluated there yet.
+        page: the report.
     """
-    found = {
-        (name, path.parent.name): read_json(path)
-        for name in MODELS
-        for path in sorted((folder / "evaluation" / name).glob("*/metrics.json"))
-    }
-    if not found:
+    results = Results(folder)
+    lines = [f"Results of {folder.name}", ""]
+    if not results.evaluations:
         todo = f"name {folder.name} under `experiments` in config/config.yaml, then: snakemake all"
-        raise GssError("nothing evaluated yet", where=folder, todo=todo)
-    lines = [f"Results of {folder.name}", "", *headline(folder, found), ""]
-    split = "test" if any(s == "test" for _, s in found) else next(s for _, s in found)
-    lines += [f"IoU per class, {split}", "", *per_class({n: m for (n, s), m in found.items() if s == split}), ""]
-    return "\n".join(lines + where_to_look(folder, split))
+        return "\n".join([*lines, f"  nothing evaluated yet; {todo}", "", f"  {page} holds what there is"])
+    split = results.splits[0]
+    lines += [*headline(results), "", f"IoU per class, {split}", "", *per_class(results, split), ""]
+    return "\n".join(lines + where_to_look(folder, page, split))
 
 
-def headline(folder: Path, found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
-    """One row per model and split, and one per reconstruction check."""
-    rows = [("", "split", "mIoU", "mAcc", "aAcc", "images")]
-    checked = folder / "reconstruction" / "metrics.json"
-    if checked.is_file():
-        rows += [
-            (f"reconstruction, stride {stride}", split, *_percent(m), str(m["images"]))
-            for split, strides in read_json(checked)["splits"].items()
-            for stride, m in strides.items()
-        ]
-    rows += [(MODELS[name], split, *_percent(m), str(m["images"])) for (name, split), m in found.items()]
-    return table(rows)
+def headline(results: Results) -> list[str]:
+    """One row per model and split, and one per reconstruction check; published figures where some are known."""
+    published = results.published
+    rows: list[tuple[str, ...]] = [("", "split", "mIoU", "mAcc", "aAcc", "images", "published mIoU", "mAcc")]
+    rows += [
+        (f"reconstruction, stride {stride}", split, *_figures(found), "-", "-")
+        for split, strides in results.reconstruction.items()
+        for stride, found in strides.items()
+    ]
+    for model, name in MODELS.items():
+        for split in sorted(results.splits):
+            found = results.evaluations.get((model, split))
+            if found is None:
+                continue
+            expected: Mapping[Any, float] = getattr(published, model) if published.split == split else {}
+            rows.append((name, split, *_figures(found.metrics), *map(_cell, map(expected.get, ("mIoU", "mAcc")))))
+    known = any(row[6] != "-" for row in rows[1:])
+    return table(rows if known else [row[:6] for row in rows])
 
 
-def per_class(found: dict[str, dict[str, Any]]) -> list[str]:
+def per_class(results: Results, split: str) -> list[str]:
     """One row per class, one column per model."""
-    names = next(iter(found.values()))["IoU"]
+    found = {model: evaluation.metrics["IoU"] for model, evaluation in results.of_split(split).items()}
     rows = [("class", *(MODELS[model] for model in found))]
-    rows += [(name, *(_cell(metrics["IoU"][name]) for metrics in found.values())) for name in names]
+    rows += [(name, *(_cell(iou[name]) for iou in found.values())) for name in next(iter(found.values()))]
     return table(rows)
 
 
-def where_to_look(folder: Path, split: str) -> list[str]:
+def where_to_look(folder: Path, page: Path, split: str) -> list[str]:
     """The files a reader wants next."""
     return [
         "Where to look",
-        f"  pictures    {folder}/evaluation/gss_ft/{split}/pictures/",
+        f"  report      {page}   (everything on one page; open it in a browser)",
         f"  tables      {folder}/evaluation/gss_ft/{split}/per_class.csv, metrics.json",
-        f"  palette     {folder}/palette.csv, {folder}/reconstruction/",
         f"  model       {folder}/gss_ft.pth",
-        "  curves      mlflow ui   (then open the address it prints; switch to 'Model training' at the top left)",
+        "  runs        mlflow ui   (then open the address it prints; switch to 'Model training' at the top left)",
     ]
 
 
@@ -80,8 +76,8 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _percent(metrics: dict[str, Any]) -> tuple[str, str, str]:
-    return _cell(metrics["mIoU"]), _cell(metrics["mAcc"]), _cell(metrics["aAcc"])
+def _figures(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*(_cell(metrics[key]) for key in ("mIoU", "mAcc", "aAcc")), str(metrics["images"]))
 
 
 def _cell(fraction: float | None) -> str:

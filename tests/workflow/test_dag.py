@@ -9,7 +9,7 @@ from project import Project
 from gss.config import list_experiments, load_experiment
 
 CHAIN = ("check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge")
-EVERYTHING = {**dict.fromkeys((*CHAIN, "toy_data", "latent_prior_segment", "all"), 1), "evaluate": 4}
+EVERYTHING = {**dict.fromkeys((*CHAIN, "toy_data", "latent_prior_segment", "report", "all"), 1), "evaluate": 4}
 
 
 @pytest.mark.parametrize("name", list_experiments())

@@ -63,7 +63,7 @@ def test_everything_promised_is_there(finished: Project) -> None:
     folder = results(finished)
     promised = ["config.yaml", "data/manifest.json", "data/statistics.json", "palette.csv", "tokenizer.safetensors",
                 "reconstruction/metrics.json", "reconstruction/rounds.csv", "latent_prior/step_4.pth", "gss_ff.pth",
-                "posterior.pth", "gss_ft.pth"]
+                "posterior.pth", "gss_ft.pth", "report.html"]
     promised += [f"evaluation/{model}/{split}/{file}" for model in ("gss_ff", "gss_ft") for split in ("val", "test")
                  for file in ("metrics.json", "per_class.csv", "confusion.npz")]
     assert [path for path in promised if not (folder / path).is_file()] == []
@@ -133,20 +133,29 @@ def test_second_run_does_nothing(finished: Project) -> None:
     assert {path: path.stat().st_mtime_ns for path in results(finished).rglob("*")} == before
 
 
+def test_snakemakes_report_holds_page_pictures_and_tables(finished: Project) -> None:
+    done = finished.snakemake("all", "--report", "held.html")
+    assert done.returncode == 0, done.stdout
+    text = (finished.folder / "held.html").read_text()
+    for category, file in (("Report", "results/toy/report.html"), ("Tables", "evaluation/gss_ft/test/per_class.csv"),
+                           ("Tables", "reconstruction/rounds.csv"), ("Pictures", "evaluation/gss_ff/val/pictures/")):
+        assert f'"{category}"' in text and file in text, file
+
+
 def test_palette_settings_rerun_the_palettes_children_only(edited: Project) -> None:
     edited.configure("toy", palette__seed=1)
-    assert edited.planned("all") == {**dict.fromkeys(("palette", "tokenizer", "reconstruct", *TRAINED, "all"), 1),
-                                     "evaluate": 4}
+    once = ("palette", "tokenizer", "reconstruct", *TRAINED, "report", "all")
+    assert edited.planned("all") == {**dict.fromkeys(once, 1), "evaluate": 4}
 
 
 def test_posterior_settings_rerun_posterior_merge_and_gss_ft(edited: Project) -> None:
     edited.configure("toy", posterior__steps=5)
-    assert edited.planned("all") == {"posterior": 1, "merge": 1, "evaluate": 2, "all": 1}
+    assert edited.planned("all") == {"posterior": 1, "merge": 1, "evaluate": 2, "report": 1, "all": 1}
 
 
 def test_protocol_reruns_the_evaluation_only(edited: Project) -> None:
     edited.configure("toy", evaluation__mode="slide")
-    assert edited.planned("all") == {"evaluate": 4, "all": 1}
+    assert edited.planned("all") == {"evaluate": 4, "report": 1, "all": 1}
 
 
 def test_tracking_comments_and_machine_settings_rerun_nothing(edited: Project) -> None:

@@ -62,7 +62,7 @@ def test_splits_the_data_lack_are_no_targets(write: Write) -> None:
     write("mine", data={"splits": splits})
     assert workflow.experiment_targets("mine") == [
         "results/mine/gss_ft.pth", "results/mine/evaluation/gss_ff/val/metrics.json",
-        "results/mine/evaluation/gss_ft/val/metrics.json"]
+        "results/mine/evaluation/gss_ft/val/metrics.json", "results/mine/report.html"]
 
 
 def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""The section of the report with training curves, drawn as SVG from the journals."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gss.errors import GssError
+from gss.report.results import Results
+
+POINTS = 240  # of a curve; of longer ones, the lowest and highest of every stretch
+WIDTH, HEIGHT = 300, 110  # of a panel, SVG units
+TITLES = {"tokenizer": "Tokenizer", "latent_prior": "Latent prior", "posterior": "X⁻¹ (posterior)"}
+ORDER = ("loss", "acc", "miou", "tokens", "lr", "grad", "img_per_s", "data_wait", "memory")
+
+Point = tuple[float, float]
+
+
+def curves(results: Results) -> list[dict[str, Any]]:
+    """The panels of each stage that trained.
+
+    Raises:
+        GssError: no journal holds a curve; says why.
+    """
+    found = []
+    for stage, events in results.journals.items():
+        panels = [_panel(name, points) for name, points in _series(events).items() if len(points) > 1]
+        if panels:
+            panels.sort(key=lambda panel: _rank(panel["name"]))
+            found.append({"stage": stage, "title": TITLES.get(stage, stage), "panels": panels})
+    if found:
+        return found
+    imported = results.setting("latent_prior.checkpoint")
+    if imported:
+        raise GssError(f"nothing was trained here: the model was imported from {imported}, which holds no curves")
+    if results.journals:
+        raise GssError("no training has written figures yet", where=results.folder / "work")
+    raise GssError(
+        "the journals are gone", where=results.folder / "work",
+        todo="nothing: the folder may be deleted when the results stand; MLflow still has the curves",
+    )  # fmt: skip
+
+
+def _series(events: list[dict[str, Any]]) -> dict[str, list[Point]]:
+    """Metric -> points in the order of their steps."""
+    series: dict[str, list[Point]] = {}
+    for event in events:
+        for name, value in event.get("m", {}).items():
+            if isinstance(value, int | float) and abs(value) < float("inf"):  # NaN fails, too
+                series.setdefault(name, []).append((event["step"], value))
+    return {name: sorted(points) for name, points in series.items()}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    short = name.rpartition("/")[2].lower()
+    return next((place for place, word in enumerate(ORDER) if word in short), len(ORDER)), name
+
+
+def _panel(name: str, points: list[Point]) -> dict[str, Any]:
+    thin = list(_thinned(points))
+    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))
+    rise = (y1 - y0) or 1.0
+    shown = [((x - x0) / ((x1 - x0) or 1) * WIDTH, (1 - (y - y0) / rise) * HEIGHT) for x, y in thin]
+    return {
+        "name": name,
+        "short": name.removeprefix("train/"),
+        "path": " ".join(f"{x:.1f},{y:.1f}" for x, y in shown),
+        "points": ";".join(f"{x:g},{y:.5g}" for x, y in thin),
+        "low": f"{y0:.4g}",
+        "high": f"{y1:.4g}",
+        "first": f"{x0:g}",
+        "steps": f"{x1:g}",
+        "last": f"{points[-1][1]:.4g}",
+    }
+
+
+def _thinned(points: list[Point]) -> Iterable[Point]:
+    """At most about `POINTS` of them, with every extreme."""
+    if len(points) <= POINTS:
+        return points
+    stretch = -(-2 * len(points) // POINTS)
+    kept = []
+    for start in range(0, len(points), stretch):
+        part = points[start : start + stretch]
+        kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
+    return [points[0], *(point for point in kept if point not in (points[0], points[-1])), points[-1]]

@@ -1,0 +1,248 @@
+"""Sections of the report about what the figures rest on: data, palette, configuration, time."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gss.config import STAGES, Stage, reference
+from gss.errors import GssError
+from gss.files import read_json
+from gss.palette.maximal import squared_distances
+from gss.palette.palette import IGNORE, Palette
+from gss.progress import clock
+from gss.report.results import Results, flat, read_table
+from gss.report.scores import class_colours, css
+
+SIZES = 4  # image sizes named per split
+PAIRS = 10  # closest pairs of colours named
+
+
+def data(results: Results) -> dict[str, Any]:
+    """What the check counted, per split and class.
+
+    Raises:
+        GssError: the check's file is missing or damaged.
+    """
+    statistics = read_json(results.folder / "data" / "statistics.json")
+    splits = statistics["splits"]
+    names = [row["name"] for row in next(iter(splits.values()))["classes"]]
+    colours = class_colours(results, len(names))
+    classes = []
+    for index, name in enumerate(names):
+        of = {split: found["classes"][index] for split, found in splits.items()}
+        shares = {split: row["pixels"] / max(_labelled(splits[split]), 1) for split, row in of.items()}
+        classes.append({"index": index, "name": name, "colour": colours[index], "of": of, "share": shares})
+    largest = max([share for row in classes for share in row["share"].values()], default=0) or 1
+    return {
+        "splits": [_split(name, found) for name, found in splits.items()],
+        "names": list(splits),
+        "classes": classes,
+        "largest": largest,
+        "warnings": statistics.get("warnings", []),
+        "faults": statistics.get("faults", []),
+    }
+
+
+def _labelled(found: dict[str, Any]) -> int:
+    return found["pixels"] - found["ignored_pixels"]
+
+
+def _split(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    sizes = sorted(found["sizes"].items(), key=lambda item: -item[1])
+    return {
+        "name": name,
+        "images": found["images"],
+        "pixels": found["pixels"],
+        "ignored": found["ignored_pixels"] / max(found["pixels"], 1),
+        "sizes": [(size.replace("x", " × "), count) for size, count in sizes[:SIZES]],
+        "more_sizes": max(0, len(sizes) - SIZES),
+        "unknown": found["unknown_ids"],
+        "absent": [row["name"] for row in found["classes"] if not row["pixels"]],
+    }
+
+
+def palette(results: Results) -> dict[str, Any]:
+    """Colours, their distances, the refinement, and the reconstruction of each class.
+
+    Raises:
+        GssError: there is no palette yet.
+    """
+    colours = results.palette
+    squared = squared_distances(colours.colours)
+    nearest = squared.argmin(axis=1)
+    names = (*colours.names, IGNORE)
+    swatches = [
+        {
+            "name": name,
+            "css": css(colour),
+            "rgb": " ".join(map(str, colour)),
+            "dark": float(np.dot(colour, (0.299, 0.587, 0.114))) < 128,  # luma
+            "nearest": names[nearest[index]],
+            "distance": float(squared[index, nearest[index]]) ** 0.5,
+        }
+        for index, (name, colour) in enumerate(zip(names, colours.colours.tolist(), strict=True))
+    ]
+    return {
+        "swatches": swatches,
+        "quality": colours.quality(),
+        "pairs": _closest(colours, squared),
+        "rounds": _rounds(results),
+        "strategy": results.setting("palette.strategy"),
+        "checks": _checks(results),
+    }
+
+
+def _closest(colours: Palette, squared: np.ndarray) -> list[dict[str, Any]]:
+    rows, columns = np.triu_indices(len(squared), 1)
+    names = (*colours.names, IGNORE)
+    order = np.argsort(squared[rows, columns], kind="stable")[:PAIRS]
+    return [
+        {
+            "names": [names[i] for i in pair],
+            "css": [css(colours.colours[i]) for i in pair],
+            "distance": float(squared[pair]) ** 0.5,
+        }
+        for pair in ((int(rows[place]), int(columns[place])) for place in order)
+    ]
+
+
+def _rounds(results: Results) -> list[dict[str, Any]]:
+    """The rounds of the refinement with the colours each one changed; empty when none is recorded."""
+    path = results.folder / "reconstruction" / "rounds.csv"
+    if not path.is_file():
+        return []
+    rounds: dict[str, dict[str, Any]] = {}
+    for row in read_table(path):
+        first = {"number": row["round"], "kept": row["kept"] == "True", "mIoU": _number(row["mIoU"]), "changes": []}
+        found = rounds.setdefault(row["round"], first)
+        if row["old_colour"]:
+            old, new = (_css(rgb) for rgb in (row["old_colour"].split(), [row[channel] for channel in "rgb"]))
+            found["changes"].append({"name": row["class"], "iou": _number(row["iou"]), "old": old, "new": new})
+    return list(rounds.values())
+
+
+def _css(values: Sequence[str]) -> str:
+    return css([int(value) for value in values])
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text and text != "nan" else None
+
+
+def _checks(results: Results) -> dict[str, Any] | None:
+    """Reconstruction IoU of each class, one column per split and stride; None when it was not measured."""
+    columns = [
+        (split, stride, figures)
+        for split, strides in results.reconstruction.items()
+        for stride, figures in strides.items()
+    ]
+    if not columns:
+        return None
+    return {
+        "columns": [
+            {"title": f"{split}, stride {stride}", "mIoU": figures["mIoU"], "tokens": figures.get("tokens_used")}
+            for split, stride, figures in columns
+        ],
+        "rows": [(name, [figures["IoU"].get(name) for *_, figures in columns]) for name in columns[0][2]["IoU"]],
+    }
+
+
+def configuration(results: Results) -> dict[str, Any]:
+    """Every value with its default, its origin, and whether it was changed.
+
+    Raises:
+        GssError: no configuration is kept.
+    """
+    known = {key: (default, text) for key, _, default, text in reference()}
+    origins = results.origins or {}
+    rows = []
+    for key, value in flat(results.config).items():
+        default, text = known.get(key, known.get(_pattern(key), ("", "")))
+        shown = _plain(value)
+        changed = _normal(default) != _normal(shown)
+        rows.append({
+            "key": key, "value": shown, "default": default, "text": text, "changed": changed,
+            "origin": origins.get(key) or ("experiment file or command line" if changed else "default"),
+        })  # fmt: skip
+    return {"rows": rows, "changed": sum(row["changed"] for row in rows), "recorded": results.origins is not None}
+
+
+def _pattern(key: str) -> str:
+    """`data.splits.val.images` -> `data.splits.NAME.images`, as the reference names it."""
+    parts = key.split(".")
+    return ".".join("NAME" if parts[:place] in (["data", "splits"], ["run", "resources"]) else part
+                    for place, part in enumerate(parts))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _normal(text: str) -> str:
+    return "" if text in ("{}", "required", "''") else text.replace(" ", "")
+
+
+def cost(results: Results) -> dict[str, Any]:
+    """Time and memory of each job, and the GPU-hours it held.
+
+    Raises:
+        GssError: no benchmark file is there.
+    """
+    files = list((results.folder / "benchmarks").glob("*.tsv"))
+    if not files:
+        raise GssError(
+            "no times are recorded", where=results.folder / "benchmarks",
+            todo="Snakemake writes them; stages started by hand (`gss VERB`) have none",
+        )  # fmt: skip
+    files.sort(key=lambda path: (_place(path.stem), path.stem))
+    jobs = [_job(results, path.stem, read_table(path, delimiter="\t")) for path in files]
+    total = {key: sum(job[key] or 0 for job in jobs) for key in ("wall", "cpu", "gpu_hours")}
+    return {
+        "jobs": jobs,
+        "total": {**total, "memory": max((job["memory"] or 0 for job in jobs), default=0)},
+        "longest": max((job["wall"] for job in jobs), default=0) or 1,
+        "clock": clock,
+    }
+
+
+def _job(results: Results, name: str, rows: list[dict[str, str]]) -> dict[str, Any]:
+    """One benchmark file; its rows are repetitions."""
+    stage = stage_of(name)
+    asked = results.setting(f"run.resources.{stage}", {})
+    gpus = asked.get("gpus", 0) * asked.get("nodes", 1)
+    wall = sum(_measured(row, "s") or 0 for row in rows)
+    events = results.journals.get(name, [])
+    return {
+        "name": name,
+        "wall": wall,
+        "cpu": _sum(rows, "cpu_time"),
+        "memory": max([value for row in rows if (value := _measured(row, "max_rss"))], default=None),
+        "gpus": gpus,
+        "gpu_hours": gpus * wall / 3600,
+        "stopped": sum(event.get("end") in ("interrupted", "failed") for event in events),
+    }
+
+
+def stage_of(name: str) -> Stage | None:
+    """The stage of a benchmark, log or work folder: `evaluate_gss_ff_val` -> `evaluate`."""
+    return next((stage for stage in sorted(STAGES, key=len, reverse=True) if name.startswith(stage)), None)
+
+
+def _place(name: str) -> int:
+    stage = stage_of(name)
+    return len(STAGES) if stage is None else STAGES.index(stage)
+
+
+def _measured(row: dict[str, str], key: str) -> float | None:
+    """A number of a benchmark; Snakemake writes `NA` or `-` where a job was too short to look at."""
+    try:
+        return float(row[key])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _sum(rows: list[dict[str, str]], key: str) -> float | None:
+    values = [value for row in rows if (value := _measured(row, key)) is not None]
+    return sum(values) if values else None

@@ -1,0 +1,246 @@
+"""What lies in the results folder of an experiment, read when it is asked for."""
+
+import csv
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from gss.config import Data, Published, data_set_folder, experiment_path, leaves, load_experiment
+from gss.data.check import Manifest, read_manifest
+from gss.errors import ConfigError, GssError
+from gss.evaluate.metrics import Scores, scores
+from gss.files import read_json
+from gss.palette.palette import Palette, read_palette
+from gss.tracking.journal import read_journal
+
+MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"}
+SPLITS = ("test", "val")  # in the order in which pages show them
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model on one split.
+
+    Args:
+        metrics: `metrics.json`.
+        folder: where it lies, with `confusion.npz` and `predictions/`.
+    """
+
+    model: str
+    split: str
+    metrics: Mapping[str, Any]
+    folder: Path
+
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """int64 `confusion` [label, prediction]; `intersection`, `predicted`, `labelled` [image, class].
+
+        Raises:
+            GssError: missing or damaged file.
+        """
+        path = self.folder / "confusion.npz"
+        try:
+            with np.load(path) as arrays:
+                return {name: arrays[name] for name in ("confusion", "intersection", "predicted", "labelled")}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            todo = f"measure again: snakemake -R evaluate -- {self.folder}/metrics.json"
+            raise GssError(f"counts cannot be read: {error}", where=path, todo=todo) from error
+
+    @cached_property
+    def scores(self) -> Scores:
+        return scores(self.counts["confusion"])
+
+    @cached_property
+    def image_iou(self) -> np.ndarray:
+        """float64 [image, class], NaN where a class is neither in the label nor in the prediction of the image."""
+        either = self.counts["labelled"] + self.counts["predicted"] - self.counts["intersection"]
+        with np.errstate(invalid="ignore"):
+            return np.where(either > 0, self.counts["intersection"] / either, np.nan)
+
+    def image_miou(self, index: int) -> float | None:
+        """Mean IoU over the classes of one image; None when nothing of it is labelled."""
+        values = self.image_iou[index]
+        return float(np.nanmean(values)) if (~np.isnan(values)).any() else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results folder of an experiment. Reading a file that is missing or damaged raises GssError.
+
+    Args:
+        folder: `results/<experiment>`.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, every value."""
+        path = self.folder / "config.yaml"
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise GssError("no stage has run yet", where=path, todo=f"snakemake {self.folder}/gss_ft.pth") from error
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            raise GssError(f"not readable as YAML: {error}", where=path) from error
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """The value at a dotted key of the configuration, where both exist."""
+        try:
+            value: Any = self.config
+            for part in key.split("."):
+                value = value[part]
+            return value
+        except (GssError, KeyError, TypeError):
+            return default
+
+    @cached_property
+    def origins(self) -> dict[str, str] | None:
+        """Where each value comes from; None when the results are older than this record."""
+        path = self.folder / "config_origins.json"
+        return read_json(path) if path.is_file() else None
+
+    @cached_property
+    def published(self) -> Published:
+        """Scores to expect: those of the experiment's file today, else those the results were made with."""
+        try:
+            return load_experiment(experiment_path(self.name)).published
+        except ConfigError:
+            return Published.model_validate(self.setting("published", {}))
+
+    @cached_property
+    def evaluations(self) -> dict[tuple[str, str], Evaluation]:
+        """By model and split, in the order in which they are shown; those that were made."""
+        found = {}
+        for split in SPLITS:
+            for model in MODELS:
+                folder = self.folder / "evaluation" / model / split
+                if (folder / "metrics.json").is_file():
+                    found[model, split] = Evaluation(model, split, read_json(folder / "metrics.json"), folder)
+        return found
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits with an evaluation."""
+        return list(dict.fromkeys(split for _, split in self.evaluations))
+
+    @property
+    def expected(self) -> list[tuple[str, str]]:
+        """Model and split of the evaluations that the configuration asks for."""
+        wanted = set(self.setting("evaluation.splits", ())) & set(self.setting("data.splits", ()))
+        return [(model, split) for split in SPLITS for model in MODELS if split in wanted]
+
+    def of_split(self, split: str) -> dict[str, Evaluation]:
+        """The evaluations of a split by model."""
+        return {model: found for (model, where), found in self.evaluations.items() if where == split}
+
+    @cached_property
+    def reconstruction(self) -> dict[str, Any]:
+        """Split -> stride -> figures; empty when the check was not made."""
+        path = self.folder / "reconstruction" / "metrics.json"
+        return read_json(path)["splits"] if path.is_file() else {}
+
+    def ceiling(self, split: str) -> dict[str, Any] | None:
+        """Reconstruction figures at the stride of the model's tokens, where they were measured."""
+        return self.reconstruction.get(split, {}).get(str(self.setting("latent_prior.token_stride", 4)))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The pairs, at the data folder of today."""
+        found = read_manifest(self.folder / "data" / "manifest.json")
+        data = self.setting("data")
+        return found if data is None else replace(found, root=data_set_folder(Data.model_validate(data)))
+
+    @cached_property
+    def palette(self) -> Palette:
+        return read_palette(self.folder / "palette.csv")
+
+    @cached_property
+    def journals(self) -> dict[str, list[dict[str, Any]]]:
+        """Events of each stage, in the order of their beginning; empty after `work/` was deleted."""
+        found = {path.parent.name: read_journal(path) for path in (self.folder / "work").glob("*/journal.jsonl")}
+        begun = {stage: events for stage, events in found.items() if len(events) > 1}
+        return dict(sorted(begun.items(), key=lambda item: item[1][1]["t"]))
+
+    @cached_property
+    def colours(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names of the classes and the colours uint8 [N, 3] that show them: the data set's own, else the palette's."""
+        space = self.manifest.space
+        own = self.palette.colours[:-1] if space.colours is None else np.array(space.colours)
+        return space.names, own.astype(np.uint8)
+
+    @cached_property
+    def model_metadata(self) -> dict[str, dict[str, Any]]:
+        """What the files of models and tokenizers say of themselves, by path inside the folder."""
+        found = {}
+        for path in sorted([*self.folder.glob("*.pth"), *self.folder.glob("latent_prior/*.pth")]):
+            found[str(path.relative_to(self.folder))] = read_model_metadata(path)
+        for path in sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("tokenizer/*.safetensors")]):
+            found[str(path.relative_to(self.folder))] = _read_safetensors_metadata(path)
+        return {path: metadata for path, metadata in found.items() if metadata}
+
+
+def read_model_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a model file, without loading its tensors and without torch; empty when it is none of ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                content = _Metadata(file).load()
+        return dict(content["meta"])
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, StopIteration, KeyError, TypeError, EOFError):
+        return {}
+
+
+class _Metadata(pickle.Unpickler):
+    """Reads plain values; tensors become None, and nothing else can be named."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module in ("torch", "torch._utils"):  # kinds of storage, and what puts a tensor together
+            return lambda *arguments: None
+        raise pickle.UnpicklingError(f"{module}.{name} in a model file")
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def _read_safetensors_metadata(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return json.loads(header["__metadata__"]["gss"])
+    except (OSError, ValueError, KeyError, OverflowError, MemoryError):
+        return {}
+
+
+def read_table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
+    """The rows of a CSV file with a heading, by name of the column.
+
+    Raises:
+        GssError: the file is missing or no text.
+    """
+    try:
+        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter=delimiter))
+    except FileNotFoundError as error:
+        raise GssError("file not found", where=path, todo="run the stage that writes it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise GssError(f"not readable as a table: {error}", where=path) from error
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with dotted keys."""
+    return {".".join(key): value for key, value in leaves(content)}

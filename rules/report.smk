@@ -1,0 +1,10 @@
+# One page per experiment with all that its files tell; `snakemake --report` holds it, too.
+
+
+rule report:
+    input: workflow_of.report_inputs
+    output: shown("results/{experiment}/report.html", "Report", of="everything")
+    log: "results/{experiment}/logs/report.log"
+    conda: "../envs/cpu.yaml"
+    retries: 0
+    shell: "python -m gss report {wildcards.experiment} > {log} 2>&1"
