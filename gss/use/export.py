@@ -1,14 +1,17 @@
 """What `gss export` does: a model in other people's formats, by the ending of the output."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from gss.data.augment import fit_size
 from gss.data.check import Pair
 from gss.errors import GssError
 from gss.evaluate.pictures import evenly_spaced
-from gss.files import sha256_file
+from gss.files import read_json, sha256_file
+from gss.modelfile import load_model
 from gss.stages.exchange import export as export_published
 from gss.stages.run import Run
+from gss.use.hub import public, write_folder
 from gss.use.predictor import Predictor, load
 
 CHECKED = 8  # images an ONNX file is compared on
@@ -55,9 +58,32 @@ def export(
     elif kind == ".onnx":
         _onnx(run, name, output, size)
     else:
-        from gss.use.card import write_folder
+        _folder(run, name, output)
 
-        write_folder(output, run.folder, name)
+
+def _folder(run: Run, name: str, output: Path) -> None:
+    from gss.use.card import write_card
+
+    path = run.folder / f"{name}.pth"
+    predictor, file = load(path), load_model(path)
+    file = replace(file, meta=public(file.meta))
+    found = {split: run.folder / "evaluation" / name / split / "metrics.json" for split in ("test", "val")}
+    metrics = {split: read_json(found[split]) for split in found if found[split].is_file()}
+    current = {split: content for split, content in metrics.items() if content["model"]["sha256"] == file.sha256}
+    write_folder(
+        output,
+        file,
+        predictor.model.tokenizer,
+        predictor.colours.tolist(),
+        metrics=current,
+        card=write_card(file, predictor, current, output.name),
+    )
+    print(f"wrote {output}: {', '.join(sorted(written.name for written in output.iterdir() if written.is_file()))}")
+    for split in sorted(metrics.keys() - current.keys()):
+        print(f"note: left out the figures on {split}: they are those of another {path.name}")
+    if not current:
+        print(f"note: the card has no figures: the model was not evaluated (gss evaluate {run.name} --model {name})")
+    print("note: state the license of the weights in README.md before you publish the folder", flush=True)
 
 
 def _onnx(run: Run, name: str, output: Path, size: tuple[int, int] | None) -> None:

@@ -25,6 +25,7 @@ from gss.models.posterior import NearestPosterior
 from gss.stages.assemble import build_model
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
+from gss.use.hub import read_folder
 
 CROPS_AT_ONCE = 4  # a network input of more pixels than this many training crops is cut into windows ...
 PIXELS_AT_ONCE = 2**21  # ... but none of up to this many, 2048 x 1024
@@ -121,7 +122,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """A trained model, ready to predict.
 
     Args:
-        path: `gss_ff.pth` or `gss_ft.pth` with `tokenizer.safetensors` beside it.
+        path: `gss_ff.pth` or `gss_ft.pth` with `tokenizer.safetensors` beside it, or a folder `gss export` wrote.
         device: `cpu`, `cuda`, `cuda:1` ...
 
     Raises:
@@ -129,6 +130,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
         ConfigError: no such device.
     """
     path, device = Path(path), usable_device(device)
+    if path.is_dir():
+        file, tokenizer, exported = read_folder(path)
+        return build_predictor(file, tokenizer, where=path, device=device, colours=exported)
     file = load_model(path)
     manifest = path.parent / "data" / "manifest.json"
     colours = read_manifest(manifest).space.colours if manifest.is_file() else None

@@ -1,0 +1,101 @@
+"""A model as a folder in the layout of model hubs: weights, configuration, palette, figures and a card."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+import gss
+from gss.errors import CheckpointError, GssError
+from gss.files import read_json, sha256_file, write_atomic, write_json, write_text
+from gss.modelfile import ModelFile
+from gss.palette.palette import Palette, write_palette
+from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.store import SHAPE, build_tokenizer
+
+FORMAT = "gss-folder-1"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_TOKENIZER = "tokenizer."  # its tensors' names in the weights start so
+
+
+def write_folder(
+    folder: Path,
+    file: ModelFile,
+    tokenizer: DVAE,
+    colours: Sequence[Sequence[int]],
+    *,
+    metrics: dict[str, Any],
+    card: str,
+) -> None:
+    """Write a model and all it needs to predict; `gss.load` reads the folder.
+
+    Args:
+        folder: an export that lies there is replaced.
+        colours: RGB of the N classes, 0..255.
+        metrics: split -> what its `metrics.json` says.
+        card: content of README.md.
+
+    Raises:
+        GssError: the folder holds something else, or a file cannot be written.
+    """
+    if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GssError("there is something else than an earlier export", where=folder, todo="choose another -o")
+    weights = {**file.tensors, **{_TOKENIZER + name: value for name, value in tokenizer.state_dict().items()}}
+    content = save({name: value.contiguous() for name, value in weights.items()}, {"format": "pt"})
+    write_atomic(folder / WEIGHTS, lambda stream: stream.write(content))
+    write_palette(folder / "palette.csv", Palette(np.array(file.meta["palette"]), tuple(file.meta["classes"])))
+    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "README.md", card)
+    write_json(folder / CONFIG, {
+        "format": FORMAT,
+        "library_name": "gss",
+        "version": gss.__version__,
+        "kind": file.kind,
+        "model_sha256": file.sha256,
+        "weights_sha256": sha256_file(folder / WEIGHTS),
+        "colours": [list(colour) for colour in colours],
+        "tokenizer": {key: getattr(tokenizer, key) for key in SHAPE},
+        "meta": file.meta,
+    })  # fmt: skip
+
+
+def read_folder(folder: Path) -> tuple[ModelFile, DVAE, list[list[int]]]:
+    """What `write_folder` wrote.
+
+    Returns:
+        the model; its tokenizer; RGB of the N classes, 0..255.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or files of different exports.
+    """
+    path = folder / WEIGHTS
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            "not a folder that gss export wrote", where=folder, todo=f"name a model file, or a folder with its {CONFIG}"
+        )
+    try:
+        tensors, digest = load_file(path), sha256_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"not readable as weights: {error}", where=path, todo=_AGAIN) from error
+    if digest != config["weights_sha256"]:
+        raise CheckpointError(
+            f"not the weights that {CONFIG} describes: their SHA-256 differs", where=path, todo=_AGAIN
+        )
+    names = [name for name in tensors if name.startswith(_TOKENIZER)]
+    dvae = build_tokenizer(config["tokenizer"], {name.removeprefix(_TOKENIZER): tensors.pop(name) for name in names})
+    return ModelFile(config["kind"], tensors, config["meta"], config["model_sha256"]), dvae, config["colours"]
+
+
+def public(meta: dict[str, Any]) -> dict[str, Any]:
+    """A model file's metadata without what concerns nobody else: host, command lines, the data set's folder."""
+    provenance = dict(meta["provenance"])
+    environment = {key: value for key, value in provenance["environment"].items() if key not in ("host", "command")}
+    config = provenance["config"]
+    data = {**config["data"], "root": re.split(r"[/\\]", config["data"]["root"].rstrip("/\\"))[-1]}
+    provenance |= {"environment": environment, "config": {**config, "data": data}}
+    return {**{key: value for key, value in meta.items() if key != "parents"}, "provenance": provenance}
