@@ -23,8 +23,11 @@ def data(results: Results) -> dict[str, Any]:
     """What the check counted, per split and class.
 
     Raises:
-        GssError: the check's file is missing or damaged.
+        GssError: the check's file is missing or damaged, or it refused the data set.
     """
+    refused = results.folder / "data" / "faults.txt"
+    if refused.is_file():
+        raise GssError("the check refused the data set", where=refused, todo="mend the faults this file lists")
     statistics = read_json(results.folder / "data" / "statistics.json")
     splits = statistics["splits"]
     names = [row["name"] for row in next(iter(splits.values()))["classes"]]
@@ -41,7 +44,6 @@ def data(results: Results) -> dict[str, Any]:
         "classes": classes,
         "largest": largest,
         "warnings": statistics.get("warnings", []),
-        "faults": statistics.get("faults", []),
     }
 
 

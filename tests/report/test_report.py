@@ -1,0 +1,155 @@
+"""The report says what is there, what is missing and why, and lets no name of data become markup."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic_results import EVIL, SyntheticResults
+
+from gss.modelfile import save_model
+from gss.report.page import SECTIONS, write_report
+from gss.report.results import Results, read_model_metadata
+from gss.report.summary import summary
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SyntheticResults:
+    return SyntheticResults(tmp_path_factory.mktemp("project"), (*EVIL, "road"))
+
+
+@pytest.fixture
+def folder(made: SyntheticResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the results in a project folder of its own; the data set is where it was."""
+    shutil.copytree(made.folder.parents[1] / "config", tmp_path / "config")
+    shutil.copytree(made.folder, tmp_path / "results" / "made")
+    monkeypatch.chdir(tmp_path)
+    yield Path("results/made")
+
+
+def sections(folder: Path) -> dict[str, str]:
+    """Text of each section, by its name."""
+    text = write_report(folder).read_text(encoding="utf-8")
+    parts = re.split(r'<h2 id="(\w+)">', text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_section_is_there_and_names_are_no_markup(folder: Path) -> None:
+    found = sections(folder)
+    assert list(found) == list(SECTIONS)
+    assert "Not here:" not in "".join(found.values())
+    for name in EVIL[:2]:
+        assert name not in write_report(folder).read_text(encoding="utf-8")
+    assert "<b>here</b>" not in found["provenance"]
+
+
+def test_achieved_stands_beside_published(folder: Path) -> None:
+    results = Results(folder)
+    achieved = results.evaluations["gss_ff", "val"].metrics["mIoU"]
+    rows = re.findall(r"<tr>.*?</tr>", sections(folder)["summary"], flags=re.DOTALL)
+    row = next(row for row in rows if "<td>val</td>" in row and "GSS-FF" in row)
+    assert "50.00" in row and f"{100 * achieved:.2f}" in row and f"{100 * achieved - 50:+.2f}".replace("-", "−") in row
+    printed = summary(folder, folder / "report.html")
+    line = next(line.split() for line in printed.splitlines() if line.split()[:2] == ["GSS-FF", "val"])
+    assert line[2] == f"{100 * achieved:.2f}" and line[-2:] == ["50.00", "60.00"]
+
+
+def test_configuration_tells_origins_and_changes(folder: Path) -> None:
+    text = sections(folder)["configuration"]
+    rows = re.findall(r"<tr[^>]*>.*?</tr>", text, flags=re.DOTALL)
+    row = {match[1]: row for row in rows if (match := re.search(r'title="[^"]*">([\w.]+)</td>', row))}
+    assert "command line" in row["posterior.steps"] and 'class="changed"' in row["posterior.steps"]
+    assert "made.yaml:11" in row["latent_prior.backbone.name"]
+    assert 'class="changed"' not in row["augment.flip"] and ">default<" in row["augment.flip"]
+
+
+def test_a_file_that_changed_after_it_was_read_is_told(folder: Path) -> None:
+    assert "✗" not in sections(folder)["provenance"]
+    path = folder / "palette.csv"
+    path.write_text(path.read_text().replace("\n", "\r\n"))
+    text = sections(folder)["provenance"]
+    assert re.search(r"palette\.csv</td>.*?✗ latent_prior read", text, flags=re.DOTALL)
+    assert "✗ another file today" in text
+
+
+def test_gpu_hours_are_asked_gpus_times_wall_time(folder: Path) -> None:
+    text = sections(folder)["cost"]
+    assert re.search(r"<td>latent_prior</td>.*?4\.00", text, flags=re.DOTALL)  # 2 nodes x 2 GPUs x 1 hour
+    assert re.search(r"<b>all</b>.*?3:00:00", text, flags=re.DOTALL)
+
+
+def remove(*paths: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        for path in paths:
+            found = list(folder.glob(path))
+            assert found, path
+            for one in found:
+                shutil.rmtree(one) if one.is_dir() else one.unlink()
+    return act
+
+
+def data_away(folder: Path) -> None:
+    path = folder / "config.yaml"
+    path.write_text(re.sub("root: .*", "root: /nowhere", path.read_text(), count=1))
+
+
+def unfinished(folder: Path) -> None:
+    """A first stage is at work, and nothing else is there."""
+    for one in folder.iterdir():
+        if one.name != "config.yaml":
+            shutil.rmtree(one) if one.is_dir() else one.unlink()
+
+
+def imported(folder: Path) -> None:
+    remove("work")(folder)
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("checkpoint: null", "checkpoint: published.pth"))
+
+
+@pytest.mark.parametrize(
+    ("act", "section", "said"),
+    [
+        (remove("work"), "curves", "journals are gone"),
+        (remove("work"), "provenance", "journals in"),
+        (data_away, "pictures", "The data set is not at /nowhere"),
+        (remove("evaluation/*/test"), "summary", "snakemake results/made/evaluation/gss_ff/test/metrics.json"),
+        (remove("evaluation/gss_ff"), "summary", "not evaluated"),
+        (remove("evaluation/*/*/predictions"), "pictures", "snakemake -R evaluate"),
+        (remove("evaluation/*/*/confusion.npz"), "confusion", "counts cannot be read"),
+        (remove("evaluation"), "classes", "nothing evaluated yet"),
+        (remove("benchmarks"), "cost", "no times are recorded"),
+        (remove("config.yaml", "config_origins.json"), "configuration", "no stage has run yet"),
+        (remove("config_origins.json"), "configuration", "older than the record"),
+        (remove("data"), "data", "file not found"),
+        (remove("palette.csv"), "palette", "palette.csv"),
+        (remove("reconstruction"), "palette", "the reconstruction was not measured"),
+        (imported, "curves", "imported from published.pth"),
+        (unfinished, "provenance", "config"),
+    ],
+)
+def test_what_is_missing_is_told_and_breaks_nothing(folder: Path, act: Callable, section: str, said: str) -> None:
+    act(folder)
+    found = sections(folder)
+    assert list(found) == list(SECTIONS)
+    assert said in found[section]
+    assert summary(folder, folder / "report.html")
+
+
+def test_model_files_are_read_without_torch(tmp_path: Path) -> None:
+    meta = {"classes": ["a", "b"], "palette": [[1, 2, 3]], "provenance": {"stage": "merge", "lr": 0.5, "none": None}}
+    save_model(tmp_path / "m.pth", "gss_ft", {"w": torch.zeros(3, 4), "n": torch.zeros(2, dtype=torch.int64)}, meta)
+    assert read_model_metadata(tmp_path / "m.pth") == meta
+    torch.save({"meta": Path("/")}, tmp_path / "strange.pth")
+    assert read_model_metadata(tmp_path / "strange.pth") == {}
+
+
+def test_a_report_is_cheap(folder: Path) -> None:
+    code = ("import sys; from gss.cli import main; code = main(['report', 'made']);"
+            "print(*sorted({'torch', 'timm', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)), file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == ""
+    assert "results/made/report.html" in done.stdout and Path("results/made/report.html").is_file()
