@@ -56,6 +56,38 @@ def test_slide_averages_where_windows_overlap():
     assert torch.equal(found.long(), (total / visits).argmax(0))
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(40, 50), (97, 31), (24, 24), (25, 70), (1, 1)])
+@pytest.mark.parametrize("stride", [(16, 16), (5, 24), (24, 7)])
+def test_strips_of_windows_equal_the_sums_over_the_whole_image(size, stride, flip):
+    image = np.random.default_rng(6).integers(0, 256, (*size, 3)).astype(np.uint8)
+    model, protocol = Position(7), Inference("slide", (24, 24), stride, flip=flip)
+    prepared = network_input(image, protocol, mean=MEAN, std=STD, device=CPU)
+    views = []
+    for view in [prepared, prepared.flip(-1)][: 1 + flip]:
+        total, visits = torch.zeros(7, *size), torch.zeros(size)
+        for rows, columns in windows(*size, (24, 24), stride):
+            total[:, rows, columns] += model.scores(view[:, :, rows, columns])[0]
+            visits[rows, columns] += 1
+        views.append(total / visits)
+    if flip:
+        views[1] = views[1].flip(-1)
+    shares = torch.empty(7, *size)
+    found = predict(model, image, protocol, mean=MEAN, std=STD, device=CPU, probabilities=shares)
+    assert torch.equal(found, lowest_best(views, size))
+    torch.testing.assert_close(shares, torch.stack([view.softmax(0) for view in views]).mean(0))
+
+
+def test_no_more_than_a_strip_of_scores_is_kept():
+    image, protocol, kept = class_image(_random_ids(400, 30, 9)), Inference("slide", (24, 24), (16, 16)), []
+    model = ColourVotes(9)
+    pixels = inference._pixels(image, protocol, CPU)
+    for rows, [view] in inference._strips(lambda part: model.scores(part)[0], pixels, protocol, (400, 30)):
+        kept.append((rows, view.untyped_storage().nbytes()))
+    assert [row for rows, _ in kept for row in range(rows.start, rows.stop)] == list(range(400))
+    assert {size for _, size in kept} == {10 * 24 * 30 * 4}  # nine classes and the number of windows, float32
+
+
 def test_slide_grid_of_cityscapes():
     grid = windows(1024, 2048, (768, 768), (512, 512))
     assert len(grid) == 8

@@ -1,5 +1,6 @@
 """Results folders with small, untrained models: enough to predict, in seconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,18 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def write_models(
-    folder: Path, *, num_classes: int = 5, backbone: str = "efficientnet", variant: str = "window", **evaluation: Any
+    folder: Path,
+    *,
+    num_classes: int = 5,
+    classes: Sequence[str] = (),
+    backbone: str = "efficientnet",
+    variant: str = "window",
+    **evaluation: Any,
 ) -> Path:
     """Write `gss_ff.pth`, `gss_ft.pth` and `tokenizer.safetensors` as the stages do; the same ones every time.
 
     Args:
+        classes: names; default: `num_classes` made-up ones.
         variant: of the X^-1.
         evaluation: keys of the section `evaluation`.
 
@@ -35,13 +43,14 @@ def write_models(
         the folder.
     """
     torch.manual_seed(0)
+    classes = classes or [f"class {index}" for index in range(num_classes)]
     tokenizer = DVAE(vocab_size=32, n_hid=8, n_init=8, blocks_per_group=1)
     sha256 = save_tokenizer(folder / "tokenizer.safetensors", tokenizer, {"source": "test"})
     config = load_experiment("toy").model_dump(mode="json", by_alias=True)
     config["evaluation"] |= evaluation
     meta: dict[str, Any] = {
-        "classes": [f"class {index}" for index in range(num_classes)],
-        "palette": np.random.default_rng(0).integers(120, 137, (num_classes + 1, 3)).tolist(),  # near what it decodes
+        "classes": list(classes),
+        "palette": np.random.default_rng(0).integers(120, 137, (len(classes) + 1, 3)).tolist(),  # near what it decodes
         "tokenizer": sha256,
         "vocab_size": 32,
         "latent_prior": {

@@ -1,0 +1,183 @@
+"""`gss predict` on a folder of everything people have: what it writes, what it names, what it refuses."""
+
+import csv
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import gss
+from gss.cli import main
+
+from .models import write_models
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("results")) / "gss_ft.pth"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("a.png", "deeper/a.jpg", "deeper/b.JPG", "über uns/c 1.webp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def ids_of(path: Path) -> np.ndarray:
+    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert found is not None and found.ndim == 2 and found.dtype == np.uint8
+    return found
+
+
+def test_what_is_written_can_be_read(model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(model), str(photos), "-o", str(out), "--scores", "--device", "cpu"]) == 0
+    stems = ("a", "deeper/a", "deeper/b", "über uns/c 1")
+    endings = (".png", "_colour.png", "_overlay.png", "_scores.npz")
+    assert written(out) == {"classes.csv", *(stem + ending for stem in stems for ending in endings)}
+    loaded = gss.load(model)
+    with (out / "classes.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["index", "name", "r", "g", "b"],
+                    *([str(index), name, *map(str, colour)] for index, (name, colour) in
+                      enumerate(zip(loaded.classes, loaded.colours.tolist(), strict=True)))]  # fmt: skip
+    ids = ids_of(out / "a.png")
+    np.testing.assert_array_equal(ids, loaded.predict(PIXELS))
+    colour = np.asarray(Image.open(out / "a_colour.png"))
+    np.testing.assert_array_equal(colour, loaded.colours[ids])
+    overlay = np.asarray(Image.open(out / "a_overlay.png")).astype(int)
+    assert abs(overlay - (PIXELS.astype(int) + colour) / 2).max() <= 0.5
+    with np.load(out / "a_scores.npz") as stored:
+        assert stored["probabilities"].dtype == np.uint8
+        np.testing.assert_allclose(stored["probabilities"] / 255, loaded.scores(PIXELS), atol=0.5 / 255 + 1e-6)
+    said = capsys.readouterr().out
+    assert re.search(r"predict 4/4  [\d.]+ img/s  in 0:\d\d", said) and f"4 of 4 images predicted, see {out}" in said
+
+
+def test_broken_inputs_are_named_and_the_rest_is_done(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    picture = Image.fromarray(PIXELS)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(folder / "turned.jpg", exif=exif)
+    picture.save(folder / "plain.jpg")
+    picture.convert("L").save(folder / "grey.png")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.quantize(16).save(folder / "palette.png")
+    picture.convert("RGBA").save(folder / "alpha.png")
+    picture.save(folder / "animated.webp", save_all=True, append_images=[picture.rotate(180)], lossless=True)
+    cv2.imwrite(str(folder / "deep.png"), PIXELS.astype(np.uint16) * 257)
+    for width, height in ((1, 1), (37, 1024)):
+        Image.fromarray(np.resize(PIXELS, (height, width, 3))).save(folder / f"{width}x{height}.png")
+    good = len(list(folder.iterdir()))
+    (folder / "cut_off.jpg").write_bytes((folder / "plain.jpg").read_bytes()[:500])
+    (folder / "cut_off.png").write_bytes((folder / "grey.png").read_bytes()[:300])
+    (folder / "cut_off.png").rename(folder / "half.png")
+    (folder / "text.jpg").write_text("this is no picture")
+    (folder / "empty.png").touch()
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.iterdir() if path.exists()}
+    assert main(["predict", str(model), *map(str, sorted(folder.iterdir())), "-o", str(out)]) == 3
+    assert before == {path: hashlib.sha256(path.read_bytes()).digest() for path in before}
+    said = capfd.readouterr()
+    failed = re.findall(r"^failed: (.*): the image cannot be (?:decoded|read).*$", said.err, re.MULTILINE)
+    assert failed == [str(folder / name) for name in ("cut_off.jpg", "empty.png", "gone.png", "half.png", "text.jpg")]
+    assert f"{good} of {good + 5} images predicted" in said.out
+    assert len(written(out)) == 1 + 3 * good  # no temporary file, nothing of a broken input
+    for path in sorted(folder.glob("*")):
+        if str(path) not in failed:
+            height, width = (32, 24) if path.stem == "turned" else cv2.imread(str(path)).shape[:2]
+            assert ids_of(out / f"{path.stem}.png").shape == (height, width), path
+    plain = ids_of(out / "alpha.png")  # transparency is ignored, 16 bits lose their low byte, of a film the first shows
+    for name in ("deep", "animated"):
+        np.testing.assert_array_equal(ids_of(out / f"{name}.png"), plain)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "stems"),
+    [
+        ("deeper", {"a", "b"}),
+        ("deeper/a.jpg", {"a"}),
+        ("*/*", {"deeper/a", "deeper/b", "über uns/c 1"}),
+        ("deep*", {"deeper/a", "deeper/b"}),
+        ("**/a.*", {"a", "deeper/a"}),
+    ],
+)
+def test_images_keep_their_path(pattern: str, stems: set[str], model: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(model), str(photos / pattern), "-o", str(out)]) == 0
+    assert written(out) == {"classes.csv"} | {s + end for s in stems for end in (".png", "_colour.png", "_overlay.png")}
+
+
+def test_predictions_are_no_inputs_of_the_next_run(model: Path, photos: Path) -> None:
+    command = ["predict", str(model), str(photos), "-o", str(photos / "predicted")]
+    assert main(command) == 0
+    first = written(photos)
+    assert main(command) == 0
+    assert written(photos) == first
+
+
+def test_a_name_with_brackets_is_a_name(model: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "a.png", photos / "a[1].png")
+    assert main(["predict", str(model), str(photos / "a[1].png"), str(photos / "a[1].png"), "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "a[1].png").is_file()
+
+
+def refused(command: list[str], capsys: pytest.CaptureFixture, out: Path) -> str:
+    assert main(command) == 2
+    assert not (out / "classes.csv").exists()
+    return capsys.readouterr().err
+
+
+def test_what_would_be_written_twice_is_refused(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    command = ["predict", str(model), str(photos), "-o", str(out)]
+    twice = ["predict", str(model), str(photos / "deeper"), str(photos / "a.png"), "-o", str(out)]
+    assert f"{photos}/deeper/a.jpg and {photos}/a.png would write the same file" in refused(twice, capsys, out)
+    again = [*command, str(photos / "deeper" / "a.jpg")]  # the argument stands for `deeper/a` already
+    again.insert(3, again.pop())
+    assert "is given twice" in refused(again, capsys, out)
+    Image.fromarray(PIXELS).save(photos / "a_colour.jpg")
+    assert "a_colour.jpg would write the same file" in refused(command, capsys, out)
+
+
+def test_no_input_is_overwritten(model: Path, photos: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (photos / "a.png").read_bytes()
+    said = refused(["predict", str(model), str(photos), "-o", str(photos)], capsys, photos)
+    assert f"the prediction of {photos}/a.png would overwrite an input" in said
+    assert (photos / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "*.gif"])
+def test_no_image_is_an_error(name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "empty").mkdir()
+    given = str(tmp_path / "empty" / name)
+    assert f"no image found\n  where: {given}" in refused(["predict", str(model), given, "-o", "x"], capsys, Path("x"))
+
+
+def test_output_that_cannot_be_written_ends_the_run(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert main(["predict", str(model), str(photos), "-o", str(tmp_path / "out")]) == 2
+    assert "a file stands where a folder is expected" in capsys.readouterr().err

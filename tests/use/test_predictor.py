@@ -1,0 +1,172 @@
+"""`gss.load`: what it predicts is what `gss evaluate` measured, for everything that can stand for an image."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gss
+from gss.data.images import read_image
+from gss.data.loader import read_pair
+from gss.data.toy import make_toy
+from gss.errors import CheckpointError, ConfigError, DataError
+from gss.evaluate.inference import Inference
+from gss.evaluate.metrics import confusion
+from gss.stages.check import check
+from gss.stages.evaluate import evaluate
+from gss.stages.run import Run
+from gss.train.distributed import World
+from gss.use import predictor
+
+from .models import NETWORKS, write_models
+
+ALONE = World(0, 1, 0, torch.device("cpu"))
+
+
+def picture(height: int = 40, width: int = 52, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("results"))
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("gss_ft", {"mode": "slide", "crop": [48, 64], "stride": [32, 40], "flip": True}),
+        ("gss_ff", {"scale": [128, 80], "vote_temperature": 50.0}),
+    ],
+)
+def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_path: Path) -> None:
+    make_toy(tmp_path / "toy", sizes={"train": 1, "val": 1, "test": 3})
+    run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", "evaluation.pictures=0"], tmp_path)
+    run = Run(run.name, run.experiment.model_copy(update={
+        "evaluation": run.experiment.evaluation.model_validate({**protocol, "pictures": 0})}), run.folder)  # fmt: skip
+    check(run)
+    write_models(run.folder, classes=run.space.names, **protocol)
+    evaluate(run, ALONE, name, "test")
+    model = gss.load(run.folder / f"{name}.pth")
+    stored = sorted((run.folder / "evaluation" / name / "test" / "predictions").glob("*.png"))
+    pairs = run.manifest.pairs("test")
+    assert len(stored) == len(pairs) == 3
+    for pair, file in zip(pairs, stored, strict=True):
+        ids = model.predict(pair.image)
+        assert len(np.unique(ids)) > 1
+        np.testing.assert_array_equal(ids, cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+    assert model.classes == run.space.names
+    assert model.colours.tolist() == [list(colour) for colour in run.space.colours or ()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gss_ff", "gss_ft"])
+def test_camvid_is_predicted_as_measured(name: str, gss_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = os.environ.get("GSS_CAMVID_RESULTS")
+    if not results:
+        pytest.skip("GSS_CAMVID_RESULTS names no finished results/camvid")
+    monkeypatch.setenv("GSS_DATA", str(gss_data))
+    run = Run.open("camvid", results=Path(results).parent)
+    counts = np.load(run.folder / "evaluation" / name / "test" / "confusion.npz")
+    model = gss.load(run.folder / f"{name}.pth")
+    pairs = run.manifest.pairs("test")
+    for index in range(0, len(pairs), 30):
+        _, label = read_pair(pairs[index], run.space)
+        ids = model.predict(pairs[index].image)
+        found = confusion(torch.from_numpy(ids), torch.from_numpy(label), len(model.classes)).numpy()
+        np.testing.assert_array_equal(np.diag(found), counts["intersection"][index])
+        np.testing.assert_array_equal(found.sum(0), counts["predicted"][index])
+
+
+def test_array_file_and_pil_image_are_the_same_image(folder: Path, tmp_path: Path) -> None:
+    model, pixels = gss.load(folder / "gss_ft.pth"), picture()
+    file, turned = tmp_path / "a.png", tmp_path / "turned.jpg"
+    Image.fromarray(pixels).save(file)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(pixels).save(turned, exif=exif)
+    expected = model.predict(pixels)
+    assert expected.dtype == np.uint8 and expected.shape == (40, 52)
+    for image in (file, str(file), Image.open(file), Image.open(file).convert("RGBA")):
+        np.testing.assert_array_equal(model.predict(image), expected)
+    assert model.predict(turned).shape == (52, 40)
+    np.testing.assert_array_equal(model.predict(Image.open(turned)), model.predict(turned))
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bit_images_keep_their_high_byte(ending: str, tmp_path: Path) -> None:
+    """Pillow alone would cut them off at 255, which makes them white."""
+    grey = picture()[..., 0]
+    cv2.imwrite(str(tmp_path / f"a.{ending}"), grey.astype(np.uint16) << 8 | 77)
+    for image in (read_image(tmp_path / f"a.{ending}"), predictor.as_array(Image.open(tmp_path / f"a.{ending}"))):
+        np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("image", [picture()[..., 0], picture().astype(np.float32), picture()[:0], picture()[None]])
+def test_other_arrays_are_refused(image: np.ndarray, folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\] RGB, not"):
+        predictor.as_array(image)
+
+
+@pytest.mark.parametrize("backbone", NETWORKS)
+def test_any_size_can_be_predicted(backbone: str, tmp_path: Path) -> None:
+    write_models(tmp_path, backbone=backbone)
+    write_models(tmp_path / "fitted", backbone=backbone, scale=(64, 32))
+    for size in ((1, 1), (2, 3), (37, 1024), (1024, 37)):
+        for path in (tmp_path / "gss_ft.pth", tmp_path / "gss_ff.pth", tmp_path / "fitted" / "gss_ft.pth"):
+            assert gss.load(path).predict(picture(*size)).shape == size
+
+
+@pytest.mark.parametrize("name", ["gss_ff", "gss_ft"])
+@pytest.mark.parametrize("protocol", [{}, {"mode": "slide", "crop": (24, 24), "stride": (16, 16)}, {"scale": (80, 60)}])
+def test_scores_are_probabilities_whose_maximum_is_predicted(name: str, protocol: dict, tmp_path: Path) -> None:
+    model = gss.load(write_models(tmp_path, **protocol) / f"{name}.pth")
+    ids, scores = model.predict(picture()), model.scores(picture())
+    assert scores.dtype == np.float32 and scores.shape == (5, 40, 52)
+    assert scores.min() >= 0
+    np.testing.assert_allclose(scores.sum(0), 1, atol=1e-5)
+    chosen = np.take_along_axis(scores, ids[None].astype(np.int64), 0)[0]
+    assert (chosen >= scores.max(0) - 1e-6).all()  # the order of equals is rounding
+    assert len(np.unique(ids)) > 1
+
+
+def test_flip_averages_the_scores(tmp_path: Path) -> None:
+    plain = gss.load(write_models(tmp_path / "plain") / "gss_ft.pth")
+    both = gss.load(write_models(tmp_path / "flip", flip=True) / "gss_ft.pth")
+    mirrored = plain.scores(picture()[:, ::-1].copy())[..., ::-1]
+    np.testing.assert_allclose(both.scores(picture()), (plain.scores(picture()) + mirrored) / 2, atol=1e-6)
+
+
+def test_an_image_too_large_for_one_pass_is_cut_and_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gss.load(folder / "gss_ft.pth")
+    large, limit = picture(200, 190), picture(192, 192)
+    whole = model.predict(large)
+    monkeypatch.setattr(predictor, "PIXELS_AT_ONCE", 0)  # leaves four crops of 96 x 96
+    assert model.cut(*limit.shape[:2]) == ""
+    with pytest.warns(UserWarning, match="190 x 200 is too large for one pass: cut into windows of 96 x 96"):
+        cut = model.predict(large)
+    model.inference = Inference("slide", (96, 96), (64, 64))
+    np.testing.assert_array_equal(model.predict(large), cut)
+    assert (cut != whole).any()
+
+
+def test_what_cannot_be_loaded_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the device 'nonsense' cannot be used"):
+        gss.load(folder / "gss_ft.pth", "nonsense")
+    with pytest.raises(CheckpointError, match=r"(?s)model file not found.*gone.pth"):
+        gss.load(tmp_path / "gone.pth")
+    with pytest.raises(DataError, match=r"(?s)No such file.*gone.png"):
+        gss.load(folder / "gss_ft.pth").predict(tmp_path / "gone.png")
+    content = torch.load(folder / "gss_ft.pth", weights_only=True)
+    torch.save({**content, "kind": "posterior"}, tmp_path / "posterior.pth")
+    (tmp_path / "tokenizer.safetensors").write_bytes((folder / "tokenizer.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="'posterior' alone predicts no classes"):
+        gss.load(tmp_path / "posterior.pth")
+    content["meta"]["tokenizer"] = "f" * 64
+    torch.save(content, tmp_path / "gss_ft.pth")
+    with pytest.raises(CheckpointError, match="made for the tokenizer ffffffffffff, not for"):
+        gss.load(tmp_path / "gss_ft.pth")
