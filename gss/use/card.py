@@ -74,6 +74,7 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
             "experiment": provenance["experiment"],
             "training data": data,
             "encoder": backbone,
+            "pretrained weights": config["latent_prior"]["backbone"].get("weights") or "none",
             "network": f"{meta['vocab_size']} tokens, one per {meta['latent_prior'].get('token_stride', 4)} pixels in "
                        "height and in width",
             "seed": config["seed"],
@@ -84,7 +85,6 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
             "SHA-256 of the configuration": provenance["config_sha256"],
         },
         limits=_limits(predictor, metrics),
-        pretrained=bool(config["latent_prior"]["backbone"].get("weights")),
     )  # fmt: skip
     return str(ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}"))
 

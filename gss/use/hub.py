@@ -20,6 +20,7 @@ from gss.tokenizer.store import SHAPE, build_tokenizer
 FORMAT = "gss-folder-1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _TOKENIZER = "tokenizer."  # its tensors' names in the weights start so
+_AGAIN = "copy or export it again"
 
 
 def write_folder(

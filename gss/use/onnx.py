@@ -76,22 +76,26 @@ def write_onnx(
         origin: what is noted in the file's metadata beside classes, colours, sizes and protocol.
 
     Raises:
-        GssError: less than `EQUAL_PIXELS` of the pixels have torch's class, or the file would exceed 2 GB; nothing is
-            written.
+        GssError: torch cannot export the model, less than `EQUAL_PIXELS` of the pixels have torch's class, or the file
+            would exceed 2 GB; nothing is written.
     """
     graph = _Graph(predictor.model).eval()
     height, width = size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own deprecated calls
-        program = torch.onnx.export(
-            graph,
-            (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
-            input_names=["image"],
-            output_names=["ids", "scores"],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own deprecated calls
+            program = torch.onnx.export(
+                graph,
+                (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
+                input_names=["image"],
+                output_names=["ids", "scores"],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise GssError(f"torch cannot write this model as ONNX: {reason}", where=path) from error
     assert program is not None
     program.model.producer_name, program.model.producer_version = "gss", gss.__version__
     program.model.metadata_props.update(describe(predictor, size, origin))
