@@ -61,7 +61,6 @@ def _split(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "sizes": [(size.replace("x", " × "), count) for size, count in sizes[:SIZES]],
         "more_sizes": max(0, len(sizes) - SIZES),
         "unknown": found["unknown_ids"],
-        "absent": [row["name"] for row in found["classes"] if not row["pixels"]],
     }
 
 

@@ -57,6 +57,7 @@ def provenance(results: Results) -> dict[str, Any]:
             _file(file, _maker(file, stage, records), today[file], seen.get(file, {}))
             for stage, file in _files(results)
         ],
+        "passed_on": [file for _, file in _files(results) if not file.endswith(("metrics.json", "statistics.json"))],
         "versions": VERSIONS,
         "common": {
             key: next(iter(values))

@@ -137,7 +137,7 @@ class SyntheticResults:
         drawn = evenly_spaced(len(pairs), 4)
         for index, pair in enumerate(pairs):
             label = cv2.imread(str(pair.label), cv2.IMREAD_UNCHANGED)
-            wrong = self.rng.random((6, 8)) < errors * index / 3
+            wrong = self.rng.random((6, 8)) < errors * 2 * index / len(pairs)
             wrong = cv2.resize(wrong.astype(np.uint8), self.size[::-1], interpolation=cv2.INTER_NEAREST) > 0
             prediction = np.where(wrong | (label == 255), self._cells(30), label).astype(np.uint8)
             write_png(folder / "predictions" / picture_name(index, pair.image), prediction)

@@ -21,6 +21,10 @@ for (const link of document.querySelectorAll("nav a")) {
     document.getElementById(link.hash.slice(1)).scrollIntoView();
   });
 }
+const nav = document.querySelector("nav");
+const makeRoom = () => { document.documentElement.style.scrollPaddingTop = `${nav.offsetHeight}px`; };
+addEventListener("resize", makeRoom);
+makeRoom();
 const markPlace = () => {
   const headings = [...document.querySelectorAll("h2[id]")];
   const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 2;
@@ -83,7 +87,7 @@ const drawMatrix = async canvas => {
   const names = json("class-names"), count = names.length;
   const counts = new Float64Array(await unpack(canvas.dataset.counts));
   const sums = names.map((_, row) => counts.subarray(row * count, (row + 1) * count).reduce((a, b) => a + b, 0));
-  const named = count <= 40, cell = Math.max(4, Math.min(44, Math.floor((named ? 560 : 720) / count)));
+  const named = count <= 40, cell = Math.max(4, Math.min(44, Math.floor((named ? 560 : 760) / count)));
   const margin = named ? 130 : 2, size = cell * count;
   canvas.width = canvas.height = margin + size + 2;
   const pen = canvas.getContext("2d");
@@ -200,6 +204,7 @@ if (page) {
       const possible = Boolean(LAYERS[input.value].needs(state.picture));
       input.disabled = !possible;
       input.parentElement.classList.toggle("off", !possible);
+      input.parentElement.title = possible ? "" : "not kept for this picture";
       input.checked = input.value === state.layer;
     }
     for (const input of by("choose-model").querySelectorAll("input")) input.checked = input.value === state.model;
