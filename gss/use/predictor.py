@@ -204,7 +204,7 @@ def as_array(image: Picture) -> np.ndarray:
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode in ("I", "F"):
             raise ValueError(f"a PIL image of mode {image.mode!r} has no known range of values: convert it first")
-        return np.asarray(image.convert("RGB"))
+        image = np.asarray(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"an image is uint8 [H, W, 3] RGB, not {image.dtype} {list(image.shape)}")
-    return image
+    return np.require(image, requirements=["C", "W"])  # the same, or a copy where it is a view torch cannot take

@@ -82,6 +82,7 @@ def test_camvid_is_predicted_as_measured(name: str, gss_data: Path, monkeypatch:
         np.testing.assert_array_equal(found.sum(0), counts["predicted"][index])
 
 
+@pytest.mark.filterwarnings("error")
 def test_array_file_and_pil_image_are_the_same_image(folder: Path, tmp_path: Path) -> None:
     model, pixels = gss.load(folder / "gss_ft.pth"), picture()
     file, turned = tmp_path / "a.png", tmp_path / "turned.jpg"
@@ -91,7 +92,9 @@ def test_array_file_and_pil_image_are_the_same_image(folder: Path, tmp_path: Pat
     Image.fromarray(pixels).save(turned, exif=exif)
     expected = model.predict(pixels)
     assert expected.dtype == np.uint8 and expected.shape == (40, 52)
-    for image in (file, str(file), Image.open(file), Image.open(file).convert("RGBA")):
+    locked, mirrored = pixels.copy(), pixels[:, ::-1].copy()
+    locked.setflags(write=False)
+    for image in (file, str(file), Image.open(file), Image.open(file).convert("RGBA"), locked, mirrored[:, ::-1]):
         np.testing.assert_array_equal(model.predict(image), expected)
     assert model.predict(turned).shape == (52, 40)
     np.testing.assert_array_equal(model.predict(Image.open(turned)), model.predict(turned))
@@ -116,9 +119,10 @@ def test_other_arrays_are_refused(image: np.ndarray, folder: Path) -> None:
 def test_any_size_can_be_predicted(backbone: str, tmp_path: Path) -> None:
     write_models(tmp_path, backbone=backbone)
     write_models(tmp_path / "fitted", backbone=backbone, scale=(64, 32))
-    for size in ((1, 1), (2, 3), (37, 1024), (1024, 37)):
-        for path in (tmp_path / "gss_ft.pth", tmp_path / "gss_ff.pth", tmp_path / "fitted" / "gss_ft.pth"):
-            assert gss.load(path).predict(picture(*size)).shape == size
+    for path in (tmp_path / "gss_ft.pth", tmp_path / "gss_ff.pth", tmp_path / "fitted" / "gss_ft.pth"):
+        model = gss.load(path)
+        for size in ((1, 1), (2, 3), (37, 1024), (1024, 37)):
+            assert model.predict(picture(*size)).shape == size
 
 
 @pytest.mark.parametrize("name", ["gss_ff", "gss_ft"])
@@ -131,7 +135,6 @@ def test_scores_are_probabilities_whose_maximum_is_predicted(name: str, protocol
     np.testing.assert_allclose(scores.sum(0), 1, atol=1e-5)
     chosen = np.take_along_axis(scores, ids[None].astype(np.int64), 0)[0]
     assert (chosen >= scores.max(0) - 1e-6).all()  # the order of equals is rounding
-    assert len(np.unique(ids)) > 1
 
 
 def test_flip_averages_the_scores(tmp_path: Path) -> None:
