@@ -18,7 +18,8 @@ from gss.evaluate.pictures import picture_name
 EACH_WAY = 3  # images in which the run gains most, and in which it loses most
 SIDE = 560  # longest side of a picture in the page, pixels
 VOID = (0, 0, 0)  # ignored pixels of the label picture
-ONLY_RUN, ONLY_BASELINE, NEITHER, IGNORED = (0, 114, 178), (230, 159, 0), (52, 58, 64), (173, 181, 189)
+ONLY_RUN, ONLY_BASELINE = (0, 90, 200), (235, 120, 0)  # loud: a difference is often a few pixels
+NEITHER, IGNORED = (160, 166, 172), (255, 255, 255)
 WHO = ("both", "only the run", "only the baseline", "neither")
 
 
@@ -113,7 +114,7 @@ def _prediction(run: Evaluated, index: int, label: np.ndarray) -> np.ndarray:
 
 def _who_picture(image: np.ndarray, who: Sequence[np.ndarray], scored: np.ndarray) -> np.ndarray:
     """The faded photograph where both are right, colours elsewhere."""
-    faded = 175 + image.mean(axis=2, keepdims=True) * (80 / 255)  # [H, W, 1], 175..255
+    faded = 200 + image.mean(axis=2, keepdims=True) * (45 / 255)  # [H, W, 1], 200..245
     picture = np.repeat(faded.astype(np.uint8), 3, axis=2)
     for mask, colour in zip(who[1:], (ONLY_RUN, ONLY_BASELINE, NEITHER), strict=True):
         picture[mask] = colour

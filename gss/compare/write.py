@@ -129,8 +129,9 @@ def _headline(comparisons: Sequence[Comparison], number: int) -> list[dict[str, 
 
 def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
     classes = comparison.rows()[len(HEADLINE) :]
-    ends = [max(abs(row["low"]), abs(row["high"])) for row in classes if row["low"] is not None]
-    scale = max(float(np.quantile(ends, 0.9)) if ends else 0, 1e-4)  # one rare class must not flatten all others
+    known = [row for row in classes if row["low"] is not None]
+    steady = [row for row in known if row["images"] >= FEW_IMAGES] or known  # a rare class must not flatten all others
+    scale = max([1e-4, *(max(abs(row["low"]), abs(row["high"]), abs(row["difference"])) for row in steady)])
     for row in classes:
         row["colour"] = _css(colours[row["id"]])
         if row["low"] is not None:
