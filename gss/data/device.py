@@ -27,8 +27,10 @@ def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
     Note: the difference is float32, the product float64, and mean and std are first rounded to float32.
     """
-    offset = torch.tensor(mean, dtype=torch.float32, device=image.device).view(1, 3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32).double().reciprocal_().to(image.device).view(1, 3, 1, 1)
+    offset = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32).double().reciprocal_().view(1, 3, 1, 1)
+    # A blocking copy of six numbers would wait for all that a GPU has still to do.
+    offset, scale = (part.to(image.device, non_blocking=True) for part in (offset, scale))
     return (image.float() - offset).double().mul_(scale).float()  # [B, 3, H, W]
 
 

@@ -186,7 +186,7 @@ def _relative_position_index(window: int) -> Tensor:
 def _shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int], like: Tensor) -> Tensor:
     """[n, L, L]: 0 for positions that were neighbours before the cyclic shift, -100 for others."""
     bounds = [
-        torch.tensor([extent - window, extent - moved], device=like.device)
+        torch.tensor([extent - window, extent - moved]).to(like.device, non_blocking=True)  # the GPU is not waited for
         for extent, moved in zip(size, shift, strict=True)
     ]
     rows, columns = (
