@@ -3,7 +3,7 @@
 
 rule report:
     input: workflow_of.report_inputs
-    output: shown("results/{experiment}/report.html", "Report", of="everything")
+    output: shown("results/{experiment}/report.html", "Report", of="{experiment}")
     log: "results/{experiment}/logs/report.log"
     conda: "../envs/cpu.yaml"
     retries: 0

@@ -182,7 +182,7 @@ def _plain(value: Any) -> str:
 
 
 def _normal(text: str) -> str:
-    return "" if text in ("{}", "required", "''") else text.replace(" ", "")
+    return "" if text in ("{}", "[]", "required", "''") else text.replace(" ", "")
 
 
 def cost(results: Results) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _facts(results: Results) -> dict[str, str]:
     try:
         pairs = {split: len(rows) for split, rows in results.manifest.content["splits"].items()}
         names = results.manifest.space.names
-        images = ", ".join(f"{count} {split}" for split, count in pairs.items())
+        images = ", ".join(f"{pairs[split]} {split}" for split in ("train", "val", "test") if split in pairs)
         facts["data set"] = f"{setting('data.root')}: {len(names)} classes; images: {images}"
     except GssError:
         pass
@@ -78,7 +78,7 @@ def _facts(results: Results) -> dict[str, str]:
         elif setting(f"{part}.{what}") != "nearest":
             crop = " × ".join(map(str, setting("augment.crop", ())))
             facts[title] = (
-                f"{setting(f'{part}.{what}')}, {steps} steps of {training['batch_size']} train images, crops {crop}, "
+                f"{setting(f'{part}.{what}')}, {steps} steps of {training['batch_size']} images of train, crops {crop}, "
                 f"lr {training['lr']:g}, {training['precision']}, seed {setting('seed')}"
             )
     tokenizer = setting("tokenizer")
