@@ -12,7 +12,7 @@ from PIL import Image
 from gss.cli import main
 
 VERBS = ("prepare", "check", "palette", "tokenizer", "reconstruct", "train", "import", "merge", "evaluate", "export",
-         "report", "launch", "mlflow-sync", "toy-data", "config-reference")
+         "compare", "predict", "report", "doctor", "launch", "mlflow-sync", "toy-data", "config-reference")
 
 
 @pytest.fixture
