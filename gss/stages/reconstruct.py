@@ -79,6 +79,9 @@ def reconstruct(run: Run, world: World) -> None:
                 deliver(work / name, run.folder / "reconstruction" / name)
             deliver(work / "palette.csv", run.folder / "palette.csv")
             deliver(work / "tokenizer.safetensors", run.folder / "tokenizer.safetensors")
+        if journal is not None:
+            for name in ("rounds.csv", "rounds.png", "palette.png"):
+                journal.artifact(run.folder / "reconstruction" / name)
 
 
 def start_files(run: Run) -> tuple[Path, Path]:

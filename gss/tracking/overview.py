@@ -29,8 +29,8 @@ _FILES = ("*.json", "*.csv", "*.png")
 _LONGEST = 7800  # characters of a description; MLflow keeps 8000 and cuts the rest without a word
 # How the list of runs looks best, as MLflow's own button "Views" would store it.
 VIEW = "gss-scores"
-_COLUMNS = ("metrics.`test/mIoU`", "metrics.`gss_ff/test/mIoU`", "metrics.`reconstruction/test/mIoU`",
-            "metrics.`val/mIoU`", "metrics.`gss_ff/val/mIoU`", "tags.`classes`", "tags.`backbone`")
+_COLUMNS = {"metrics.`test/mIoU`": 110, "metrics.`gss_ff/test/mIoU`": 145, "metrics.`reconstruction/test/mIoU`": 200,
+            "metrics.`val/mIoU`": 110, "metrics.`gss_ff/val/mIoU`": 145, "tags.`classes`": 80, "tags.`backbone`": 170}
 
 
 class Point(NamedTuple):
@@ -109,9 +109,13 @@ def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config
 
 
 def of_parent(points: Sequence[Point]) -> list[Point]:
-    """Figures under the names the pipeline's run has them: GSS-FT's as they are, of the reconstruction the headline."""
-    return [point._replace(name=point.name.removeprefix("gss_ft/")) for point in points
-            if not point.name.startswith("reconstruction/") or _HEADLINE.search(point.name)]
+    """Figures under the names the pipeline's run has them, GSS-FT's without a prefix.
+
+    Of the reconstruction only the headline, of accuracies only means: MLflow compares runs in one table in the order
+    of names, which for 150 classes is long enough.
+    """
+    return [point._replace(name=point.name.removeprefix("gss_ft/")) for point in points if _HEADLINE.search(point.name)
+            or ("/iou/" in point.name and not point.name.startswith("reconstruction/"))]
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,8 @@ def saved_view(created: int) -> str:
     Args:
         created: ms.
     """
-    state = {"searchFilter": 'tags.stage = "pipeline"', "selectedColumns": _COLUMNS, "columnOrder": _COLUMNS}
+    state = {"searchFilter": 'tags.stage = "pipeline"', "selectedColumns": [*_COLUMNS], "columnOrder": [*_COLUMNS],
+             "columnWidths": _COLUMNS}
     return json.dumps({"name": "Scores", "createdAt": created, "updatedAt": created, "state": json.dumps(state)})
 
 

@@ -1,7 +1,7 @@
-"""Deliveries that are killed: `python -m killed_deliveries FOLDER SEED` writes two journals and delivers them at last.
+"""Deliveries that are killed: `python -m killed_deliveries FOLDER SEED` writes journals and delivers them at last.
 
-First a delivery is killed after its first effect, the next after its second, ... until one comes through; then some
-are killed at random moments while the journals grow.
+First a delivery is killed after its first effect, the next after its second, ... until one comes through, and again
+when the merged model has been measured; then some are killed at random moments while the journals grow.
 """
 
 import os
@@ -15,10 +15,13 @@ from typing import Any
 
 import mlflow
 
+from gss.files import sha256_file, write_text
 from gss.tracking import mlflow_sync
 from gss.tracking.journal import Journal
 
-EFFECTS = ("create_experiment", "create_run", "log_batch", "log_artifact", "update_run", "set_terminated")
+EFFECTS = ("create_experiment", "create_run", "log_batch", "log_artifact", "update_run", "set_terminated",
+           "set_experiment_tag", "create_registered_model", "create_model_version", "set_model_version_tag",
+           "update_model_version")
 
 
 class Killer:
@@ -28,8 +31,8 @@ class Killer:
         self.left = after
 
     def watch(self, what: Callable[..., Any]) -> Callable[..., Any]:
-        def act(*arguments: Any) -> Any:
-            result = what(*arguments)
+        def act(*arguments: Any, **options: Any) -> Any:
+            result = what(*arguments, **options)
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -54,25 +57,38 @@ def deliver(folder: Path, *, effects: int = 0, seconds: float = 0) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
+def until_it_comes_through(folder: Path) -> int:
+    """Kill deliveries after one effect, two, ...; how many one that was not killed had."""
+    effects = 1
+    while not deliver(folder, effects=effects):
+        effects += 1
+    return effects
+
+
 def main() -> None:
     folder, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
     header = {"experiment": folder.name, "dataset": "killed", "config_sha256": "ef" * 32}
-    trained, evaluated = (Journal(folder / "work" / stage / "journal.jsonl", {**header, "stage": stage})
-                          for stage in ("latent_prior", "evaluate_gss_ft_test"))
+    trained, merged, evaluated = (Journal(folder / "work" / stage / "journal.jsonl", {**header, "stage": stage})
+                                  for stage in ("latent_prior", "merge", "evaluate_gss_ft_test"))
+    model = folder / "gss_ft.pth"
+    model.write_text("weights")
+    merged.tags({"sha256": sha256_file(model)})
+    merged.end("finished")
+    write_text(folder / "report.html", f'<meta name="config-sha256" content="{"ef" * 32}">')
+    write_text(Path("config/config.yaml"), "mlflow: {upload_models: true}")
     trained.params({"lr": 0.1})
     trained.tags({"host": "here"})
     for step in range(1200):  # two chunks
         trained.metrics(step, {"train/loss": 1 / (step + 1)})
     trained.end("interrupted")
-    table = folder / "evaluation" / "per_class.csv"
-    table.parent.mkdir()
-    table.write_text("sky,0.5\n")
+    effects = until_it_comes_through(folder)
+    table = folder / "evaluation" / "gss_ft" / "test" / "per_class.csv"
+    write_text(table, "sky,0.5\n")
+    evaluated.tags({"input gss_ft.pth": sha256_file(model)})
     evaluated.metrics(0, {"test/mIoU": 0.5})
     evaluated.artifact(table)
     evaluated.end("finished")
-    effects = 1
-    while not deliver(folder, effects=effects):
-        effects += 1
+    effects += until_it_comes_through(folder)
     killed = 0
     for step in range(1200, 1260):
         for name in ("loss", "lr", "accuracy"):

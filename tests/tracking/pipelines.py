@@ -27,12 +27,15 @@ class Pipeline:
     def __init__(self, folder: Path, classes: Sequence[str], *, dataset: str = "toy", seed: int = 0,
                  overrides: Iterable[str] = ()) -> None:
         self.folder, self.classes, self.dataset = folder, classes, dataset
-        self.experiment: Experiment = load_experiment(TOY, [f"data.root={dataset}", *overrides])
         self._random = random.Random(seed)
         self._base = {name: self._random.uniform(0.2, 0.9) for name in classes}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml",
-                   yaml.safe_dump(self.experiment.model_dump(mode="json", by_alias=True), sort_keys=False))
+        self.reconfigure(load_experiment(TOY, [f"data.root={dataset}", *overrides]))
+
+    def reconfigure(self, experiment: Experiment) -> None:
+        """Go on with this configuration."""
+        self.experiment = experiment
+        write_text(self.folder / "config.yaml",
+                   yaml.safe_dump(experiment.model_dump(mode="json", by_alias=True), sort_keys=False))
 
     def run(self) -> "Pipeline":
         """All stages, with a report."""
@@ -78,7 +81,8 @@ class Pipeline:
         """Figures of a model: GSS-FT is better by `gain` than GSS-FF, more or less."""
         place = self.folder / "evaluation" / model / split
         scores = self._scores(split, gain if model == "gss_ft" else 0)
-        write_text(place / "per_class.csv", "\n".join(f"{name},{scores[f'{split}/iou/{name}']}" for name in self.classes))
+        rows = [f"{name},{scores[f'{split}/iou/{name}']}" for name in self.classes]
+        write_text(place / "per_class.csv", "\n".join(["class,iou", *rows]))
         write_json(place / "metrics.json", {"mIoU": scores[f"{split}/mIoU"]})
         used = "ff" * 32 if model == "gss_ff" else sha256_file(self.folder / "gss_ft.pth")
         with self.journal(f"evaluate_{model}_{split}") as journal:

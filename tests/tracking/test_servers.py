@@ -169,6 +169,8 @@ def test_the_end_is_not_held_up_by_a_server_that_hangs(project: Path, monkeypatc
 def test_killed_deliveries_are_repeated_without_doubling(
     server: MlflowServer, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from mlflow import MlflowClient
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     seed = random.randrange(10**6)
     done = subprocess.run([sys.executable, "-m", "killed_deliveries", "results/mine", str(seed)], text=True,
@@ -176,16 +178,23 @@ def test_killed_deliveries_are_repeated_without_doubling(
     print(f"seed {seed}: {done.stdout}")
     assert done.returncode == 0
     effects, killed = map(int, done.stdout.split()[-2:])
-    assert effects > 6 and killed > 3
+    assert effects > 12 and killed > 3
     points, runs = stored(server.uri, "killed")
-    assert len(runs) == 3
+    assert len(runs) == 4
     early = {(step, 1 / (step + 1)): 1 for step in range(1200)}
     late = {(step, 0.5): 1 for step in range(1200, 1260)}
     assert points["latent_prior"] == {"train/loss": early | late, "train/lr": late, "train/accuracy": late}
     parent = next(run for run in runs if run.data.tags["stage"] == "pipeline")
     assert points["evaluate_gss_ft"] == points[parent.info.run_name] == {"test/mIoU": {(0, 0.5): 1}}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert [path.read_text() for path in server.folder.rglob("per_class.csv")] == ["sky,0.5\n"]
+    for name, copies in (("evaluation/gss_ft/test/per_class.csv", 2), ("gss_ft.pth", 1), ("report.html", 1)):
+        source = Path("results/mine", name)
+        assert [path.read_text() for path in server.folder.rglob(source.name)] == [source.read_text()] * copies
+    client = MlflowClient(server.uri)
+    versions = client.search_model_versions("name = 'gss-mine'")
+    assert [(version.version, version.tags["test/mIoU"]) for version in versions] == [("1", "0.500000")]
+    assert [page.name for page in Path(client.download_artifacts(parent.info.run_id, "model")).rglob("*.pth")]
+    assert "50.00" in parent.data.tags["mlflow.note.content"]
 
 
 def test_two_that_deliver_the_same_at_once(
