@@ -78,8 +78,8 @@ def _facts(results: Results) -> dict[str, str]:
         elif setting(f"{part}.{what}") != "nearest":
             crop = " × ".join(map(str, setting("augment.crop", ())))
             facts[title] = (
-                f"{setting(f'{part}.{what}')}, {steps} steps of {training['batch_size']} images of train, crops {crop}, "
-                f"lr {training['lr']:g}, {training['precision']}, seed {setting('seed')}"
+                f"{setting(f'{part}.{what}')}, {steps} steps of {training['batch_size']} images of train, "
+                f"crops {crop}, lr {training['lr']:g}, {training['precision']}, seed {setting('seed')}"
             )
     tokenizer = setting("tokenizer")
     if tokenizer:

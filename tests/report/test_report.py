@@ -64,7 +64,8 @@ def test_configuration_tells_origins_and_changes(folder: Path) -> None:
     row = {match[1]: row for row in rows if (match := re.search(r'title="[^"]*">([\w.]+)</td>', row))}
     assert "command line" in row["posterior.steps"] and 'class="changed"' in row["posterior.steps"]
     assert "made.yaml:11" in row["latent_prior.backbone.name"]
-    assert 'class="changed"' not in row["augment.flip"] + row["data.archives"] + row["tokenizer.source"] and ">default<" in row["augment.flip"]
+    for key in ("augment.flip", "data.archives", "tokenizer.source", "augment.ratio"):
+        assert 'class="changed"' not in row[key] and ">default<" in row[key], key
 
 
 def test_a_file_that_changed_after_it_was_read_is_told(folder: Path) -> None:
