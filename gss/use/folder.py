@@ -77,7 +77,7 @@ def predict_files(
             else:
                 if not is_told and (message := predictor.cut(image.shape[0], image.shape[1])):
                     is_told = True
-                    _say(f"note: {job.image}: {message}; the same is done with all images of such a size")
+                    _say(f"note, for this and all images like it: {job.image}: {message}")
                 shape = (len(predictor.classes), *image.shape[:2])
                 shares = torch.empty(shape, dtype=torch.uint8, device=predictor.device) if scores else None
                 ids = predictor.launch(image, probabilities=shares)

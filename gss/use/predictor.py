@@ -107,7 +107,10 @@ class Predictor:
         if inference.mode == self.inference.mode:
             return ""
         crop = " x ".join(map(str, inference.crop[::-1]))
-        return f"{width} x {height} is too large for one pass: cut into windows of {crop}, the size trained on"
+        return (
+            f"{width} x {height} is too large for one pass: cut into windows of {crop}, the size trained on; "
+            "a smaller picture of the same is often understood better"
+        )
 
     def _protocol(self, height: int, width: int) -> Inference:
         rows, columns = fit_size(height, width, self.inference.scale) if self.inference.scale else (height, width)
