@@ -5,11 +5,9 @@ workflow_of.prefer_this_python()
 ask = workflow_of.Requests(config)
 
 
-def shown(output, category, of):
-    """An output that `snakemake --report` shows; of a folder, every PNG in it."""
-    is_folder = category == "Pictures"
-    labels = {"of": of, **({"image": "{image}"} if is_folder else {})}
-    patterns = ["{image}.png"] if is_folder else []
+def shown(output, category, **labels):
+    """An output that `snakemake --report` shows; of a folder, its pictures MODEL/SPLIT/IMAGE.png."""
+    patterns = ["{model}/{split}/{image}.png"] if category == "Pictures" else []
     return report(output, category=category, subcategory="{experiment}", labels=labels, patterns=patterns)
 
 

@@ -10,7 +10,6 @@ rule evaluate:
         "results/{experiment}/evaluation/{model}/{split}/metrics.json",
         shown("results/{experiment}/evaluation/{model}/{split}/per_class.csv", "Tables", of="{model}, {split}"),
         "results/{experiment}/evaluation/{model}/{split}/confusion.npz",
-        shown(directory("results/{experiment}/evaluation/{model}/{split}/pictures"), "Pictures", of="{model}, {split}"),
     params: config=workflow_of.config_slice("evaluate")
     log: "results/{experiment}/logs/evaluate_{model}_{split}.log"
     benchmark: "results/{experiment}/benchmarks/evaluate_{model}_{split}.tsv"

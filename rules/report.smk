@@ -3,7 +3,15 @@
 
 rule report:
     input: workflow_of.report_inputs
-    output: shown("results/{experiment}/report.html", "Report", of="{experiment}")
+    output:
+        shown("results/{experiment}/report.html", "Report", of="{experiment}"),
+        shown(
+            directory("results/{experiment}/report_pictures"),
+            "Pictures",
+            model="{model}",
+            split="{split}",
+            image="{image}",
+        ),
     log: "results/{experiment}/logs/report.log"
     conda: "../envs/cpu.yaml"
     retries: 0

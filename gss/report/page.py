@@ -1,10 +1,12 @@
 """`report.html`: everything about the results of an experiment on one page that needs nothing else."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gss.errors import GssError
+from gss.files import replace_with_link
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data, palette
 from gss.report.html import write_page
@@ -30,6 +32,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Results], Any]]] = {
 def write_report(folder: Path, *, notice: str = "") -> Path:
     """Write `report.html` into a results folder; a section whose files are missing says so.
 
+    Beside it, `report_pictures/` gathers the panels of all evaluations for Snakemake's own report. (The rule of the
+    evaluation cannot declare them: Snakemake would know nothing of the settings of evaluations made before.)
+
     Args:
         folder: `results/<experiment>`.
         notice: shown above everything, such as that the figures are synthetic.
@@ -50,6 +55,7 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
             found[name] = section(results)
         except GssError as error:
             missing[name] = error
+    _gather_pictures(results)
     page = folder / "report.html"
     write_page(
         page,
@@ -63,3 +69,12 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
         config_sha256=config_sha256(results),
     )
     return page
+
+
+def _gather_pictures(results: Results) -> None:
+    gathered = results.folder / "report_pictures"
+    shutil.rmtree(gathered, ignore_errors=True)
+    gathered.mkdir()
+    for (model, split), found in results.evaluations.items():
+        for path in (found.folder / "pictures").glob("*.png"):
+            replace_with_link(path, gathered / model / split / path.name)

@@ -55,7 +55,6 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     if world.is_main:
         for kept in ("pictures", "predictions", "maskiges"):  # those of another model or choice of images
             shutil.rmtree(folder / kept, ignore_errors=True)
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)  # the rule declares it, though it may stay empty
     world.barrier()
 
     def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:

@@ -138,7 +138,7 @@ def test_snakemakes_report_holds_page_pictures_and_tables(finished: Project) -> 
     assert done.returncode == 0, done.stdout
     text = (finished.folder / "held.html").read_text()
     for category, file in (("Report", "results/toy/report.html"), ("Tables", "evaluation/gss_ft/test/per_class.csv"),
-                           ("Tables", "reconstruction/rounds.csv"), ("Pictures", "evaluation/gss_ff/val/pictures/")):
+                           ("Tables", "reconstruction/rounds.csv"), ("Pictures", "report_pictures/gss_ff/val/")):
         assert f'"{category}"' in text and file in text, file
 
 
