@@ -60,17 +60,24 @@ class Visitor:
         self.clicks += 1
 
     def metrics(self, name: str) -> list[str]:
-        """Cells of a row in the table "Metrics" of the page of two runs, which draws only what is in sight."""
+        """Cells of a row in the table "Metrics" of the page of two runs, which draws only what is in sight.
+
+        Its names are one movement of the wheel behind the values (MLflow 3.17): small movements bring them together.
+        """
         script = """
             const cells = [...document.querySelectorAll('.ReactVirtualized__Grid__innerScrollContainer > *')];
-            const place = cell => Math.round(cell.getBoundingClientRect().top);
-            const first = cells.find(cell => cell.innerText.trim() === arguments[0]);
-            if (first) return cells.filter(cell => place(cell) === place(first)).map(cell => cell.innerText.trim());
             const grids = [...document.querySelectorAll('.ReactVirtualized__Grid')];
             const grid = grids.sort((a, b) => b.clientHeight * b.clientWidth - a.clientHeight * a.clientWidth)[0];
-            if (grid) { grid.scrollIntoView({block: 'center'}); grid.scrollTop += 200; }  // the names follow the values
+            if (!grid) return null;
+            const named = cells.find(cell => cell.innerText.trim() === arguments[0]);
+            const row = named ? cells.filter(cell => cell.style.top === named.style.top) : [];
+            const places = row.map(cell => cell.getBoundingClientRect().top);
+            if (row.length > 1 && Math.max(...places) - Math.min(...places) < 3)
+                return row.map(cell => cell.innerText.trim());
+            grid.scrollIntoView({block: 'center'});
+            grid.scrollTop = named ? parseFloat(named.style.top) - 100 + 2 * Math.random() : grid.scrollTop + 200;
             return null"""
-        return until(lambda: self.browser.script(script, name), f"a row {name!r}", pause=0.05)
+        return until(lambda: self.browser.script(script, name), f"a row {name!r}", pause=0.1)
 
 
 def until(happened: Callable[[], Any], what: str, seconds: float = 60, pause: float = 0.2) -> Any:
