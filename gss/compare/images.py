@@ -13,11 +13,10 @@ from gss.compare.runs import Evaluated
 from gss.data.classes import IGNORE_INDEX
 from gss.data.images import read_image, read_label, read_native_label
 from gss.errors import DataError
-from gss.evaluate.pictures import picture_name
+from gss.evaluate.pictures import paint_ids, picture_name
 
 EACH_WAY = 3  # images in which the run gains most, and in which it loses most
 SIDE = 560  # longest side of a picture in the page, pixels
-VOID = (0, 0, 0)  # ignored pixels of the label picture
 ONLY_RUN, ONLY_BASELINE = (0, 90, 200), (235, 120, 0)  # loud: a difference is often a few pixels
 NEITHER, IGNORED = (160, 166, 172), (255, 255, 255)
 WHO = ("both", "only the run", "only the baseline", "neither")
@@ -80,10 +79,10 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
            ~right_first & ~right_second]
     pictures = (
         ("image", image),
-        ("label", _paint(label, colours)),
+        ("label", paint_ids(label, colours)),
         ("who is right", _who_picture(image, who, scored)),
-        (baseline.name, _paint(first, colours)),
-        (run.name, _paint(second, colours)),
+        (baseline.name, paint_ids(first, colours)),
+        (run.name, paint_ids(second, colours)),
     )
     present = np.union1d(np.union1d(first, second), label)
     return Shown(
@@ -120,13 +119,6 @@ def _who_picture(image: np.ndarray, who: Sequence[np.ndarray], scored: np.ndarra
         picture[mask] = colour
     picture[~scored] = IGNORED
     return picture
-
-
-def _paint(ids: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    table = np.empty((256, 3), np.uint8)
-    table[:] = VOID
-    table[: len(colours)] = colours
-    return table[ids]
 
 
 def _fit(pixels: np.ndarray) -> Image.Image:

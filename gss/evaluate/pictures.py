@@ -70,10 +70,10 @@ def panel(
     shown, void = (palette[:-1], palette[-1]) if colours is None else (np.asarray(colours, np.uint8), VOID)
     tiles = [
         ("image", image),
-        ("label", _paint(label, shown, void)),
-        ("maskige", _paint(label, palette[:-1], palette[-1])),
+        ("label", paint_ids(label, shown, void)),
+        ("maskige", paint_ids(label, palette[:-1], palette[-1])),
         ("error", error_picture(image, label, prediction)),
-        ("prediction", _paint(prediction, shown, void)),
+        ("prediction", paint_ids(prediction, shown, void)),
         ("predicted maskige", (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)),
     ]
     found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
@@ -101,9 +101,14 @@ def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) 
     return result
 
 
-def _paint(ids: np.ndarray, colours: np.ndarray, ignored: Sequence[int] | np.ndarray) -> Picture:
+def paint_ids(ids: np.ndarray, colours: np.ndarray, void: Sequence[int] | np.ndarray = VOID) -> Picture:
+    """Every id in the colour of its class, uint8 [H, W, 3].
+
+    Args:
+        ids: uint8 [H, W]. colours: uint8 [N, 3]. void: of ids that are no class, RGB.
+    """
     table = np.empty((256, 3), np.uint8)
-    table[:] = ignored
+    table[:] = void
     table[: len(colours)] = colours
     return table[ids]
 
