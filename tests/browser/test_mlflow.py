@@ -59,10 +59,13 @@ class Visitor:
         until(lambda: _clicked(box), f"the box of {name}")
         self.clicks += 1
 
-    def metrics(self, name: str) -> list[str]:
+    def metrics(self, name: str, names: list[str]) -> list[str]:
         """Cells of a row in the table "Metrics" of the page of two runs, which draws only what is in sight.
 
         Its names are one movement of the wheel behind the values (MLflow 3.17): small movements bring them together.
+
+        Args:
+            names: of all rows, in their order.
         """
         script = """
             const cells = [...document.querySelectorAll('.ReactVirtualized__Grid__innerScrollContainer > *')];
@@ -75,9 +78,9 @@ class Visitor:
             if (row.length > 1 && Math.max(...places) - Math.min(...places) < 3)
                 return row.map(cell => cell.innerText.trim());
             grid.scrollIntoView({block: 'center'});
-            grid.scrollTop = named ? parseFloat(named.style.top) - 100 + 2 * Math.random() : grid.scrollTop + 200;
+            grid.scrollTop = 45 * arguments[1] - 100 + 2 * Math.random();
             return null"""
-        return until(lambda: self.browser.script(script, name), f"a row {name!r}", pause=0.1)
+        return until(lambda: self.browser.script(script, name, names.index(name)), f"a row {name!r}", pause=0.1)
 
 
 def until(happened: Callable[[], Any], what: str, seconds: float = 60, pause: float = 0.2) -> Any:
@@ -139,6 +142,16 @@ def experiment(dataset: str) -> str:
     return f"/experiments/{found.experiment_id}/runs"
 
 
+def stored(name: str) -> Any:
+    """The run of a pipeline."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}")
+    wanted = f"tags.stage = 'pipeline' and tags.experiment = '{name}'"
+    (run,) = client.search_runs([found.experiment_id for found in client.search_experiments()], wanted)
+    return run
+
+
 def scores(pipeline: Pipeline, model: str) -> dict[str, float]:
     with (pipeline.folder / "evaluation" / model / "test" / "per_class.csv").open(encoding="utf-8") as table:
         return {row["class"]: float(row["iou"]) for row in csv.DictReader(table)}
@@ -198,8 +211,9 @@ def test_two_experiments_per_class_take_three_clicks(
     assert visitor.clicks == 3
     visitor.see("Run details")
     tables = {letter: scores(project[f"{dataset}_{letter}"], "gss_ft") for letter in "ab"}
+    names = sorted(stored(f"{dataset}_a").data.metrics)
     for name in (next(iter(tables["a"])), sorted(tables["a"])[-1]):
-        found = visitor.metrics(f"test/iou/{name}")
+        found = visitor.metrics(f"test/iou/{name}", names)
         assert {float(cell) for cell in found[1:3]} == {round(table[name], 3) for table in tables.values()}
     visitor.browser.screenshot(screenshots / f"mlflow_compare_{dataset}.png")
 
