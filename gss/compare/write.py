@@ -133,7 +133,7 @@ def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
     steady = [row for row in known if row["images"] >= FEW_IMAGES] or known  # a rare class must not flatten all others
     scale = max([1e-4, *(max(abs(row["low"]), abs(row["high"]), abs(row["difference"])) for row in steady)])
     for row in classes:
-        row["colour"] = _css(colours[row["id"]])
+        row["colour"], row["places"] = _css(colours[row["id"]]), None
         if row["low"] is not None:
             low, high, value = (min(max((row[key] / scale + 1) * 50, 0), 100) for key in ("low", "high", "difference"))
             row["places"] = {"low": low, "width": high - low, "value": value}

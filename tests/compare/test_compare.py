@@ -192,6 +192,17 @@ def test_without_pictures_the_figures_stay_and_the_page_says_why(changed: Made, 
     assert tables[0] == tables[1]
 
 
+def test_a_class_without_pixels_has_no_difference(tmp_path: Path) -> None:
+    made = Made(tmp_path, (*NAMES, "absent"))
+    made.labels = [np.where(label == 4, 0, label).astype(np.uint8) for label in made.labels]
+    made.run("a/gss_ff", 0)
+    made.run("a/gss_ft", 0)
+    text = compare(["a/gss_ff", "a"], split=None, output=tmp_path / "out", results=made.results)
+    assert [line.split()[:5] for line in text.splitlines() if "absent" in line] == [["absent", "-", "-", "-", "-"]]
+    assert rows(tmp_path / "out/per_class.csv")[-1]["difference"] == ""
+    assert "absent</td>" in (tmp_path / "out/index.html").read_text()
+
+
 def test_names_of_classes_are_text_in_page_and_tables(tmp_path: Path) -> None:
     evil = ("<script>alert(1)</script>", 'a "quoted", name', "line\nbreak", "=1+1")
     made = Made(tmp_path, evil)
