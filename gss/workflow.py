@@ -175,13 +175,13 @@ def data_inputs(wildcards: Any) -> list[str]:
 
 def importing(part: Literal["latent_prior", "posterior"]) -> str:
     """Experiments that import a part from a checkpoint instead of training it, as a pattern."""
-    names = [name for name in list_experiments() if getattr(load_experiment(name), part).checkpoint]
+    names = [name for name in list_experiments() if getattr(_experiment(name), part).checkpoint]
     return "|".join(map(re.escape, names)) or "(?!)"  # the latter matches nothing
 
 
 def generated_folders() -> str:
     """Folders of the data sets that the project makes, as a pattern: no other folder is ever written to."""
-    sets = [load_experiment(name).data for name in list_experiments()]
+    sets = [_experiment(name).data for name in list_experiments()]
     return "|".join(re.escape(str(data_set_folder(data))) for data in sets if data.generate)
 
 
