@@ -87,7 +87,7 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     present = np.union1d(np.union1d(first, second), label)
     return Shown(
         index=index,
-        name=manifest.content["splits"][baseline.split][index]["image"],
+        name=manifest.rows[baseline.split][index]["image"],
         baseline=float(right_shares(baseline)[index]),
         run=float(right_shares(run)[index]),
         who=tuple(float(mask[scored].mean()) for mask in who),

@@ -169,8 +169,8 @@ def _require_same_images(first: Evaluated, other: Evaluated) -> None:
                 todo=run.again,
             )
     mine, theirs = (
-        [(row["image_sha256"], row["label_sha256"]) for row in run.results.manifest.content["splits"][run.split]]
-        for run in (first, other)
+        [rows.hashes(index) for index in range(len(rows))]
+        for rows in (run.results.manifest.rows[run.split] for run in (first, other))
     )
     if mine != theirs:
         raise DataError(

@@ -1,25 +1,34 @@
 """Looks at every file of a data set before anything trains, and writes down what is there."""
 
+import contextlib
 import multiprocessing
-from collections import Counter, defaultdict
+import os
+import signal
+import sys
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from gss.cluster.exit import die_with
 from gss.data.classes import ClassSpace, format_ids
 from gss.data.images import read_image, read_native_label
+from gss.data.manifest import Rows
+from gss.data.record import PairScan, Record, stamp
 from gss.data.remap import propose_remap
 from gss.errors import DataError
-from gss.files import read_json, sha256_file
+from gss.files import sha256_file
 from gss.progress import track
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PAIRS_PER_PROCESS = 32  # fewer are scanned in this process: starting another one costs more
+_CHUNK, _CHUNKS_AHEAD = 8, 4  # pairs given to a process at once, and chunks that wait for each
+_Names = tuple[str, str]  # an image and its label, relative to the root
 
 
 @dataclass(frozen=True)
@@ -40,60 +49,6 @@ class SplitFolders:
     count: int | None = None
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An image, its label, and the size of both."""
-
-    image: Path
-    label: Path
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the check found: class space and pairs per split.
-
-    Args:
-        root: folder that the paths in `content` start from.
-        space: the class space the labels were checked against.
-        sha256: of the manifest file.
-        content: the manifest as JSON value.
-    """
-
-    root: Path
-    space: ClassSpace
-    sha256: str
-    content: dict
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self.content["splits"])
-
-    def pairs(self, split: str) -> list[Pair]:
-        """The pairs of a split in the order of their names.
-
-        Raises:
-            DataError: no such split.
-        """
-        if split not in self.content["splits"]:
-            raise DataError(f"no split '{split}'; there are {', '.join(self.splits)}", where="manifest")
-        return [
-            Pair(self.root / row["image"], self.root / row["label"], row["height"], row["width"])
-            for row in self.content["splits"][split]
-        ]
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest that the check stage wrote.
-
-    Raises:
-        GssError: missing or damaged file.
-    """
-    content = read_json(path)
-    return Manifest(Path(content["root"]), ClassSpace.from_dict(content["classes"]), sha256_file(path), content)
-
-
 def scan(
     root: Path,
     splits: Mapping[str, SplitFolders],
@@ -102,6 +57,7 @@ def scan(
     workers: int = 1,
     quiet: bool = True,
     obtain: str | None = None,
+    record: Path | None = None,
 ) -> tuple[dict, dict, list[str]]:
     """Pair, decode, hash and count every file of a data set.
 
@@ -111,9 +67,11 @@ def scan(
         workers: processes that read files; the result does not depend on it.
         quiet: without lines of progress.
         obtain: where the data can be had; part of the message when folders are missing.
+        record: file that keeps what was found in each pair, so that an interrupted scan goes on, and one after mended
+            faults looks at changed files only; None: none.
 
     Returns:
-        manifest (what `read_manifest` reads), statistics (per split: images, sizes, native ids, class table,
+        manifest (what `write_manifest` writes), statistics (per split: images, sizes, native ids, class table,
         ignored pixels; warnings; faults) and faults: one line each, with file, values found and values
         allowed, empty when the data set is sound. The first line proposes a remap where the ids follow a
         known convention.
@@ -123,16 +81,21 @@ def scan(
     """
     _require_folders(root, splits, obtain)
     faults: list[str] = []
-    tasks: list[tuple[str, Path, Path]] = []
+    pairs: dict[str, _Pairs] = {}
     for split, folders in splits.items():
-        pairs, split_faults = _find_pairs(root, split, folders)
-        tasks += [(split, image, label) for image, label in pairs]
+        pairs[split], split_faults = _find_pairs(root, split, folders)
         faults += split_faults
     tallies = {split: _Tally(space) for split in splits}
-    files = [(image, label) for _, image, label in tasks]
-    results = track(_scan_pairs(root, files, workers), "check", len(files), "pairs", quiet=quiet)
-    for (split, image, label), result in zip(tasks, results, strict=True):
-        faults += tallies[split].add(_relative(image, root), _relative(label, root), result)
+    total = sum(map(len, pairs.values()))
+    with contextlib.closing(Record(record)) as kept:
+        if len(kept) and not quiet:
+            print(f"{len(kept)} pairs were looked at before; those that have not changed since are not read again")
+        known = ((image, label, kept.find(image, label)) for found in pairs.values() for image, label in found)
+        results = track(_scan_pairs(root, known, workers, total), "check", total, "pairs", quiet=quiet)
+        names = ((split, *names) for split, found in pairs.items() for names in found)
+        for result, (split, image, label) in zip(results, names, strict=True):
+            kept.keep(image, label, result)
+            faults += tallies[split].add(image, label, result)
     proposal = propose_remap(sum((tally.native for tally in tallies.values()), np.zeros(256, np.int64)), space)
     faults = [*([proposal] if proposal else []), *faults]
     manifest = {
@@ -180,47 +143,84 @@ def _require_folders(root: Path, splits: Mapping[str, SplitFolders], obtain: str
     )
 
 
-def _find_pairs(root: Path, split: str, folders: SplitFolders) -> tuple[list[tuple[Path, Path]], list[str]]:
+@dataclass(frozen=True)
+class _Files:
+    """Files of one folder: their extensions by the key, which is the name without `suffix` and extension."""
+
+    folder: str
+    suffix: str
+    extensions: dict[str, str]
+
+    def name(self, key: str) -> str:
+        """A file relative to the root of the data set."""
+        return f"{self.folder}{key}{self.suffix}{self.extensions[key]}"
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Names of image and label of each pair, made as they are asked for: they would take much memory."""
+
+    keys: list[str]
+    images: _Files
+    labels: _Files
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[_Names]:
+        return ((self.images.name(key), self.labels.name(key)) for key in self.keys)
+
+
+def _find_pairs(root: Path, split: str, folders: SplitFolders) -> tuple[_Pairs, list[str]]:
     images, faults = _find_files(root, root / folders.images, folders.image_suffix)
     labels, label_faults = _find_files(root, root / folders.labels, folders.label_suffix)
     faults += label_faults
-    if not images:
+    keys = images.extensions.keys(), labels.extensions.keys()
+    if not keys[0]:
         faults.append(
             f"split {split} is empty: no image (*{folders.image_suffix}{'|'.join(IMAGE_SUFFIXES)}) "
             f"in {_relative(root / folders.images, root)}"
         )
-    elif folders.count not in (None, len(images)):
+    elif folders.count not in (None, len(keys[0])):
         faults.append(
-            f"split {split} has {len(images)} images, expected {folders.count}: complete it, or change or remove "
+            f"split {split} has {len(keys[0])} images, expected {folders.count}: complete it, or change or remove "
             f"data.splits.{split}.count"
         )
-    for key in sorted(images.keys() - labels.keys()):
+    for key in sorted(keys[0] - keys[1]):
         expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
-        faults.append(f"{_relative(images[key], root)}: its label is missing, expected {expected}")
-    for key in sorted(labels.keys() - images.keys()):
-        faults.append(f"{_relative(labels[key], root)}: its image is missing in {folders.images}")
-    return [(images[key], labels[key]) for key in sorted(images.keys() & labels.keys())], faults
+        faults.append(f"{images.name(key)}: its label is missing, expected {expected}")
+    for key in sorted(keys[1] - keys[0]):
+        faults.append(f"{labels.name(key)}: its image is missing in {folders.images}")
+    return _Pairs(sorted(keys[0] & keys[1]), images, labels), faults
 
 
-def _find_files(root: Path, folder: Path, suffix: str) -> tuple[dict[str, Path], list[str]]:
-    """Files by their name relative to `folder` without suffix and extension."""
-    files: dict[str, Path] = {}
+def _find_files(root: Path, folder: Path, suffix: str) -> tuple[_Files, list[str]]:
+    shown = _relative(folder, root)
+    files = _Files("" if shown == "." else f"{shown}/", suffix, {})
     faults = []
-    for path in sorted(folder.rglob("*")):
-        if not is_picture(path, suffix):
-            continue
-        key = path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix)
-        if key in files:
-            faults.append(f"{_relative(path, root)}: {files[key].name} has the same name; keep one of them")
-        files.setdefault(key, path)
+    for path, folders, names in os.walk(folder):
+        folders.sort()
+        inside = os.path.relpath(path, folder)
+        below = "" if inside == "." else f"{inside}/"
+        for name in sorted(names):
+            stem, extension = os.path.splitext(name)
+            if not _is_picture(name, stem, extension, suffix):
+                continue
+            key = below + stem.removesuffix(suffix)
+            if key in files.extensions:
+                first = os.path.basename(files.name(key))
+                faults.append(f"{files.folder}{below}{name}: {first} has the same name; keep one of them")
+            files.extensions.setdefault(key, sys.intern(extension))
     return files, faults
 
 
 def is_picture(path: Path, suffix: str) -> bool:
     """Whether a file is an image or a label by its name: others in a folder are passed over."""
-    return (
-        path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(suffix) and not path.name.startswith(".")
-    )
+    return _is_picture(path.name, path.stem, path.suffix, suffix)
+
+
+def _is_picture(name: str, stem: str, extension: str, suffix: str) -> bool:
+    return extension.lower() in IMAGE_SUFFIXES and stem.endswith(suffix) and not name.startswith(".")
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -230,50 +230,60 @@ def _relative(path: Path, root: Path) -> str:
 # ---- one pair
 
 
-@dataclass(frozen=True)
-class _PairScan:
-    image_size: tuple[int, ...] | None  # (height, width); None where the file cannot be decoded
-    label_size: tuple[int, ...] | None
-    image_sha256: str
-    label_sha256: str
-    native: np.ndarray  # int64 [256], pixels of every native id
-    faults: list[str]
-
-
-def _scan_pair(root: Path, files: tuple[Path, Path]) -> _PairScan:
+def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> PairScan:
+    """What the files hold; what is known of them, if they have not changed since."""
+    now = stamp(root, image, label)
+    if known is not None and now == known.stamp:
+        return known
     faults = []
     decoded: list[np.ndarray | None] = []
     hashes = []
-    for path, read in zip(files, (read_image, read_native_label), strict=True):
+    for name, read in ((image, read_image), (label, read_native_label)):
         try:
-            decoded.append(read(path))
-            hashes.append(sha256_file(path))
+            decoded.append(read(root / name))
+            hashes.append(sha256_file(root / name))
         except DataError as error:
-            faults.append("; ".join(filter(None, (f"{_relative(path, root)}: {error.what}", error.todo))))
+            faults.append("; ".join(filter(None, (f"{name}: {error.what}", error.todo))))
             decoded.append(None)
             hashes.append("")
-    image, label = decoded
-    native = np.zeros(256, np.int64) if label is None else np.bincount(label.ravel(), minlength=256)
-    return _PairScan(
-        image_size=None if image is None else image.shape[:2],
-        label_size=None if label is None else label.shape,
-        image_sha256=hashes[0],
-        label_sha256=hashes[1],
-        native=native,
-        faults=faults,
-    )
+    image_size, label_size = (None if pixels is None else list(pixels.shape[:2]) for pixels in decoded)
+    native = np.zeros(256, np.int64) if decoded[1] is None else np.bincount(decoded[1].ravel(), minlength=256)
+    ids = np.flatnonzero(native)
+    return PairScan(now, image_size, label_size, hashes[0], hashes[1], ids.tolist(), native[ids].tolist(), faults)
 
 
-def _scan_pairs(root: Path, files: list[tuple[Path, Path]], workers: int) -> Iterator[_PairScan]:
-    """The scans in the order of `files`, whatever the number of processes."""
-    scan_pair = partial(_scan_pair, root)
-    workers = min(workers, len(files) // _PAIRS_PER_PROCESS)
+def _scan_chunk(root: Path, pairs: list[tuple[str, str, PairScan | None]]) -> list[PairScan]:
+    return [_scan_pair(root, *pair) for pair in pairs]
+
+
+def _scan_pairs(
+    root: Path, pairs: Iterator[tuple[str, str, PairScan | None]], workers: int, total: int
+) -> Iterator[PairScan]:
+    """The scans in the order of the pairs, whatever the number of processes; few pairs are under way at a time."""
+    chunks = iter(lambda: list(islice(pairs, _CHUNK)), [])
+    workers = min(workers, total // _PAIRS_PER_PROCESS)
     if workers <= 1:
-        yield from map(scan_pair, files)
+        for chunk in chunks:
+            yield from _scan_chunk(root, chunk)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of OpenCV's threads
-    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as executor:
-        yield from executor.map(scan_pair, files, chunksize=8)
+    with ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(),)) as executor:
+
+        def begun(count: int) -> Iterator[Future[list[PairScan]]]:
+            return (executor.submit(_scan_chunk, root, chunk) for chunk in islice(chunks, count))
+
+        ahead = deque(begun(_CHUNKS_AHEAD * workers))
+        while ahead:
+            found = ahead.popleft().result()
+            ahead.extend(begun(1))
+            yield from found
+
+
+def _prepare_worker(parent: int) -> None:
+    """One thread per process; it ends with the scan, however that ends."""
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
 
 
 # ---- sums
@@ -284,24 +294,28 @@ class _Tally:
 
     def __init__(self, space: ClassSpace) -> None:
         self.space = space
-        self.table = space.table()
-        self.rows: list[dict] = []
+        self.table: list[int] = space.table().tolist()
+        self.rows = Rows()
         self.native = np.zeros(256, np.int64)
         self.native_files = np.zeros(256, np.int64)
         self.class_images = np.zeros(space.num_classes, np.int64)
         self.sizes: Counter[str] = Counter()
 
-    def add(self, image: str, label: str, result: _PairScan) -> list[str]:
+    def add(self, image: str, label: str, result: PairScan) -> list[str]:
         """Count one pair; returns its faults."""
         faults = list(result.faults)
-        self.native += result.native
-        self.native_files += result.native > 0
-        self.class_images += self._per_class(result.native) > 0
-        unknown = np.flatnonzero((result.native > 0) & (self.table < 0))
-        if len(unknown):
-            count = int(result.native[unknown].sum())
+        for native, count in zip(result.ids, result.counts, strict=True):
+            self.native[native] += count
+            self.native_files[native] += 1
+        for index in {self.table[native] for native in result.ids}:
+            if 0 <= index < self.space.num_classes:
+                self.class_images[index] += 1
+        unknown = [place for place, native in enumerate(result.ids) if self.table[native] < 0]
+        if unknown:
+            found = np.array([result.ids[place] for place in unknown])
+            count = sum(result.counts[place] for place in unknown)
             faults.append(
-                f"{label}: ids found that are no class: {format_ids(unknown)} ({count} pixels); "
+                f"{label}: ids found that are no class: {format_ids(found)} ({count} pixels); "
                 f"allowed: {self.space.allowed()}"
             )
         if result.image_size is None or result.label_size is None:
@@ -323,19 +337,16 @@ class _Tally:
         )
         return faults
 
-    def _per_class(self, native: np.ndarray) -> np.ndarray:
-        pixels = np.zeros(256, np.int64)
-        np.add.at(pixels, self.table[self.table >= 0], native[self.table >= 0])
-        return pixels[: self.space.num_classes]
-
     def statistics(self) -> dict:
-        pixels = self._per_class(self.native)
-        unknown = np.flatnonzero((self.native > 0) & (self.table < 0))
+        table = np.array(self.table)
+        pixels = np.zeros(256, np.int64)
+        np.add.at(pixels, table[table >= 0], self.native[table >= 0])
+        unknown = np.flatnonzero((self.native > 0) & (table < 0))
         return {
             "images": len(self.rows),
             "sizes": dict(sorted(self.sizes.items())),
             "pixels": int(self.native.sum()),
-            "ignored_pixels": int(self.native[self.table == 255].sum()),
+            "ignored_pixels": int(self.native[table == 255].sum()),
             "native_ids": {str(native): int(self.native[native]) for native in np.flatnonzero(self.native)},
             "unknown_ids": {
                 str(native): {"pixels": int(self.native[native]), "files": int(self.native_files[native])}
@@ -350,9 +361,13 @@ class _Tally:
 
 def _leaks(tallies: Mapping[str, _Tally]) -> list[str]:
     """Warnings about images whose very bytes stand in more than one split."""
+    # Hashes begin with 64 bits that few rows share by chance: only those that do are looked at.
+    starts = {split: np.frombuffer(tally.rows.digests, np.uint64)[::8] for split, tally in tallies.items()}
+    values, splits = np.unique(np.concatenate([np.unique(start) for start in starts.values()]), return_counts=True)
     owners: dict[str, dict[str, str]] = defaultdict(dict)
-    for split, tally in tallies.items():
-        for row in tally.rows:
+    for split, start in starts.items():
+        for index in np.flatnonzero(np.isin(start, values[splits > 1])):
+            row = tallies[split].rows[int(index)]
             owners[row["image_sha256"]].setdefault(split, row["image"])
     shared: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for images in owners.values():

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from gss.cluster.exit import die_with
 from gss.data.augment import Augment, apply, draw
-from gss.data.check import Pair
 from gss.data.classes import ClassSpace
 from gss.data.images import read_image, read_label
+from gss.data.manifest import Pair
 from gss.errors import ConfigError, DataError
 
 _GRACE_SECONDS = 60  # a worker told to stop goes on this long, so that its training process can stop in order

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gss.data.check import Pair
 from gss.data.images import read_image, read_label, read_native_label
+from gss.data.manifest import Pair
 from gss.errors import GssError
 from gss.evaluate.pictures import evenly_spaced, picture_name
 from gss.report.html import image_uri

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from gss.config import Data, Published, data_set_folder, experiment_path, leaves, load_experiment
-from gss.data.check import Manifest, read_manifest
+from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, GssError
 from gss.evaluate.metrics import Scores, scores
 from gss.files import read_json

@@ -60,7 +60,7 @@ def _facts(results: Results) -> dict[str, str]:
     setting = results.setting
     facts = {}
     try:
-        pairs = {split: len(rows) for split, rows in results.manifest.content["splits"].items()}
+        pairs = {split: len(rows) for split, rows in results.manifest.rows.items()}
         names = results.manifest.space.names
         images = ", ".join(f"{pairs[split]} {split}" for split in ("train", "val", "test") if split in pairs)
         facts["data set"] = f"{setting('data.root')}: {len(names)} classes; images: {images}"

@@ -1,12 +1,16 @@
 """Stage 1: look at every image and label before anything trains."""
 
 from gss.data.check import SplitFolders, fault_error, scan
-from gss.files import sha256_json, write_json, write_text
+from gss.data.manifest import manifest_sha256, write_manifest
+from gss.files import write_json, write_text
 from gss.stages.run import Run
 
 
 def check(run: Run) -> None:
     """Scan the data set and write `data/manifest.json` and `data/statistics.json`.
+
+    Until that is done, `work/check_pairs.jsonl` keeps what was found: the same command goes on where it was
+    interrupted, and after faults were mended it reads only what has changed.
 
     Raises:
         DataError: any fault; the message shows the first ones, `data/faults.txt` all of them.
@@ -16,6 +20,7 @@ def check(run: Run) -> None:
         name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix, split.count)
         for name, split in data.splits.items()
     }
+    record = run.folder / "work" / "check_pairs.jsonl"
     manifest, statistics, faults = scan(
         run.root,
         splits,
@@ -23,6 +28,7 @@ def check(run: Run) -> None:
         workers=run.experiment.resources("check").threads,
         quiet=False,
         obtain=data.obtain,
+        record=record,
     )
     folder = run.folder / "data"
     if faults:
@@ -32,8 +38,9 @@ def check(run: Run) -> None:
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
     manifest["root"] = data.root  # as the configuration names it: the manifest is the same on every machine
-    with run.stage("check", {"manifest": sha256_json(manifest)}) as journal:
+    with run.stage("check", {"manifest": manifest_sha256(manifest)}) as journal:
         assert journal is not None
         journal.metrics(0, {f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
         write_json(folder / "statistics.json", statistics)
-        write_json(folder / "manifest.json", manifest)
+        write_manifest(folder / "manifest.json", manifest)
+    record.unlink(missing_ok=True)  # the next check looks at everything again

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import torch
 
-from gss.data.check import Pair
 from gss.data.loader import read_pair
+from gss.data.manifest import Pair
 from gss.errors import CheckpointError
 from gss.evaluate.inference import Inference, network_input
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name

@@ -16,8 +16,8 @@ import yaml
 
 import gss
 from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, origins, require_data
-from gss.data.check import Manifest, read_manifest
 from gss.data.classes import ClassSpace, read_class_space
+from gss.data.manifest import Manifest, read_manifest
 from gss.errors import DataError
 from gss.files import json_text, sha256_file, write_text
 from gss.tracking.journal import Journal

@@ -1,10 +1,11 @@
 """What `gss export` does: a model in other people's formats, by the ending of the output."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gss.data.augment import fit_size
-from gss.data.check import Pair
+from gss.data.manifest import Pair
 from gss.errors import GssError
 from gss.evaluate.pictures import evenly_spaced
 from gss.files import read_json, sha256_file
@@ -102,7 +103,7 @@ def _onnx(run: Run, name: str, output: Path, size: tuple[int, int] | None) -> No
         print(f"note: gss evaluate {step}; the file does not")
 
 
-def _unseen(run: Run) -> list[Pair]:
+def _unseen(run: Run) -> Sequence[Pair]:
     """Pairs of the test split, or else of the validation split."""
     split = next(split for split in ("test", "val") if split in run.manifest.splits)
     return run.manifest.pairs(split)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gss.config.schema import Evaluation
 from gss.data.augment import fit_size
-from gss.data.check import read_manifest
 from gss.data.images import read_image
+from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError
 from gss.evaluate.inference import Inference, predict
 from gss.modelfile import ModelFile, load_model

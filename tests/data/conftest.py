@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gss.data.check import Manifest, SplitFolders, read_manifest, scan
+from gss.data.check import SplitFolders, scan
 from gss.data.classes import ClassSpace
-from gss.files import write_json
+from gss.data.manifest import Manifest, read_manifest, write_manifest
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Tiny:
         content, _, faults = self.scan()
         assert faults == []
         path = self.root / "manifest.json"
-        write_json(path, content)
+        write_manifest(path, content)
         return read_manifest(path)
 
 

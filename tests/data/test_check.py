@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gss.data.check import SplitFolders, fault_error, read_manifest, scan
+from gss.data.check import SplitFolders, fault_error, scan
 from gss.data.classes import ClassSpace, read_class_space
+from gss.data.manifest import Rows, manifest_sha256, read_manifest, write_manifest
 from gss.errors import DataError
-from gss.files import write_json
+from gss.files import sha256_file, write_json
 
 CAMVID_COUNTS = {  # pixels and frames per class, from the table that comes with the data
     "train": (
@@ -57,9 +58,9 @@ def test_manifest_knows_the_files_but_not_their_place(tiny, tmp_path):
     shutil.copytree(tiny.root, moved)
     tiny.root = moved
     after = tiny.manifest()
-    assert after.content["splits"] == before.content["splits"]
+    assert after.rows == before.rows
     tiny.write_label("train/a", np.zeros((40, 56), np.uint8))
-    assert tiny.manifest().content["splits"] != before.content["splits"]
+    assert tiny.manifest().rows != before.rows
 
 
 def test_missing_partners_are_named_with_what_is_expected(tiny):
@@ -113,7 +114,7 @@ def test_unreadable_files_are_faults_and_the_scan_goes_on(tiny):
     assert faults[2].startswith("labels/train/c.png: a label with 3 channels (RGB)")
     assert faults[3].startswith("labels/train/d.png: a 16-bit label")
     assert all("\n" not in fault for fault in faults)
-    assert manifest["splits"]["train"] == []
+    assert len(manifest["splits"]["train"]) == 0
     assert len(manifest["splits"]["val"]) == 2
 
 
@@ -199,5 +200,59 @@ def test_camvid_counts(gss_data, tmp_path):
         assert [row["pixels"] for row in table] == pixels
         assert [row["images"] for row in table] == images
         assert statistics["splits"][split]["ignored_pixels"] == ignored
-    write_json(tmp_path / "manifest.json", manifest)
+    write_manifest(tmp_path / "manifest.json", manifest)
     assert [len(read_manifest(tmp_path / "manifest.json").pairs(split)) for split in splits] == [367, 101, 233]
+
+
+def test_an_interrupted_scan_goes_on(tiny, tmp_path, capsys):
+    record = tmp_path / "work" / "pairs.jsonl"
+
+    def scanned():
+        return scan(tiny.root, tiny.splits, tiny.space, record=record, quiet=False)
+
+    whole = scanned()
+    record.write_bytes(record.read_bytes()[:-100])  # the last line is cut off, as after a kill
+    assert capsys.readouterr().out.count("looked at before") == 0
+    assert scanned() == whole
+    assert "5 pairs were looked at before" in capsys.readouterr().out
+    lines = record.read_text().splitlines()
+    lines[0] = lines[0].replace("train/a", "train/x")  # as if another pair had been found, and this one never
+    record.write_text("\n".join(lines[:3]))
+    assert scanned() == whole
+
+
+def test_after_a_repair_only_what_changed_is_read_again(tiny, tmp_path):
+    record = tmp_path / "pairs.jsonl"
+
+    def faults():
+        return scan(tiny.root, tiny.splits, tiny.space, record=record)[2]
+
+    sound = tiny.label("train/d").read_bytes()
+    tiny.write_label("train/c", np.zeros((40, 56, 3), np.uint8))
+    tiny.write_label("train/d", np.full((40, 56), 9, np.uint8))
+    assert len(faults()) == 3
+    assert record.read_text().count("\n") == 5  # c could not be read, and is looked at again
+    shutil.copy(tiny.label("train/a"), tiny.label("train/c"))
+    tiny.label("train/d").write_bytes(sound)
+    assert faults() == []
+    text = record.read_text().replace('"images/val/e.jpg"', '"images/val/gone.jpg"')
+    record.write_text(text.replace("[40,56]", "[1,2]"))
+    # sizes come from the record where the files are the same: nothing was read
+    manifest, _, faults_ = scan(tiny.root, tiny.splits, tiny.space, record=record)
+    assert faults_ == []
+    assert [(row["height"], row["width"]) for row in manifest["splits"]["train"]] == [(1, 2)] * 4
+    assert [(row["height"], row["width"]) for row in manifest["splits"]["val"]] == [(40, 56), (1, 2)]
+
+
+def test_the_manifest_is_written_as_json_is(tiny, tmp_path):
+    shutil.copy(tiny.image("train/a"), tiny.image('train/ä "b"'))
+    shutil.copy(tiny.label("train/a"), tiny.label('train/ä "b"'))
+    manifest, _, _ = tiny.scan()
+    manifest["splits"]["test"] = Rows()
+    write_manifest(tmp_path / "rows.json", manifest)
+    lists = {split: list(rows) for split, rows in manifest["splits"].items()}
+    write_json(tmp_path / "dicts.json", {**manifest, "splits": lists})
+    assert (tmp_path / "rows.json").read_bytes() == (tmp_path / "dicts.json").read_bytes()
+    read = read_manifest(tmp_path / "rows.json")
+    assert read.rows == manifest["splits"]
+    assert read.sha256 == sha256_file(tmp_path / "rows.json") == manifest_sha256(manifest)

@@ -124,7 +124,7 @@ def test_a_broken_file_stops_training_and_is_named(tiny, workers):
 LEAVE_EARLY = """
 import gc, pathlib, sys
 from gss.data.augment import Augment
-from gss.data.check import read_manifest
+from gss.data.manifest import read_manifest
 from gss.data.loader import TrainLoader
 gc.disable()
 manifest = read_manifest(pathlib.Path(sys.argv[1]))

@@ -10,8 +10,9 @@ import yaml
 
 from gss.config import origins
 from gss.config.load import load_experiment
-from gss.data.check import SplitFolders, read_manifest, scan
+from gss.data.check import SplitFolders, scan
 from gss.data.classes import ClassSpace
+from gss.data.manifest import read_manifest, write_manifest
 from gss.evaluate.inference import Inference
 from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced, picture_name
@@ -107,7 +108,7 @@ class SyntheticResults:
         folders = {split: SplitFolders(f"images/{split}", f"labels/{split}") for split in ("train", *self.splits)}
         manifest, statistics, faults = scan(self.data, folders, ClassSpace(self.names))
         assert not faults
-        write_json(self.folder / "data" / "manifest.json", manifest)
+        write_manifest(self.folder / "data" / "manifest.json", manifest)
         write_json(self.folder / "data" / "statistics.json", statistics)
 
     def _write_palette(self) -> None:

@@ -15,8 +15,8 @@ import pytest
 import torch
 from project import Project
 
-from gss.data.check import read_manifest
 from gss.data.images import read_native_label
+from gss.data.manifest import read_manifest
 from gss.evaluate.metrics import confusion
 from gss.evaluate.pictures import picture_name
 from gss.modelfile import load_model

@@ -1,0 +1,186 @@
+"""The manifest: every image and label of a data set with size and hash, a million of them where need be.
+
+Rows are kept in a few flat arrays, some 140 bytes each and not 700 as dicts. Processes that read images share them with
+the one that started them; they would copy a list of objects, by counting references.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from gss.data.classes import ClassSpace
+from gss.errors import DataError, GssError
+from gss.files import json_text, write_atomic
+
+_DIGEST = 32  # bytes of a SHA-256
+# The keys of a row below each other as `json_text` has them, by the encoder in C, which knows no indentation.
+_ROW = json.JSONEncoder(ensure_ascii=False, separators=(",\n    ", ": "))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image, its label, and the size of both."""
+
+    image: Path
+    label: Path
+    height: int
+    width: int
+
+
+@dataclass
+class Rows:
+    """The rows of one split, in the order of their names; each goes in and comes out as a JSON object."""
+
+    names: bytearray = field(default_factory=bytearray)
+    ends: array = field(default_factory=lambda: array("q", [0]))
+    sizes: array = field(default_factory=lambda: array("i"))
+    digests: bytearray = field(default_factory=bytearray)
+
+    def __len__(self) -> int:
+        return len(self.sizes) // 2
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        for kind in ("image", "label"):
+            self.names += row[kind].encode()
+            self.ends.append(len(self.names))
+            self.digests += bytes.fromhex(row[f"{kind}_sha256"])
+        self.sizes.extend((row["height"], row["width"]))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        start, middle, end = self.ends[2 * index : 2 * index + 3]
+        digests = self.hashes(index)
+        return {
+            "image": self.names[start:middle].decode(),
+            "label": self.names[middle:end].decode(),
+            "height": self.sizes[2 * index],
+            "width": self.sizes[2 * index + 1],
+            "image_sha256": digests[:_DIGEST].hex(),
+            "label_sha256": digests[_DIGEST:].hex(),
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def hashes(self, index: int) -> bytes:
+        """SHA-256 of image and label, 64 bytes."""
+        return bytes(self.digests[2 * _DIGEST * index : 2 * _DIGEST * (index + 1)])
+
+    def part(self, start: int, stop: int) -> "Rows":
+        """A copy of some rows."""
+        ends = self.ends[2 * start : 2 * stop + 1]
+        return Rows(
+            self.names[ends[0] : ends[-1]],
+            array("q", (end - ends[0] for end in ends)),
+            self.sizes[2 * start : 2 * stop],
+            self.digests[2 * _DIGEST * start : 2 * _DIGEST * stop],
+        )
+
+
+@dataclass(frozen=True)
+class Pairs(Sequence[Pair]):
+    """The pairs of a split in the order of their names.
+
+    Args:
+        root: folder that the names start from.
+    """
+
+    root: Path
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # nobody wants slices
+        row = self.rows[index]
+        return Pair(self.root / row["image"], self.root / row["label"], row["height"], row["width"])
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the check found: class space and pairs per split.
+
+    Args:
+        root: folder that the names in `rows` start from.
+        space: the class space the labels were checked against.
+        sha256: of the manifest file.
+        rows: of each split.
+    """
+
+    root: Path
+    space: ClassSpace
+    sha256: str
+    rows: Mapping[str, Rows]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.rows)
+
+    def pairs(self, split: str) -> Pairs:
+        """The pairs of a split in the order of their names.
+
+        Raises:
+            DataError: no such split.
+        """
+        if split not in self.rows:
+            raise DataError(f"no split '{split}'; there are {', '.join(self.splits)}", where="manifest")
+        return Pairs(self.root, self.rows[split])
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest that the check stage wrote.
+
+    Raises:
+        GssError: missing or damaged file.
+    """
+    rows = Rows()
+
+    def take(value: dict[str, Any]) -> dict[str, Any] | None:
+        """Every object of the file as soon as it is read: rows are put away, in their place stays a None."""
+        if "image_sha256" not in value:
+            return value
+        rows.append(value)
+        return None
+
+    try:
+        data = path.read_bytes()
+        sha256, text = hashlib.sha256(data).hexdigest(), data.decode()
+        del data
+        content = json.loads(text, object_hook=take)
+        ends = list(accumulate(map(len, content["splits"].values()), initial=0))
+        parts = {split: rows.part(*ends[place : place + 2]) for place, split in enumerate(content["splits"])}
+        return Manifest(Path(content["root"]), ClassSpace.from_dict(content["classes"]), sha256, parts)
+    except FileNotFoundError as error:
+        raise GssError("file not found", where=path, todo="run the stage that writes it") from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise GssError(f"cannot be read as a manifest: {error}", where=path, todo="delete it and run again") from error
+
+
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what `gss.data.check.scan` found, byte for byte as `write_json` writes it with lists of dicts for rows."""
+    write_atomic(path, lambda file: file.writelines(_encoded(content)))
+
+
+def manifest_sha256(content: Mapping[str, Any]) -> str:
+    """The hash of the file that `write_manifest` makes."""
+    digest = hashlib.sha256()
+    for piece in _encoded(content):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _encoded(content: Mapping[str, Any]) -> Iterator[bytes]:
+    """The file, row by row: as one text with one object per row it would take gigabytes."""
+    before, _, after = json_text({**content, "splits": {}}).rpartition("{}")
+    yield before.encode()
+    for place, (split, rows) in enumerate(content["splits"].items()):
+        yield f"{',' if place else '{'}\n  {json.dumps(split, ensure_ascii=False)}: [".encode()
+        for number, row in enumerate(rows):
+            yield f"{',' if number else ''}\n   {{\n    {_ROW.encode(row)[1:-1]}\n   }}".encode()
+        yield b"\n  ]" if len(rows) else b"]"
+    yield f"\n }}{after}".encode()
