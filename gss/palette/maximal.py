@@ -6,7 +6,6 @@ improved by single moves.
 """
 
 import numpy as np
-from scipy.optimize import minimize
 
 from gss.progress import track
 
@@ -71,6 +70,8 @@ def lattice_start(num_points: int, rng: np.random.Generator) -> np.ndarray:
 
 def spread(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Move [n,3] points inside the unit cube to a local maximum of their smallest distance, nearly."""
+    from scipy.optimize import minimize  # a second of imports that those who only read a palette do not need
+
     flat = points.ravel()
     for hardness in HARDNESS:
         flat = np.clip(flat + rng.normal(scale=NOISE, size=flat.shape), 0, 1)
