@@ -16,11 +16,11 @@ ROWS = (
     ("train", "evaluate"),
     ("report", "compare"),
     ("stages",),
-    ("use",),
+    ("use", "benchmark"),
     ("cli", "workflow", "doctor", "__main__"),
 )
 LEAVES = {"tracking": {"errors", "files", "config"}, "cluster": {"errors", "files", "config"}}
-USERS_OF_LEAVES = {"data", "train", "report", "stages", "doctor", "cli"}
+USERS_OF_LEAVES = {"data", "train", "report", "stages", "benchmark", "doctor", "cli"}
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 
@@ -81,6 +81,15 @@ def test_models_know_no_files_and_train_knows_no_mlflow() -> None:
 def test_cheap_commands_load_no_heavy_package() -> None:
     code = ("import sys, gss.workflow, gss.cli, gss.tracking.mlflow_sync, gss.cluster.launch; gss.cli.parser();"
             "print(*sorted({'torch', 'timm', 'mlflow', 'cv2', 'numpy', 'pandas', 'matplotlib', 'snakemake'}"
+            " & set(sys.modules)))")
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert loaded.stdout.strip() == ""
+
+
+def test_stages_load_no_package_they_do_not_use() -> None:
+    """What every process of every stage pays for before it begins, beside torch."""
+    code = ("import sys, gss.stages.latent_prior, gss.stages.posterior, gss.stages.evaluate, gss.stages.merge;"
+            "print(*sorted({'timm', 'torchvision', 'scipy', 'matplotlib', 'mlflow', 'pandas', 'torch._dynamo'}"
             " & set(sys.modules)))")
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.strip() == ""
