@@ -112,6 +112,11 @@ def parser() -> argparse.ArgumentParser:
     predicted.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
     predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
     predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    timed = verb("benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time",
+                 stage)
+    timed.add_argument("--images", type=int, default=32, metavar="N", help="measured for each row; default: 32")
+    timed.add_argument("-o", "--output", type=Path, metavar="FILE.json",
+                       help="a picture goes beside it; default: benchmarks/speed.json of the results")
     verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
 
     looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
@@ -248,6 +253,12 @@ def _predict(given: argparse.Namespace) -> int:
 
     failed = predict_files(given.model, given.inputs, given.output, device=given.device, scores=given.scores)
     return SOME_FAILED if failed else 0
+
+
+def _benchmark(given: argparse.Namespace) -> None:
+    from gss.benchmark.run import benchmark
+
+    print(benchmark(_run(given), given.images, given.output))
 
 
 def _report(given: argparse.Namespace) -> None:

@@ -105,6 +105,29 @@ def rounds(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         figure.legend(loc="outside right upper", fontsize=8)
 
 
+def stage_times(path: Path, stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draw a bar for every row of a benchmark: milliseconds per image, on a logarithmic axis.
+
+    Args:
+        path: PNG to write.
+        stages: title -> rows with `name` and `images_per_s` (None where a row took no time).
+    """
+    rows = [(name, row) for name, stage in stages.items() for row in ({"name": name, "images_per_s": None}, *stage)]
+    with _figure(path, 8, 0.8 + 0.19 * len(rows)) as figure:
+        axes = figure.subplots()
+        first = 0
+        for stage in stages.values():
+            milliseconds = [1000 / row["images_per_s"] if row["images_per_s"] else math.nan for row in stage]
+            bars = axes.barh(np.arange(first + 1, first + 1 + len(stage)), milliseconds, 0.75)
+            axes.bar_label(bars, [f"{value:.3g}" for value in milliseconds], padding=2, fontsize=7)
+            first += len(stage) + 1
+        labels = axes.set_yticks(np.arange(len(rows)), [row["name"] for _, row in rows])
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xscale="log", xlabel="ms per image")
+        axes.margins(x=0.12)
+        _finish(axes, "x")
+        del labels
+
+
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
     """A figure of `width` x `height` inches, written to `path` when the block ends well."""

@@ -83,7 +83,11 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *,
 def frozen_tokenizer(run: Run, device: torch.device) -> DVAE:
     """The experiment's final tokenizer; on a GPU in the precision the configuration names."""
     tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors", device=device)
-    precision = run.experiment.tokenizer.precision
+    return at_precision(tokenizer, run.experiment.tokenizer.precision, device)
+
+
+def at_precision(tokenizer: DVAE, precision: str, device: torch.device) -> DVAE:
+    """The tokenizer, on a GPU in the precision a configuration names."""
     if device.type == "cuda" and precision != "fp32":
         tokenizer.lower_precision({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
     return tokenizer

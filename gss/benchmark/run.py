@@ -1,0 +1,169 @@
+"""What `gss benchmark` does: measurements one after the other, then a table, a JSON file and a picture."""
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gss.benchmark import measure
+from gss.benchmark.measure import WAITING, Section
+from gss.benchmark.table import table
+from gss.data.classes import ClassSpace
+from gss.data.manifest import Manifest, Rows
+from gss.errors import GssError
+from gss.files import write_json
+from gss.report.plots import stage_times
+from gss.stages.run import Run, environment
+
+IMAGES = 32
+_MADE_UP = 8  # pairs per split
+_TRAINING_KEYS = (
+    "{part}.training.accumulation: a divisor of the batch, changes no result (now {accumulation}); "
+    "{part}.training.batch_size (now {batch}); augment.crop (now {crop}); {part}.training.precision=bf16 on a GPU"
+)
+_PREDICTION_KEYS = (
+    "evaluation.mode=slide with a small evaluation.crop (now {mode}, {window}); evaluation.scale (now {scale})"
+)
+
+
+def benchmark(run: Run, images: int = IMAGES, output: Path | None = None) -> str:
+    """Measure an experiment on this machine and write JSON and, beside it, a PNG.
+
+    Args:
+        images: at least so many are measured for each row, after a warm-up.
+        output: the JSON file; default: `benchmarks/speed.json` in the results folder.
+
+    Returns:
+        the table for the terminal.
+
+    Raises:
+        GssError: something does not fit into memory.
+    """
+    output = output or run.folder / "benchmarks" / "speed.json"
+    with tempfile.TemporaryDirectory() as folder:
+        described = _prepare_images(run, Path(folder))
+        content = _measure(run, images)
+    content["images"] = described
+    write_json(output, content)
+    picture = output.with_suffix(".png")
+    stage_times(picture, {section["title"]: section["rows"] for section in content["sections"]})
+    return f"{table(content)}\n\nwrote {output} and {picture}"
+
+
+def _measure(run: Run, images: int) -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    config = run.experiment
+    has_posterior = config.posterior.variant != "nearest"
+    variants = {"GSS-FF": "nearest"} | ({"GSS-FT": config.posterior.variant} if has_posterior else {})
+    trained = ["latent_prior", *(["posterior"] if has_posterior else [])]
+    hardware = _child("hardware", "", measure.hardware)
+    peaks: dict[str, float] = {}
+
+    def rows(section: Section, whole: str) -> list[dict[str, Any]]:
+        for precision in {section.precision, *section.special.values()} - set(peaks):
+            peaks[precision] = _child("matrix product", "", measure.matrix_peak, precision)
+        return _rows(section, whole, peaks)
+
+    section = _child("data loading", _training_keys(run, "latent_prior"), measure.loading, run, images)
+    sections = [{"title": f"data loading, batch of {section.images}, one core", "rows": rows(section, "batch")[:1]}]
+    for part in trained:
+        title, keys = part.replace("_", " "), _training_keys(run, part)
+        section = _child(title, keys, measure.training, run, part, images, with_loading=False)
+        found = rows(section, "step, the batch at hand")
+        loaded = _child(f"{title} with data loading", keys, measure.training, run, part, images, with_loading=True)
+        whole = rows(loaded, "step, with data loading")[0]
+        whole["waiting"] = sum(loaded.phases[WAITING].seconds) / sum(_laps(loaded))
+        title = f"{title}, batch of {section.images}, {section.precision}"
+        sections.append({"title": title, "rows": [*found, whole]})
+    for name, variant in variants.items():
+        section = _child(name, _prediction_keys(run), measure.prediction, run, variant, images)
+        sections.append({"title": f"prediction, {name}", "rows": rows(section, "image")})
+    for name, variant in variants.items():
+        section = _child(f"evaluation, {name}", _prediction_keys(run), measure.evaluation, run, variant, images)
+        sections.append({"title": f"evaluation, {name}", "rows": rows(section, "image")[:1]})
+    workers = config.run.workers
+    return {
+        "experiment": run.name, "config_sha256": config.sha256, "hardware": hardware, "versions": environment(),
+        "load_before": load, "loader_processes": workers, "crop": list(config.augment.crop),
+        "matrix_peak_gmac_per_s": {name: value / 1e9 for name, value in peaks.items()}, "sections": sections,
+    }  # fmt: skip
+
+
+def _child(title: str, keys: str, measurement: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The result of a measurement, made in a process of its own."""
+    print(f"measuring: {title}", flush=True)
+    context = multiprocessing.get_context("forkserver")  # imports once, and forks before torch has threads
+    context.set_forkserver_preload(["gss.benchmark.measure"])
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(measure.in_child, measurement, *arguments, **options).result()
+    except (measure.NoMemory, BrokenProcessPool) as error:
+        raise GssError(f"{title} does not fit into the memory of this machine: {error}",
+                       where=f"gss benchmark, {title}", todo=f"what needs less: {keys}") from error
+
+
+def _training_keys(run: Run, part: str) -> str:
+    training = getattr(run.experiment, part).training
+    return _TRAINING_KEYS.format(part=part, accumulation=training.accumulation, batch=training.batch_size,
+                                 crop=list(run.experiment.augment.crop))
+
+
+def _prediction_keys(run: Run) -> str:
+    config = run.experiment.evaluation
+    return _PREDICTION_KEYS.format(mode=config.mode, window=list(config.crop), scale=config.scale)
+
+
+def _laps(section: Section) -> list[float]:
+    return [sum(parts) for parts in zip(*(phase.seconds for phase in section.phases.values()), strict=True)]
+
+
+def _rows(section: Section, whole: str, peaks: dict[str, float]) -> list[dict[str, Any]]:
+    """The whole lap, and its phases. The share of the peak is the time at the peak by the time taken."""
+    phases = section.phases.values()
+    at_peak = {name: phase.macs / peaks[section.special.get(name, section.precision)]
+               for name, phase in section.phases.items()}
+    lines = [(whole, _laps(section), max(phase.memory for phase in phases), sum(phase.macs for phase in phases),
+              sum(at_peak.values()))]
+    if len(phases) > 1:
+        lines += [(f"  {name}", phase.seconds, phase.memory, phase.macs, at_peak[name])
+                  for name, phase in section.phases.items()]
+    found = []
+    for name, seconds, memory, macs, ideal in lines:
+        median = statistics.median(seconds)
+        found.append({
+            "name": name, "seconds": median, "spread": [min(seconds), max(seconds)], "laps": len(seconds),
+            "images_per_s": section.images / median if median else None, "memory_mib": memory / 2**20,
+            "gmac": macs / 1e9, "peak_share": ideal / median if median else None,
+        })  # fmt: skip
+    return found
+
+
+def _prepare_images(run: Run, folder: Path) -> str:
+    """Say which images are measured; where the data set was not checked yet, make some up."""
+    if (run.folder / "data" / "manifest.json").is_file():
+        count = len(run.manifest.pairs("train"))
+        return f"those of the data set ({count} for training)"
+    space = run.declared_space()
+    width, height = run.experiment.augment.base_scale
+    if width > 2 * height:  # a bound of the long side, not the proportions of an image
+        width = height * 4 // 3
+    rng = np.random.default_rng(0)
+    rows = Rows()
+    for index in range(_MADE_UP):
+        image = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        label = rng.integers(0, len(space.names), (12, 16), dtype=np.uint8)
+        names = {"image": f"{index}.jpg", "label": f"{index}.png"}
+        cv2.imwrite(str(folder / names["image"]), cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(str(folder / names["label"]), cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST))
+        rows.append({**names, "height": height, "width": width, "image_sha256": "", "label_sha256": ""})
+    parts = {str(split): rows for split in run.experiment.data.splits}
+    vars(run)["manifest"] = Manifest(folder, ClassSpace(space.names, space.colours), "", parts)
+    return f"made up, {width} x {height}: there is no {run.folder / 'data' / 'manifest.json'}"

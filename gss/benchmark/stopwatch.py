@@ -1,0 +1,138 @@
+"""Time, peak memory and multiply-adds of the phases of something that is done again and again."""
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+WARM_UP = 2  # laps that are not timed; the second one counts multiply-adds
+_ATTENTION = "_scaled_dot_product_flash_attention"
+_FORMULAS = flop_registry | {  # torch has none for attention on CPUs; its arguments are those of the GPU's
+    getattr(torch.ops.aten, f"{_ATTENTION}_for_cpu{end}"): flop_registry[getattr(torch.ops.aten, _ATTENTION + end)]
+    for end in ("", "_backward")
+}
+
+
+@dataclass
+class Phase:
+    """What was measured of one phase.
+
+    Args:
+        seconds: of every timed lap.
+        memory: bytes, the largest of all timed laps; everything that is allocated then, weights included.
+        macs: multiply-adds of one lap: matrix products, convolutions and attention as they are executed.
+    """
+
+    seconds: list[float]
+    memory: int = 0
+    macs: float = 0.0
+
+
+class _Counter(TorchDispatchMode):
+    """Floating-point operations by torch's formulas; its `FlopCounterMode` fails where a backward pass has another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._flops = 0
+
+    def take(self) -> int:
+        """What was counted since the last call."""
+        flops, self._flops = self._flops, 0
+        return flops
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is None:
+            with self:  # in inference mode a linear layer arrives as one piece
+                parts = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if parts is NotImplemented else parts
+        result = func(*args, **kwargs)
+        self._flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+class Stopwatch:
+    """Divides laps into phases; the device has finished a phase before the next one begins.
+
+    Memory is that of torch's allocator on a GPU. On a CPU it is what the resident set of this process has grown by
+    since the stopwatch was made: make it before the networks.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._laps = 0
+        self._phases: dict[str, Phase] = {}
+        self._phase: str | None = None
+        self._began = 0.0
+        self._counter: _Counter | None = None
+        self._before = 0
+        self._reset_peak()
+        self._before = self._peak()
+
+    def laps(self, count: int) -> Iterator[int]:
+        """Numbers of `WARM_UP` laps and of `count` timed ones; a lap is what happens until the next is asked for."""
+        for number in range(WARM_UP + count):
+            self._laps = number - WARM_UP + 1
+            for phase in self._phases.values():
+                phase.seconds += [0.0] * (self._laps > 0)
+            with _Counter() if number == 1 else contextlib.nullcontext() as self._counter:
+                yield number
+                self.enter(None)
+
+    def enter(self, name: str | None) -> None:
+        """End the present phase, if there is one, and begin another; None: what follows belongs to none."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        if self._phase is not None:
+            phase = self._phases.setdefault(self._phase, Phase([0.0] * max(self._laps, 0)))
+            if self._laps > 0:
+                phase.seconds[-1] += now - self._began
+                phase.memory = max(phase.memory, self._peak())
+            if self._counter is not None:
+                phase.macs += self._counter.take() / 2
+        self._phase = name
+        self._reset_peak()
+        self._began = time.perf_counter()
+
+    def around(self, owner: object, method: str, name: str, *, then: str | None = None) -> None:
+        """Make every call of a method a phase of its own.
+
+        Args:
+            then: the phase after it; default: the one before it.
+        """
+        original: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            before = self._phase
+            self.enter(name)
+            result = original(*arguments, **options)
+            self.enter(then or before)
+            return result
+
+        setattr(owner, method, timed)
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        """By name, in the order in which they ended first."""
+        return self._phases
+
+    def _reset_peak(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            with contextlib.suppress(OSError):  # where it is forbidden, peaks are those of all phases so far
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def _peak(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self._before
