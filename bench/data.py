@@ -318,7 +318,7 @@ def main() -> None:
             make(subject, root / subject.name)
         load = os.getloadavg()[0]
         write("machine", [f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} "
-                          f"before the start; OpenCV {cv2.__version__}, torch {torch.__version__}."])
+                          f"before the start, {ROUNDS} rounds; OpenCV {cv2.__version__}, torch {torch.__version__}."])
         write("speeds", speeds(root))
         write("shares", profiles(root))
         write("processes", processes(root))
