@@ -252,7 +252,8 @@ def _networks(run: Run, variant: str, device: torch.device) -> tuple[LatentPrior
     torch.manual_seed(run.experiment.seed)
     config = run.experiment.tokenizer
     dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group).requires_grad_(False).eval()
-    dvae = at_precision(dvae.to(memory_format=torch.channels_last), config.precision, device)
+    dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dvae = at_precision(dvae, config.precision, device)
     codes = np.random.default_rng(0).permutation(2**24)[: run.space.num_classes + 1]
     colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
     meta = latent_prior.describe(run, Palette(colours, run.space.names), dvae)

@@ -1,0 +1,98 @@
+"""`gss benchmark` measures what an experiment does, from its configuration alone; no test looks at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from gss.benchmark.stopwatch import Stopwatch
+
+EXPERIMENT = {
+    "data": {"root": "nowhere", "classes": ["one", "two", "three"],
+             "splits": {split: {"images": split, "labels": split} for split in ("train", "test")}},
+    "augment": {"base_scale": [64, 48], "crop": [32, 32]},
+    "tokenizer": {"vocab_size": 16, "n_hid": 8, "n_init": 8, "blocks_per_group": 1},
+    "latent_prior": {"backbone": {"name": "test_resnet"}, "channels": 8, "seg_channels": 8, "cls_channels": 8,
+                     "num_heads": 2, "training": {"batch_size": 4, "accumulation": 2}},
+    "posterior": {"variant": "conv", "channels": 8, "training": {"batch_size": 2}},
+    "evaluation": {"splits": ["test"]},
+}  # fmt: skip
+
+
+def run(folder: Path, *words: str, limit_kib: str = "unlimited") -> subprocess.CompletedProcess[str]:
+    (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    command = [sys.executable, "-m", "gss", "benchmark", "small.yaml", "--images", "1", "-o", "speed.json", *words]
+    return subprocess.run(["sh", "-c", f'ulimit -d {limit_kib}; exec "$@"', "sh", *command], cwd=folder,
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_configuration_is_enough(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "speed.json").read_text())
+    assert "made up, 64 x 48" in content["images"]
+    sections = {section["title"]: {row["name"].strip(): row for row in section["rows"]}
+                for section in content["sections"]}
+    assert list(sections) == ["data loading, batch of 4, one core", "latent prior, batch of 4, fp32",
+                              "posterior, batch of 2, fp32", "prediction, GSS-FF", "prediction, GSS-FT",
+                              "evaluation, GSS-FF", "evaluation, GSS-FT"]
+    prior, image = sections["latent prior, batch of 4, fp32"], sections["prediction, GSS-FT"]
+    assert {"tokens of the label", "forward", "backward", "optimiser step"} <= set(prior)
+    assert {"tokens of the image", "decode", "X^-1: scores of the classes", "resize, normalise, argmax"} <= set(image)
+    whole = prior["step, the batch at hand"]
+    assert whole["gmac"] == pytest.approx(sum(row["gmac"] for row in list(prior.values())[1:-1]))
+    assert 0 < whole["peak_share"] < 1
+    assert whole["images_per_s"] == pytest.approx(4 / whole["seconds"])
+    assert 0 <= prior["step, with data loading"]["waiting"] < 1
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "results").exists(), "a measurement leaves nothing but its two files"
+    for title in sections:
+        assert title[1:] in done.stdout
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_refused_with_the_keys_that_need_less(tmp_path: Path) -> None:
+    done = run(tmp_path, "latent_prior.training.batch_size=64", "augment.crop=[1024,1024]", limit_kib="2000000")
+    assert done.returncode == 2, done.stderr
+    assert "does not fit into the memory" in done.stderr
+    assert "latent_prior.training.accumulation" in done.stderr and "augment.crop (now [1024, 1024])" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_lap_is_divided_into_phases() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    layer = nn.Linear(64, 32, bias=False)
+    watch.around(layer, "forward", "inner")
+    for _ in watch.laps(3):
+        watch.enter("outer")
+        torch.ones(2**24) @ torch.ones(2**24, 1)  # 128 MiB that are gone when the inner phase begins
+        layer(torch.ones(10, 64))
+        layer(torch.ones(5, 64))
+    outer, inner = watch.phases["outer"], watch.phases["inner"]
+    assert len(outer.seconds) == len(inner.seconds) == 3
+    assert min(outer.seconds) > 0 and min(inner.seconds) > 0
+    assert (outer.macs, inner.macs) == (2**24, 15 * 64 * 32), "counted in one lap, not in all"
+    assert outer.memory > 120 * 2**20 > 60 * 2**20 > inner.memory
+
+
+def test_attention_is_counted_on_cpus_and_in_inference_mode() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    query = torch.randn(2, 4, 50, 16, requires_grad=True)
+    linear = nn.Linear(16, 8)
+    for _ in watch.laps(1):
+        watch.enter("forward")
+        result = nn.functional.scaled_dot_product_attention(query, query, query)
+        watch.enter("backward")
+        result.sum().backward()
+        watch.enter("inference")
+        with torch.inference_mode():
+            linear(query)
+    assert watch.phases["forward"].macs == 2 * 2 * 4 * 50 * 50 * 16
+    assert watch.phases["backward"].macs == 2.5 * watch.phases["forward"].macs
+    assert watch.phases["inference"].macs == 2 * 4 * 50 * 16 * 8
