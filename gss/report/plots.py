@@ -112,20 +112,21 @@ def stage_times(path: Path, stages: Mapping[str, Sequence[Mapping[str, Any]]]) -
         path: PNG to write.
         stages: title -> rows with `name` and `images_per_s` (None where a row took no time).
     """
-    rows = [(name, row) for name, stage in stages.items() for row in ({"name": name, "images_per_s": None}, *stage)]
-    with _figure(path, 8, 0.8 + 0.19 * len(rows)) as figure:
+    names = [name for title, stage in stages.items() for name in (title, *(row["name"] for row in stage))]
+    with _figure(path, 8, 0.8 + 0.19 * len(names)) as figure:
         axes = figure.subplots()
+        axes.set_yticks(np.arange(len(names)), names)
         first = 0
         for stage in stages.values():
+            axes.get_yticklabels()[first].set_fontweight("bold")
             milliseconds = [1000 / row["images_per_s"] if row["images_per_s"] else math.nan for row in stage]
             bars = axes.barh(np.arange(first + 1, first + 1 + len(stage)), milliseconds, 0.75)
             axes.bar_label(bars, [f"{value:.3g}" for value in milliseconds], padding=2, fontsize=7)
             first += len(stage) + 1
-        labels = axes.set_yticks(np.arange(len(rows)), [row["name"] for _, row in rows])
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xscale="log", xlabel="ms per image")
+        axes.set(ylim=(len(names) - 0.5, -0.5), xscale="log", xlabel="ms per image")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.12)
         _finish(axes, "x")
-        del labels
 
 
 @contextmanager
