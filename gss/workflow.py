@@ -100,7 +100,9 @@ class Requests:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._cluster = load_cluster(config)
+        cluster = self._cluster = load_cluster(config)
+        # Snakemake asks for each of a job's resources several times.
+        self._fitted = cache(lambda name, stage: cluster.fit(_experiment(name).resources(stage), stage))
 
     def threads(self, stage: Stage) -> Callable[[Any], int]:
         """The cores of a stage, on each node; bounded by those of this machine, see `resources`."""
@@ -138,7 +140,7 @@ class Requests:
     def _asked(self, stage: Stage, value: Callable[[Resources], Value]) -> Callable[[Any], Value]:
         def function(wildcards: Any) -> Value:
             try:
-                return value(self._cluster.fit(_experiment(wildcards.experiment).resources(stage), stage))
+                return value(self._fitted(wildcards.experiment, stage))
             except ValueError as error:
                 where = f"run.resources of {wildcards.experiment}, or the profile's config.cluster"
                 raise ConfigError(str(error), where=where, todo="ask for a multiple, or mend gpus_per_node") from error
