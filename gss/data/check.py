@@ -312,10 +312,10 @@ class _Tally:
                 self.class_images[index] += 1
         unknown = [place for place, native in enumerate(result.ids) if self.table[native] < 0]
         if unknown:
-            found = np.array([result.ids[place] for place in unknown])
+            ids = format_ids(np.array([result.ids[place] for place in unknown]))
             count = sum(result.counts[place] for place in unknown)
             faults.append(
-                f"{label}: ids found that are no class: {format_ids(found)} ({count} pixels); "
+                f"{label}: ids found that are no class: {ids} ({count} pixels); "
                 f"allowed: {self.space.allowed()}"
             )
         if result.image_size is None or result.label_size is None:
