@@ -100,7 +100,9 @@ class _Run:
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         if world.device.type == "cuda":
             repeat_bits(settings.deterministic)
-        learner.to(device=world.device, dtype=self.dtype)
+        learner.to(world.device)  # the type stays: a tokenizer may be in lower precision
+        if self.dtype == torch.float64:
+            learner.double()
         if world.size > 1 and world.device.type == "cuda":
             # torch's own converter drops the activations that timm keeps inside its BatchNorm
             learner = import_timm().layers.convert_sync_batchnorm(learner)

@@ -227,6 +227,13 @@ def test_a_milestone_already_passed_is_refused(tmp_path):
         run(tmp_path, until=5)
 
 
+def test_a_frozen_part_in_lower_precision_stays_so(tmp_path):
+    learner = TinyLearner()
+    learner.frozen = torch.nn.Linear(2, 2, dtype=torch.bfloat16).requires_grad_(False)
+    train(learner, make_batches(), LoopSettings(**{**SETTINGS, "steps": 1}), work=tmp_path, journal=None, world=ALONE)
+    assert learner.frozen.weight.dtype == torch.bfloat16
+
+
 def test_samples_differ():
     assert len({tuple(sample(1, position)[0].tolist()) for position in range(50)}) == 50
 
