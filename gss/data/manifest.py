@@ -153,6 +153,8 @@ def read_manifest(path: Path) -> Manifest:
         del data
         content = json.loads(text, object_hook=take)
         ends = list(accumulate(map(len, content["splits"].values()), initial=0))
+        if ends[-1] != len(rows):
+            raise ValueError(f"{ends[-1] - len(rows)} rows have no SHA-256")
         parts = {split: rows.part(*ends[place : place + 2]) for place, split in enumerate(content["splits"])}
         return Manifest(Path(content["root"]), ClassSpace.from_dict(content["classes"]), sha256, parts)
     except FileNotFoundError as error:

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 from gss.data.check import SplitFolders, fault_error, scan
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Rows, manifest_sha256, read_manifest, write_manifest
-from gss.errors import DataError
+from gss.errors import DataError, GssError
 from gss.files import sha256_file, write_json
 
 CAMVID_COUNTS = {  # pixels and frames per class, from the table that comes with the data
@@ -242,6 +243,14 @@ def test_after_a_repair_only_what_changed_is_read_again(tiny, tmp_path):
     assert faults_ == []
     assert [(row["height"], row["width"]) for row in manifest["splits"]["train"]] == [(1, 2)] * 4
     assert [(row["height"], row["width"]) for row in manifest["splits"]["val"]] == [(40, 56), (1, 2)]
+
+
+def test_a_manifest_without_hashes_is_refused(tiny, tmp_path):
+    content = json.loads(json.dumps({**tiny.scan()[0], "splits": {}}))
+    content["splits"] = {"val": [{"image": "a.png", "label": "a.png", "height": 1, "width": 1}]}
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(GssError, match="cannot be read as a manifest: 1 rows have no SHA-256"):
+        read_manifest(tmp_path / "manifest.json")
 
 
 def test_the_manifest_is_written_as_json_is(tiny, tmp_path):

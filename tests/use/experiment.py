@@ -30,7 +30,8 @@ def write_experiment(folder: Path, classes: tuple[str, ...], **options: Any) -> 
         image = cv2.resize(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8), (90, 70), interpolation=cv2.INTER_CUBIC)
         (root / "test").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / "test" / f"{number}.png"), image)
-        rows.append({"image": f"test/{number}.png", "label": f"test/{number}.png", "height": 70, "width": 90})
+        rows.append({"image": f"test/{number}.png", "label": f"test/{number}.png", "height": 70, "width": 90,
+                     "image_sha256": "00" * 32, "label_sha256": "00" * 32})
     space = {"names": list(classes), "colours": [[9 * index, 200, 7] for index in range(len(classes))],
              "reduce_zero_label": False, "label_map": {}}
     (results / "data").mkdir(parents=True)
