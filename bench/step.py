@@ -83,8 +83,12 @@ def matrix_peak() -> float:
     return 2048**3 / 1e9 / min(times)
 
 
-def modules(variant: str) -> tuple[Any, Any, Any]:
-    """Latent prior, tokenizer and X^-1; for FF the palette's colours are those of X^-1."""
+def modules(variant: str, half: str | None) -> tuple[Any, Any, Any]:
+    """Latent prior, tokenizer and X^-1; for FF the palette's colours are those of X^-1.
+
+    Args:
+        half: of the tokenizer, which a stage of ours keeps.
+    """
     import torch
 
     from gss.models.backbone import build_backbone
@@ -98,7 +102,7 @@ def modules(variant: str) -> tuple[Any, Any, Any]:
     dvae = DVAE().requires_grad_(False).eval().to(memory_format=torch.channels_last)
     colours = torch.randint(0, 256, (NUM_CLASSES + 1, 3))
     posterior = NearestPosterior(colours) if ff else WindowPosterior(NUM_CLASSES, depth=1)
-    return LatentPrior(backbone, head), dvae, posterior
+    return LatentPrior(backbone, head), dvae.keep(half) if half else dvae, posterior
 
 
 def prediction(variant: str, plain: bool) -> Callable[[], Any]:
@@ -111,7 +115,7 @@ def prediction(variant: str, plain: bool) -> Callable[[], Any]:
     from gss.evaluate.inference import Inference, predict
     from gss.models.gss import GSS
 
-    model = GSS(*modules(variant)).eval()
+    model = GSS(*modules(variant, None if plain else "decoder")).eval()
     mean, std = model.prior.backbone.mean, model.prior.backbone.std
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     if plain:
@@ -129,7 +133,7 @@ def training_step(variant: str, plain: bool) -> Callable[[], None]:
     from gss.train.optim import build_optimizer
     from gss.train.settings import LoopSettings
 
-    prior, dvae, posterior = modules(variant)
+    prior, dvae, posterior = modules(variant, None if plain else {"ff": "encoder"}.get(variant, "decoder"))
     learner = (
         LatentPriorLearner(prior, dvae, posterior.colours)
         if variant == "ff"

@@ -108,8 +108,8 @@ class SwinBlock(nn.Module):
         x = x + self.attn["w_msa"](self.norm1(x), shift_rows=shift_rows)
         return x + self.ffn(self.norm2(x))
 
-    def pieces(self, x: Tensor) -> list[Tensor]:
-        """Rows of a map that are computed together, int64. All but the last piece are whole windows without padding.
+    def pieces(self, x: Tensor) -> list[slice | Tensor]:
+        """Rows of a map that are computed together. All but the last piece are whole windows without padding.
 
         The shifted windows start at row `shift`, and the last ones continue with the first rows. With these the rows
         that are left over form the last piece, which is a shifted and padded map of its own.
@@ -118,9 +118,10 @@ class SwinBlock(nn.Module):
         height, window, shift = x.shape[1], attention.window, attention.shift
         size = window * max(1, (_PIECE_ON_GPU if x.is_cuda else _PIECE) // x[:, :window].numel())
         count = max(0, height - shift - 1) // size
+        end = shift + size * count
+        inner = [slice(row, row + size) for row in range(shift, end, size)]
         rows = torch.arange(height, device=x.device)
-        first, *inner, rest = rows.split([min(shift, height), *[size] * count, max(0, height - shift) - size * count])
-        return [*inner, torch.cat([first, rest])]
+        return [*inner, torch.cat([rows[:shift], rows[end:]])]
 
 
 class _InPieces(torch.autograd.Function):
@@ -135,7 +136,7 @@ class _InPieces(torch.autograd.Function):
         result = torch.empty_like(x)
         *inner, ends = block.pieces(x)
         for rows in (*inner, ends):
-            result.index_copy_(1, rows, block.whole(x[:, rows], shift_rows=rows is ends))
+            result[:, rows] = block.whole(x[:, rows], shift_rows=rows is ends)
         return result
 
     @staticmethod
@@ -145,11 +146,11 @@ class _InPieces(torch.autograd.Function):
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         *inner, ends = ctx.block.pieces(x)
         for rows in (*inner, ends):
-            part = x[:, rows].requires_grad_()
+            part = x[:, rows].detach().requires_grad_()
             with torch.enable_grad(), torch.autocast(*ctx.autocast):
                 result = ctx.block.whole(part, shift_rows=rows is ends)
             part_grad, *grads = torch.autograd.grad(result, [part, *parameters], grad[:, rows])
-            x_grad.index_copy_(1, rows, part_grad)
+            x_grad[:, rows] = part_grad
             torch._foreach_add_(sums, grads)
         return None, x_grad, *sums
 

@@ -1,7 +1,7 @@
 """From the metadata of a model file to modules: the only place that knows how they are described there."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +80,9 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *,
         raise CheckpointError(f"the tensors do not fit: {error}", where=where) from error
 
 
-def frozen_tokenizer(run: Run, device: torch.device) -> DVAE:
-    """The experiment's final tokenizer; on a GPU in the precision the configuration names."""
-    tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors", device=device)
+def frozen_tokenizer(run: Run, half: Literal["encoder", "decoder"], device: torch.device) -> DVAE:
+    """One half of the experiment's final tokenizer; on a GPU in the precision the configuration names."""
+    tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors").keep(half).to(device)
     return at_precision(tokenizer, run.experiment.tokenizer.precision, device)
 
 

@@ -35,7 +35,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     folder = run.folder / "evaluation" / name / split
     file = load_model(path, name)
     inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path)
-    tokenizer = frozen_tokenizer(run, world.device)
+    tokenizer = frozen_tokenizer(run, "decoder", world.device)
     model = build_model(file, tokenizer, where=path, vote_temperature=config.vote_temperature).to(world.device)
     backbone = model.prior.backbone
     names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.space

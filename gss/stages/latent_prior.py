@@ -60,7 +60,7 @@ def _train(
 ) -> None:
     config = run.experiment.latent_prior
     colours = read_palette(run.folder / "palette.csv")
-    tokenizer = frozen_tokenizer(run, world.device)
+    tokenizer = frozen_tokenizer(run, "encoder", world.device)
     meta = describe(run, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
     prior = build_prior(meta, weights=weights)

@@ -46,7 +46,7 @@ def _train(
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
     if config.variant != "nearest":
-        model = build_model(prior, frozen_tokenizer(run, world.device), where=start).to(world.device)
+        model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,

@@ -4,7 +4,7 @@ Letters: B batch, P x Q picture height and width, h x w token grid (P // 8, Q //
 """
 
 from collections import OrderedDict
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -221,8 +221,13 @@ class DVAE(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The first weight: tells device and dtype."""
-        return cast(Convolution, self.encoder.blocks[0]).w
+        """A weight that `lower_precision` converts: tells device and dtype."""
+        return cast(Convolution, self.encoder.blocks[0] if hasattr(self, "encoder") else self.decoder.blocks[-1][-1]).w
+
+    def keep(self, half: Literal["encoder", "decoder"]) -> "DVAE":
+        """Drop the weights of the other half, as a stage can that only encodes or only decodes; returns itself."""
+        delattr(self, {"encoder": "decoder", "decoder": "encoder"}[half])
+        return self
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Compute in float16 or bfloat16, except for the encoder's last and the decoder's first convolution.
@@ -231,9 +236,8 @@ class DVAE(nn.Module):
 
         Source: the published dVAE on GPUs, in float16.
         """
-        kept = (self.encoder.output, self.decoder.input)
-        for module in self.modules():
-            if isinstance(module, Convolution) and module not in kept:
+        for name, module in self.named_modules():
+            if isinstance(module, Convolution) and name not in ("encoder.blocks.output.conv", "decoder.blocks.input"):
                 module.to(dtype)
 
     def encode_logits(self, mapped: Tensor) -> Tensor:
