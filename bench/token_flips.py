@@ -1,16 +1,21 @@
-"""How many tokens of real labels change when the dVAE computes in half precision.
+"""How many tokens of real labels change with the arithmetic of the dVAE.
 
     python bench/token_flips.py camvid [--labels 24]
 
 Takes the final palette and tokenizer of an experiment and labels of its last split, evenly spaced, at training
 resolution. Prints a table: tokens that differ from those of float32; pixels that differ when tokens of float32 are
-decoded in half precision; and reconstruction mIoU with half precision both ways.
+decoded otherwise; and reconstruction mIoU both ways. On a GPU float32 is measured twice: exactly, and with the TF32
+that torch gives convolutions.
 """
 
 import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gss.data.images import read_label
 from gss.evaluate.metrics import scores
@@ -18,9 +23,19 @@ from gss.evaluate.pictures import evenly_spaced
 from gss.palette.maskige import nearest, paint
 from gss.palette.palette import read_palette
 from gss.stages.run import Run
+from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.reconstruct import reconstruct
 from gss.tokenizer.store import load_tokenizer
 from gss.tokenizer.targets import double_label
+
+
+class Row(NamedTuple):
+    """Shares of tokens and pixels that changed, and the mIoU of the reconstruction."""
+
+    arithmetic: str
+    tokens: float
+    pixels: float
+    miou: float
 
 
 def main() -> None:
@@ -29,34 +44,60 @@ def main() -> None:
     parser.add_argument("experiment")
     parser.add_argument("--labels", type=int, default=24)
     given = parser.parse_args()
-    run = Run.open(given.experiment)
-    colours = torch.from_numpy(read_palette(run.folder / "palette.csv").colours)
-    split = list(run.experiment.data.splits)[-1]
-    pairs = run.manifest.pairs(split)
-    labels = [read_label(pairs[index].label, run.space) for index in evenly_spaced(len(pairs), given.labels)]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print("\n".join(table(of_experiment(Run.open(given.experiment).folder, given.labels))))
 
-    print(f"{len(labels)} labels of {split}, {device}\n")
-    print("| arithmetic | tokens changed | pixels changed | mIoU |\n|---|---|---|---|")
-    exact = load_tokenizer(run.folder / "tokenizer.safetensors", device=device)
-    for dtype in (None, torch.float16, torch.bfloat16):
-        dvae = load_tokenizer(run.folder / "tokenizer.safetensors", device=device)
-        if dtype is not None:
+
+def of_experiment(folder: Path, count: int) -> Iterator[Row]:
+    """Rows of the tokenizer and of labels of finished results, on the GPU where there is one."""
+    run = Run.open(folder.name, results=folder.parent)
+    colours = torch.from_numpy(read_palette(run.folder / "palette.csv").colours)
+    pairs = run.manifest.pairs(list(run.experiment.data.splits)[-1])
+    labels = [read_label(pairs[index].label, run.space) for index in evenly_spaced(len(pairs), count)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    yield from compare(lambda: load_tokenizer(run.folder / "tokenizer.safetensors", device=device), labels, colours)
+
+
+def compare(load: Callable[[], DVAE], labels: Sequence[np.ndarray], colours: Tensor) -> Iterator[Row]:
+    """A row for each arithmetic.
+
+    Args:
+        load: gives the tokenizer in float32, anew at each call.
+        labels: uint8 [H, W]. colours: [N + 1, 3].
+    """
+    exact = load()
+    colours = colours.to(exact.weight.device)
+    rows = [("float32, exact", torch.float32, False), ("float32 with TF32", torch.float32, True),
+            ("float16", torch.float16, True), ("bfloat16", torch.bfloat16, True)]
+    for name, dtype, tf32 in rows:
+        if name == "float32 with TF32" and not colours.is_cuda:
+            continue
+        dvae = load()
+        if dtype != torch.float32:
             dvae.lower_precision(dtype)
-        tokens, pixels = zip(*(changed(exact, dvae, label, colours.to(device)) for label in labels), strict=True)
-        found = scores(reconstruct(dvae, labels, colours, doubled=True).confusion.numpy()).mIoU
-        name = str(dtype or torch.float32).removeprefix("torch.")
-        print(f"| {name} | {100 * np.mean(tokens):.3f} % | {100 * np.mean(pixels):.4f} % | {found:.4f} |", flush=True)
+        found = np.mean([changed(exact, dvae, label, colours, tf32=tf32) for label in labels], axis=0)
+        with torch.backends.cudnn.flags(allow_tf32=tf32):
+            confusion = reconstruct(dvae, labels, colours, doubled=True).confusion.numpy()
+        yield Row(name, float(found[0]), float(found[1]), scores(confusion).mIoU)
 
 
 @torch.no_grad()
-def changed(exact, dvae, label, colours):  # type: ignore[no-untyped-def]
+def changed(exact: DVAE, dvae: DVAE, label: np.ndarray, colours: Tensor, *, tf32: bool) -> tuple[float, float]:
     """Shares of tokens and of decoded pixels that differ."""
     ids = torch.from_numpy(label)[None].to(colours.device)  # [1, H, W]
     picture = paint(double_label(ids, (-(-ids.shape[1] // 4), -(-ids.shape[2] // 4))), colours)
-    tokens = exact.encode(picture)
-    classes, others = (nearest(255 * model.decode(tokens), colours) for model in (exact, dvae))
-    return (dvae.encode(picture) != tokens).float().mean().item(), (classes != others).float().mean().item()
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        tokens = exact.encode(picture)
+        classes = nearest(255 * exact.decode(tokens), colours)
+    with torch.backends.cudnn.flags(allow_tf32=tf32):
+        others = nearest(255 * dvae.decode(tokens), colours)
+        return (dvae.encode(picture) != tokens).float().mean().item(), (classes != others).float().mean().item()
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    """Markdown."""
+    return ["| arithmetic | tokens changed | pixels changed | mIoU |", "|---|---:|---:|---:|",
+            *(f"| {name} | {100 * tokens:.3f} % | {100 * pixels:.4f} % | {miou:.4f} |"
+              for name, tokens, pixels, miou in rows)]
 
 
 if __name__ == "__main__":

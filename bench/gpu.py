@@ -1,0 +1,605 @@
+"""What a GPU does with GSS at full size: Swin-L, crops of 512, 150 classes, as config/experiments/ade20k.yaml has it.
+
+    python bench/gpu.py training prediction              # the parts by name; at most nine minutes a call
+    python bench/gpu.py switches                         # training, one switch at a time
+    python bench/gpu.py prediction-switches tokens loading --tokenizer results/toy
+    python bench/gpu.py page                             # bench/gpu.md from the JSON files of the parts
+    python bench/gpu.py all --small --out /tmp/gpu       # toy-size networks on any machine: does it run?
+
+Every row is measured by a process of its own with random weights, by the code of the stages (gss.benchmark). A part
+writes PART.json into --out after every row, so that a call cut short loses one row.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = [str(ROOT), str(ROOT / "bench"), str(ROOT / "tests")]  # of the package, of this file, of the oracle
+sys.path[:0] = FOLDERS
+
+import data  # noqa: E402  # bench/data.py
+import numpy as np  # noqa: E402
+import token_flips  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from gss.benchmark import measure  # noqa: E402
+from gss.benchmark.measure import WAITING, NoMemory, Section  # noqa: E402
+from gss.benchmark.run import _laps, _rows  # noqa: E402
+from gss.benchmark.stopwatch import Stopwatch  # noqa: E402
+from gss.data.manifest import Manifest, Rows  # noqa: E402
+from gss.evaluate.inference import lowest_best  # noqa: E402
+from gss.models import losses, window  # noqa: E402
+from gss.models.gss import GSS  # noqa: E402
+from gss.models.training import LatentPriorLearner  # noqa: E402
+from gss.stages.run import Run  # noqa: E402
+from gss.stages.training import loop_settings, make_loader  # noqa: E402
+from gss.tokenizer import dvae as dvae_module  # noqa: E402
+from gss.tokenizer.dvae import DVAE, Block  # noqa: E402
+from gss.train import state  # noqa: E402
+from gss.train.loop import train  # noqa: E402
+
+PAGE = ROOT / "bench" / "gpu.md"
+PUBLISHED = 2  # images per GPU
+GOAL = 56  # images/s of a GSS-FF training
+# Autocast for what is trained, the published half precision for the frozen tokenizer.
+MIXED = ("latent_prior.training.precision=bf16", "posterior.training.precision=bf16", "tokenizer.precision=fp16")
+EXACT = ("latent_prior.training.precision=fp32", "tokenizer.precision=fp32")
+SMALL = (
+    "augment.base_scale=[48,32]", "augment.crop=[32,32]",
+    "tokenizer.vocab_size=64", "tokenizer.n_hid=8", "tokenizer.n_init=8", "tokenizer.blocks_per_group=1",
+    "latent_prior.backbone.options={embed_dim: 16, depths: [1,1,1,1], num_heads: [1,1,2,2], window_size: 4}",
+    "latent_prior.channels=8", "latent_prior.seg_channels=16", "latent_prior.cls_channels=16",
+    "latent_prior.num_heads=2", "posterior.channels=8", "posterior.num_heads=2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Args:
+        most: largest batch that is tried. several: batch of the switches. images: measured at least in a row.
+        fed: images of a row with loading. pictures: made-up pairs.
+    """
+
+    overrides: tuple[str, ...]
+    most: int
+    several: int
+    images: int
+    fed: int
+    pictures: data.Subject
+
+
+PICTURES = data.SUBJECTS["ade20k"]
+FULL = Size((), 256, 16, 32, 800, replace(PICTURES, distinct=32))
+LITTLE = Size(SMALL, 2, 2, 1, 8, replace(PICTURES, distinct=4, height=32, width=48))
+
+
+# ---- switches: what a child process does before it measures; everything else is the configuration
+
+
+def _tf32_everywhere() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def _no_tf32() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _search_algorithms() -> None:
+    torch.backends.cudnn.benchmark = True
+
+
+def _planes() -> None:
+    torch.channels_last = torch.contiguous_format  # the project asks for it by this name at run time, everywhere
+
+
+def _plain_attention() -> None:
+    for kernel in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
+
+
+def _plain_optimiser() -> None:
+    build = state.build_optimizer
+
+    def unfused(*arguments: Any) -> torch.optim.Optimizer:
+        optimizer = build(*arguments)
+        for group in optimizer.param_groups:
+            group["fused"] = None
+        return optimizer
+
+    state.build_optimizer = unfused  # type: ignore[assignment]
+
+
+def _whole_scores() -> None:
+    losses._SCORES = losses._SCORES_ON_GPU = 2**62
+
+
+def _whole_blocks() -> None:
+    window._LARGE = 2**62
+
+
+def _whole_pictures() -> None:
+    dvae_module._LARGE = dvae_module._LOGITS_AT_ONCE = 2**62
+
+
+def _autocast() -> None:
+    decode = DVAE.decode
+
+    def outside(self: DVAE, tokens: Tensor) -> Tensor:
+        with torch.autocast(tokens.device.type, enabled=False):
+            return decode(self, tokens)
+
+    DVAE.decode = outside  # type: ignore[method-assign]
+    torch.autocast(_device().type, torch.bfloat16).__enter__()
+
+
+def _compiled() -> None:
+    networks = measure._networks
+
+    def compiled(*arguments: Any) -> Any:
+        prior, dvae, *rest = networks(*arguments)
+        for module in (prior.backbone, *(module for module in dvae.modules() if isinstance(module, Block))):
+            module.compile(backend="inductor" if _device().type == "cuda" else "eager")  # CPUs: does it trace?
+        return prior, dvae, *rest
+
+    measure._networks = compiled  # type: ignore[assignment]
+
+
+Switch = Callable[[], None]
+COMMON: dict[str, Switch] = {
+    "without channels-last": _planes, "without fused attention": _plain_attention,
+    "token scores in one piece": _whole_scores, "Swin blocks in one piece": _whole_blocks,
+    "dVAE maps in one piece": _whole_pictures, "cuDNN searches its algorithms": _search_algorithms,
+}  # fmt: skip
+# name -> further overrides, and switches of the process
+OF_TRAINING: dict[str, tuple[tuple[str, ...], tuple[Switch, ...]]] = {
+    "default of this page (bf16, tokenizer fp16)": ((), ()),
+    "tokenizer bf16": (("tokenizer.precision=bf16",), ()),
+    "tokenizer fp32 (TF32 in convolutions)": (("tokenizer.precision=fp32",), ()),
+    "network fp32 (TF32 in convolutions)": (("latent_prior.training.precision=fp32",), ()),
+    "network fp32, TF32 in all products": (("latent_prior.training.precision=fp32",), (_tf32_everywhere,)),
+    "all fp32, no TF32": (EXACT, (_no_tf32,)),
+    "without fused optimiser": ((), (_plain_optimiser,)),
+    **{name: ((), (switch,)) for name, switch in COMMON.items()},
+    "run.deterministic": (("run.deterministic=true",), ()),
+    "compiled backbone and dVAE blocks": ((), (_compiled,)),
+}
+OF_PREDICTION: dict[str, tuple[tuple[str, ...], tuple[Switch, ...]]] = {
+    "as the project predicts (fp32, tokenizer fp16)": ((), ()),
+    "tokenizer bf16": (("tokenizer.precision=bf16",), ()),
+    "tokenizer fp32 (TF32 in convolutions)": (("tokenizer.precision=fp32",), ()),
+    "all fp32, no TF32": (EXACT, (_no_tf32,)),
+    "TF32 in all products": ((), (_tf32_everywhere,)),
+    "autocast bf16 but for the tokenizer": ((), (_autocast,)),
+    **{name: ((), (switch,)) for name, switch in COMMON.items()},
+    "compiled backbone and dVAE blocks": ((), (_compiled,)),
+}
+
+
+# ---- what child processes measure
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def training(run: Run, part: str, images: int, switches: tuple[Switch, ...], *, with_loading: bool = False) -> Section:
+    """Steps of a training, in phases."""
+    for switch in switches:
+        switch()
+    return measure.training(run, part, images, with_loading=with_loading)
+
+
+def unwatched(run: Run, images: int) -> dict[str, Any]:
+    """Images/s of the latent prior's training loop when nobody waits for the device between its phases."""
+    config, world = run.experiment.latent_prior, measure._one_process()
+    learner, _ = measure._learner(run, "latent_prior", world)
+    count = max(10, images // config.training.batch_size)
+    ticks = []
+
+    class Enough(Exception):
+        pass
+
+    def batches(step: int) -> Iterator[Any]:
+        batch = next(iter(make_loader(run, config.training, world)(step)))
+        for number in range(3 + count + 1):
+            if number in (3, 3 + count):
+                if world.device.type == "cuda":
+                    torch.cuda.synchronize()
+                ticks.append(time.perf_counter())
+            yield batch
+        raise Enough
+
+    settings = replace(loop_settings(run, config.training, steps=10**6), save_every=10**6, log_every=10**6)
+    with tempfile.TemporaryDirectory() as work, contextlib.suppress(Enough):
+        train(learner, batches, settings, work=Path(work), journal=None, world=world)
+    seconds = (ticks[1] - ticks[0]) / count
+    return {"seconds": seconds, "images_per_s": config.training.batch_size / seconds}
+
+
+@torch.inference_mode()
+def _predict(model: GSS, image: Tensor) -> Tensor:
+    """Classes uint8 [B, H, W] of a normalised batch."""
+    return torch.stack([lowest_best([scores], tuple(scores.shape[1:])) for scores in model.scores(image)])
+
+
+def _batch(run: Run, batch: int, device: torch.device) -> Tensor:
+    generator = torch.Generator(device).manual_seed(1)
+    return torch.randn(batch, 3, *run.experiment.augment.crop, device=device, generator=generator)
+
+
+def prediction(run: Run, side: str, batch: int, images: int, switches: tuple[Switch, ...]) -> Section:
+    """Predictions of GSS-FT for crops, by the project (`ours`) or as published (`oracle`)."""
+    import oracle
+
+    for switch in switches:
+        switch()
+    device = measure._one_process().device
+    watch = Stopwatch(device)
+    model, _ = measure._model(run, run.experiment.posterior.variant, device)
+    image = _batch(run, batch, device)
+    if side == "ours":
+        watch.around(model.prior, "tokens", "tokens of the image")
+        watch.around(model.tokenizer, "decode", "decode")
+        watch.around(model.posterior, "scores", "X^-1: scores of the classes")
+    for _ in watch.laps(max(measure.LEAST_LAPS, images // batch)):
+        watch.enter("argmax" if side == "ours" else "everything")
+        _predict(model, image) if side == "ours" else oracle.predict(model, image)
+    return Section(batch, watch.phases)
+
+
+def agreement(run: Run) -> dict[str, float]:
+    """How far ours and the oracle are apart on this device, with the same weights and the same images."""
+    import oracle
+
+    device = measure._one_process().device
+    prior, dvae, posterior, colours = measure._networks(run, run.experiment.posterior.variant, device)
+    learner = LatentPriorLearner(prior, dvae, colours).to(device).eval()
+    model = GSS(prior, dvae, posterior).to(device).eval()
+    image = _batch(run, PUBLISHED, device)
+    label = torch.randint(0, run.space.num_classes, (PUBLISHED, *run.experiment.augment.crop), device=device)
+    label = label[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2).to(torch.uint8)
+    label[:, :24] = 255
+    with torch.no_grad():
+        ours = learner.losses(image, label)[0].double()
+        plain = oracle.latent_prior_losses(prior, dvae, learner.colours, image, label).double()
+        tokens = oracle.head_logits(prior.head, prior.backbone(image))[0].argmax(1)
+        same_tokens = (tokens == prior.tokens(image)).double().mean().item()
+        apart = ((ours - plain).abs() / plain).tolist()
+    same = (oracle.predict(model, image) == _predict(model, image)).double().mean().item()
+    return {"token loss, relative difference": apart[0], "pixel loss, relative difference": apart[1],
+            "tokens that are the same": same_tokens, "classes that are the same": same}
+
+
+def flips(folder: Path | None, run: Run) -> dict[str, Any]:
+    """Tokens that change with the arithmetic, of a trained tokenizer with labels of its data set or of a random one."""
+    if folder is not None:
+        return {"of": f"{folder.name}, trained", "rows": list(token_flips.of_experiment(folder, 24))}
+    config = run.experiment.tokenizer
+
+    def load() -> DVAE:
+        torch.manual_seed(0)
+        dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group).requires_grad_(False)
+        return dvae.eval().to(_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    pairs = run.manifest.pairs("train")
+    labels = [data.read_label(pairs[index].label, run.space) for index in range(4)]
+    colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (run.space.num_classes + 1, 3)))
+    return {"of": "random weights, made-up labels", "rows": list(token_flips.compare(load, labels, colours))}
+
+
+def about() -> dict[str, Any]:
+    """Machine and versions."""
+    import timm
+
+    return measure.hardware() | {"python": ".".join(map(str, sys.version_info[:3])), "torch": torch.__version__,
+                                 "timm": timm.__version__, "date": time.strftime("%Y-%m-%d")}
+
+
+# ---- the parts
+
+
+class Failed(Exception):
+    """A measurement ended without a result."""
+
+
+def _answer(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    try:
+        pipe.send((None, measure.in_child(function, *arguments, **options)))
+    except NoMemory as error:
+        pipe.send((f"out of memory: {error}", None))
+    except Exception as error:
+        pipe.send((f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", None))
+
+
+class Bench:
+    """Measurements one after the other, each in a process of its own, until the time is over.
+
+    Args:
+        out: folder of the JSON files.
+        end: `time.monotonic()` at which the last measurement is ended.
+    """
+
+    def __init__(self, size: Size, out: Path, end: float, tokenizer: Path | None, pictures: Path) -> None:
+        self.size, self.out, self.end, self.tokenizer, self.pictures = size, out, end, tokenizer, pictures
+        os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])
+        self._context = multiprocessing.get_context("forkserver")  # imports once, forks without CUDA and threads
+        self._context.set_forkserver_preload(["gss.benchmark.run", "token_flips", "data", "oracle", "timm"])
+        self.about = self.alone(about)
+        # CPUs without bf16 compute it slowly: there the unit is fp32
+        self.unit = "bf16" if self.about["device"] == "cuda" else "fp32"
+        self.peak = self.alone(measure.matrix_peak, self.unit)
+        machine = self.about.get("gpu", self.about["cpu"])
+        print(f"{machine}: {2 * self.peak / 1e12:.3g} TFLOP/s in {self.unit}", flush=True)
+
+    def alone(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What a function returns in a process of its own.
+
+        Raises:
+            Failed: it raised, ran out of memory, or the time is over.
+        """
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_answer, args=(theirs, function, arguments, options))
+        process.start()
+        theirs.close()
+        try:
+            if not ours.poll(max(0.0, self.end - time.monotonic())):
+                process.kill()
+                raise Failed("not measured: the time was over")
+            fault, result = ours.recv()
+        except EOFError:
+            fault, result = "the process died", None
+        process.join()
+        if fault is not None:
+            raise Failed(fault)
+        return result
+
+    def run(self, *overrides: str) -> Run:
+        """The experiment with further values, its pictures made up, fed by no other process."""
+        run = Run.open("ade20k", ["run.workers=0", "reference={}", *self.size.overrides, *overrides])
+        rows = Rows()
+        subject = self.size.pictures
+        for number in range(subject.distinct):
+            rows.append({"image": f"{number}{subject.suffix}", "label": f"{number}_label.png", "height": subject.height,
+                         "width": subject.width, "image_sha256": "", "label_sha256": ""})
+        vars(run)["manifest"] = Manifest(self.pictures, data.SPACE, "", {"train": rows})
+        return run
+
+    def row(self, part: "Part", name: str, batch: int, function: Callable[..., Any], *arguments: Any,
+            **options: Any) -> bool:
+        """Measure a row and add it to its part; whether it worked."""
+        row: dict[str, Any] = {"name": name, "batch": batch}
+        try:
+            result = self.alone(function, *arguments, **options)
+        except Failed as error:
+            part.add(row | {"failed": str(error)})
+            return False
+        if not isinstance(result, Section):
+            part.add(row | result)
+            return True
+        whole, *stages = _rows(result, name, collections.defaultdict(lambda: self.peak))
+        if options.get("with_loading"):
+            whole["waiting"] = sum(result.phases[WAITING].seconds) / sum(_laps(result))
+        part.add(row | whole | {"name": name, "stages": stages})
+        return True
+
+
+class Part:
+    """Rows of a part, in its JSON file as soon as they are there."""
+
+    def __init__(self, bench: Bench, name: str) -> None:
+        self.path = bench.out / f"{name}.json"
+        self.content: dict[str, Any] = {"part": name, "about": bench.about, "unit": bench.unit,
+                                        "peak": bench.peak, "rows": []}
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.content["rows"].append(row)
+        self.path.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
+        print(_line(_cells(row)), flush=True)
+
+
+def largest(fits: Callable[[int], bool], first: int, most: int) -> int:
+    """The largest batch that fits, to an eighth, or 0: doubled until one does not, then halved between."""
+    good, bad = 0, first
+    while bad <= most and fits(bad):
+        good, bad = bad, 2 * bad
+    while bad <= most and bad - good > max(1, good // 8) and good:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def _sized(batch: int, part: str = "latent_prior") -> tuple[str, ...]:
+    return (f"{part}.training.batch_size={batch}", f"{part}.training.accumulation=1")
+
+
+def part_training(bench: Bench) -> None:
+    """GSS-FF at every batch tried on the way to the largest; as configured; the free loop; X^-1."""
+    part, size = Part(bench, "training"), bench.size
+
+    def fits(batch: int) -> bool:
+        run = bench.run(*MIXED, *_sized(batch))
+        return bench.row(part, "GSS-FF, bf16, tokenizer fp16", batch, training, run, "latent_prior", size.images, ())
+
+    bench.row(part, "GSS-FF, as configured (fp32)", PUBLISHED, training, bench.run(*_sized(PUBLISHED)), "latent_prior",
+              size.images, ())
+    best = largest(fits, PUBLISHED, size.most)
+    for batch in dict.fromkeys((PUBLISHED, best or PUBLISHED)):
+        bench.row(part, "the same loop, not stopped between phases", batch, unwatched,
+                  bench.run(*MIXED, *_sized(batch)), size.images)
+    run = bench.run(*MIXED, *_sized(PUBLISHED, "posterior"))
+    bench.row(part, "X^-1, bf16, tokenizer fp16", PUBLISHED, training, run, "posterior", size.images, ())
+
+
+def part_prediction(bench: Bench) -> None:
+    """GSS-FT and the oracle in turns, at every batch tried, in fp32; and how far apart they are."""
+    part, run = Part(bench, "prediction"), bench.run()
+    bench.row(part, "ours and the oracle", PUBLISHED, agreement, run)
+    for side in ("oracle", "ours"):
+
+        def fits(batch: int, side: str = side) -> bool:
+            return bench.row(part, f"GSS-FT, fp32, {side}", batch, prediction, run, side, batch, bench.size.images, ())
+
+        largest(fits, PUBLISHED, bench.size.most)
+
+
+def part_switches(bench: Bench) -> None:
+    """A training step with one thing changed."""
+    part, batch = Part(bench, "switches"), bench.size.several
+    for name, (overrides, switches) in OF_TRAINING.items():
+        run = bench.run(*MIXED, *_sized(batch), *overrides)
+        bench.row(part, name, batch, training, run, "latent_prior", 1, switches)
+
+
+def part_prediction_switches(bench: Bench) -> None:
+    """A prediction with one thing changed."""
+    part, batch = Part(bench, "prediction-switches"), bench.size.several
+    for name, (overrides, switches) in OF_PREDICTION.items():
+        bench.row(part, name, batch, prediction, bench.run(MIXED[-1], *overrides), "ours", batch, 1, switches)
+
+
+def part_tokens(bench: Bench) -> None:
+    """Tokens that change with the arithmetic."""
+    bench.row(Part(bench, "tokens"), "tokens", 1, flips, bench.tokenizer, bench.run())
+
+
+def part_loading(bench: Bench) -> None:
+    """A training whose batches are read while it runs."""
+    part, several = Part(bench, "loading"), bench.size.several
+    for workers, batch in ((8, PUBLISHED), (8, several), (4, several), (16, several)):
+        run = bench.run(*MIXED, *_sized(batch), f"run.workers={workers}")
+        bench.row(part, f"GSS-FF, bf16, tokenizer fp16, {workers} loader processes", batch, training, run,
+                  "latent_prior", bench.size.fed, (), with_loading=True)
+
+
+PARTS = {"training": part_training, "prediction": part_prediction, "switches": part_switches,
+         "prediction-switches": part_prediction_switches, "tokens": part_tokens, "loading": part_loading}  # fmt: skip
+
+
+# ---- tables
+
+HEAD = ("what", "batch", "images/s", "ms (fastest–slowest)", "peak MiB", "TFLOP/image", "of the peak", "")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row of the table; without a time, everything it says stands in the last column."""
+    start = (row["name"], str(row["batch"]))
+    if "seconds" not in row:
+        said = row.get("failed") or "; ".join(
+            f"{key}: {value:.3g}" for key, value in row.items() if isinstance(value, float))
+        return (*start, *[""] * 5, said)
+    speed = f"{row['images_per_s']:.1f}"
+    if "stages" not in row:
+        return (*start, speed, f"{1e3 * row['seconds']:.1f}", *[""] * 4)
+    low, high = (f"{1e3 * value:.1f}" for value in row["spread"])
+    waiting = f"waiting {row['waiting']:.1%}" if "waiting" in row else ""
+    work = (f"{2e-3 * row['gmac'] / row['batch']:.3g}", f"{row['peak_share']:.0%}") if row["gmac"] else ("", "")
+    return (*start, speed, f"{1e3 * row['seconds']:.1f} ({low}–{high})", f"{row['memory_mib']:,.0f}", *work, waiting)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [_line(head), "|---|" + "---:|" * (len(head) - 1), *map(_line, rows)]
+
+
+def _stages(row: dict[str, Any]) -> list[str]:
+    """Where the time of a row goes."""
+    rows: list[tuple[str, ...]] = []
+    for stage in row["stages"]:
+        work = (f"{2e-3 * stage['gmac']:.3g}", f"{stage['peak_share']:.0%}") if stage["gmac"] else ("", "")
+        rows.append((stage["name"].strip(), f"{1e3 * stage['seconds']:.1f}", f"{stage['seconds'] / row['seconds']:.0%}",
+                     f"{stage['memory_mib']:,.0f}", *work))
+    return ["", f"Where the time goes: {row['name']}, batch of {row['batch']}", "",
+            *_table(("stage", "ms", "share", "peak MiB", "TFLOP", "of the peak"), rows)]
+
+
+def tables(content: dict[str, Any]) -> str:
+    """A part as markdown."""
+    about, rows = content["about"], content["rows"]
+    machine = about.get("gpu") or f"{about['cpu']}, no GPU"
+    lines = [f"## {content['part']}", "",
+             f"{about['date']}, {machine}, torch {about['torch']}, CUDA {about.get('cuda', '-')}, "
+             f"timm {about['timm']}, Python {about['python']}; "
+             f"peak {2 * content['peak'] / 1e12:.3g} TFLOP/s in a {content['unit']} matrix product.", ""]
+    if content["part"] == "tokens":
+        for row in rows:
+            if "failed" in row:
+                return "\n".join([*lines, row["failed"]])
+            lines += [row["of"], "", *token_flips.table(row["rows"])]
+        return "\n".join(lines)
+    lines += _table(HEAD, [_cells(row) for row in rows])
+    watched = [row for row in rows if row.get("stages")]
+    if content["part"] in ("training", "prediction"):
+        for name in dict.fromkeys(row["name"] for row in watched if len(row["stages"]) > 1):
+            same = [row for row in watched if row["name"] == name]
+            for row in {row["batch"]: row for row in (same[0], max(same, key=lambda row: row["batch"]))}.values():
+                lines += _stages(row)
+    if content["part"] == "prediction":
+        lines += ["", *_ratios(rows)]
+    if content["part"] == "training" and watched:
+        best = max(watched, key=lambda row: row["images_per_s"])
+        lines += ["", f"Fastest: {best['images_per_s']:.1f} images/s at a batch of {best['batch']}; goal {GOAL}."]
+    return "\n".join(lines)
+
+
+def _ratios(rows: list[dict[str, Any]]) -> list[str]:
+    """Ours against the oracle at the same batch."""
+    speeds = {(row["name"].rpartition(", ")[2], row["batch"]): row["images_per_s"] for row in rows if "stages" in row}
+    found = [f"{speeds['ours', batch] / speed:.1f} times the oracle at a batch of {batch}"
+             for (side, batch), speed in speeds.items() if side == "oracle" and ("ours", batch) in speeds]
+    return [f"Ours is {', '.join(found)}; goal 3."] if found else []
+
+
+def write_page(out: Path, page: Path = PAGE) -> None:
+    """Put the tables of all parts that lie in the folder between the marks of the page."""
+    found = [json.loads(path.read_text()) for name in PARTS if (path := out / f"{name}.json").is_file()]
+    begin, end = "<!-- measured -->\n", "<!-- end -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    text = "\n\n".join(map(tables, found)) or "Not measured yet."
+    page.write_text(before + begin + text + "\n" + end + rest.partition(end)[2], encoding="utf-8")
+
+
+def main() -> None:
+    """Measure parts, or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=[*PARTS, "all", "page"], metavar="PART", help=", ".join(PARTS))
+    out = Path(os.environ.get("OUT") or "results/gpu")
+    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="of the JSON files")
+    parser.add_argument("--minutes", type=float, default=9.0, help="of all parts of this call together")
+    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="finished results for `tokens`: results/toy")
+    parser.add_argument("--small", action="store_true", help="networks of toy size")
+    given = parser.parse_args()
+    end = time.monotonic() + 60 * given.minutes
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.parts == ["page"]:
+        write_page(given.out)
+        return
+    size = LITTLE if given.small else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        data.make(size.pictures, pictures := Path(folder) / "pictures")
+        bench = Bench(size, given.out.resolve(), end, given.tokenizer, pictures)
+        chosen = list(PARTS) if "all" in given.parts else given.parts
+        for name in chosen:
+            PARTS[name](bench)
+    for name in chosen:
+        print(f"\n{tables(json.loads((given.out / f'{name}.json').read_text()))}")
+
+
+if __name__ == "__main__":
+    main()
