@@ -18,12 +18,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gss._compat import import_timm
 from gss.benchmark.stopwatch import WARM_UP, Phase, Stopwatch
 from gss.cluster.exit import die_with
+from gss.data.images import read_label
 from gss.data.loader import read_pair
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.run import evaluate_pairs
@@ -37,12 +38,17 @@ from gss.stages import latent_prior, posterior
 from gss.stages.assemble import at_precision, build_posterior, build_prior
 from gss.stages.run import Run
 from gss.stages.training import loop_settings, make_loader
+from gss.tokenizer.crops import MaskigeCrops
 from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.learn import DVAELearner
+from gss.tokenizer.reconstruct import reconstruct
 from gss.train.distributed import World, setup
-from gss.train.loop import train
+from gss.train.loop import MakeBatches, train
+from gss.train.settings import LoopSettings
 
 WAITING = "waiting for data"
 LEAST_LAPS = 5
+_LABELS = 64  # to cut a tokenizer's crops from
 import_timm()  # before memory is measured
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NO_MEMORY = ("out of memory", "allocate", "not enough memory", "insufficient memory", "bad_alloc", "new thread")
@@ -98,8 +104,6 @@ def training(run: Run, part: str, images: int, *, with_loading: bool) -> Section
     watch.around(dvae, "encode", "tokens of the label")
     watch.around(learner.prior, "tokens", "tokens of the image")
     watch.around(dvae, "decode", "decode")
-    watch.around(learner, "forward", "forward", then="backward")
-    hook = register_optimizer_step_pre_hook(lambda *_: watch.enter("optimiser step"))
 
     def batches(step: int) -> Iterator[Any]:
         loader = iter(make_loader(run, config.training, world)(step))
@@ -111,13 +115,58 @@ def training(run: Run, part: str, images: int, *, with_loading: bool) -> Section
             yield batch
         raise _Enough
 
-    settings = loop_settings(run, config.training, steps=10**6)
-    settings = replace(settings, save_every=10**6, save_minutes=10**6, log_every=10**6)
+    _steps(watch, learner, batches, loop_settings(run, config.training, steps=1), world)
+    special = dict.fromkeys(("tokens of the label", "decode"), _precision(dvae))
+    return Section(config.training.batch_size, watch.phases, config.training.precision, special)
+
+
+def tokenizer(run: Run, images: int) -> Section:
+    """Steps of the tokenizer's training, on the crops of a few labels."""
+    config = run.experiment.tokenizer.train
+    world = _one_process()
+    watch = Stopwatch(world.device)
+    learner = DVAELearner(_dvae(run), torch.from_numpy(_colours(run)), random_palettes=config.palettes == "random")
+    pairs = run.manifest.pairs("train")
+    labels = [read_label(pairs[i].label, run.space) for i in range(min(_LABELS, len(pairs)))]
+    size, num_classes = config.batch_size, run.space.num_classes
+
+    def batches(step: int) -> Iterator[Any]:
+        crops = iter(MaskigeCrops(labels, num_classes, seed=0, batch_size=size, crop=config.crop, start_step=step))
+        for _ in watch.laps(_num_laps(images, size)):
+            watch.enter("crops")
+            batch = next(crops)
+            watch.enter("transfer, counts")
+            yield batch
+        raise _Enough
+
+    settings = LoopSettings(1, config.lr, clip_norm=1.0, deterministic=run.experiment.run.deterministic)
+    _steps(watch, learner, batches, settings, world)
+    return Section(size, watch.phases)
+
+
+def reconstruction(run: Run, images: int) -> Section:
+    """Training labels, one by one, through the tokenizer and back as the refinement of the palette does it."""
+    world = _one_process()
+    watch = Stopwatch(world.device)
+    dvae, colours = _dvae(run).requires_grad_(False).eval().to(world.device), torch.from_numpy(_colours(run))
+    watch.around(dvae, "encode", "tokens of the label")
+    watch.around(dvae, "decode", "decode")
+    pairs = itertools.cycle(run.manifest.pairs("train"))
+    for _, pair in zip(watch.laps(_num_laps(images, 1)), pairs, strict=False):
+        label = read_label(pair.label, run.space)
+        watch.enter("paint, nearest colour, count")
+        reconstruct(dvae, [label], colours, doubled=True)
+    return Section(1, watch.phases)
+
+
+def _steps(watch: Stopwatch, learner: nn.Module, batches: MakeBatches, settings: LoopSettings, world: World) -> None:
+    """The training loop until `batches` has enough, without checkpoints."""
+    watch.around(learner, "forward", "forward", then="backward")
+    hook = register_optimizer_step_pre_hook(lambda *_: watch.enter("optimiser step"))
+    settings = replace(settings, steps=10**6, save_every=10**6, save_minutes=10**6, log_every=10**6)
     with contextlib.suppress(_Enough), tempfile.TemporaryDirectory() as work:
         train(learner, batches, settings, work=Path(work), journal=None, world=world)
     hook.remove()
-    special = dict.fromkeys(("tokens of the label", "decode"), _precision(dvae))
-    return Section(config.training.batch_size, watch.phases, config.training.precision, special)
 
 
 class _Enough(Exception):
@@ -247,15 +296,23 @@ def _precision(dvae: DVAE) -> str:
     return next(name for name, dtype in DTYPES.items() if dtype == dvae.weight.dtype)
 
 
+def _dvae(run: Run) -> DVAE:
+    config = run.experiment.tokenizer
+    dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group)
+    return dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _colours(run: Run) -> np.ndarray:
+    """Any palette: int64 [N+1, 3]."""
+    codes = np.random.default_rng(0).permutation(2**24)[: run.space.num_classes + 1]
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+
+
 def _networks(run: Run, variant: str, device: torch.device) -> tuple[LatentPrior, DVAE, Posterior, Tensor]:
     """Latent prior, tokenizer, X^-1 and palette as the experiment describes them, all random."""
     torch.manual_seed(run.experiment.seed)
-    config = run.experiment.tokenizer
-    dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group).requires_grad_(False).eval()
-    dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dvae = at_precision(dvae, config.precision, device)
-    codes = np.random.default_rng(0).permutation(2**24)[: run.space.num_classes + 1]
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
+    colours = _colours(run)
     meta = latent_prior.describe(run, Palette(colours, run.space.names), dvae)
     meta["posterior"] = posterior.describe(run) if variant != "nearest" else {
         "variant": variant, "temperature": run.experiment.evaluation.vote_temperature}

@@ -29,6 +29,7 @@ _TRAINING_KEYS = (
     "{part}.training.accumulation: a divisor of the batch, changes no result (now {accumulation}); "
     "{part}.training.batch_size (now {batch}); augment.crop (now {crop}); {part}.training.precision=bf16 on a GPU"
 )
+_TOKENIZER_KEYS = "tokenizer.train.batch_size; tokenizer.train.crop; tokenizer.n_hid"
 _PREDICTION_KEYS = (
     "evaluation.mode=slide with a small evaluation.crop (now {mode}, {window}); evaluation.scale (now {scale})"
 )
@@ -74,6 +75,11 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
 
     section = _child("data loading", _training_keys(run, "latent_prior"), measure.loading, run, images)
     sections = [{"title": f"data loading, batch of {section.images}, one core", "rows": rows(section, "batch")[:1]}]
+    if config.tokenizer.source == "train":
+        section = _child("tokenizer", _TOKENIZER_KEYS, measure.tokenizer, run, images)
+        sections.append({"title": f"tokenizer, batch of {section.images}, fp32", "rows": rows(section, "step")})
+    section = _child("reconstruction", "smaller labels", measure.reconstruction, run, images)
+    sections.append({"title": "reconstruction", "rows": rows(section, "label")})
     for part in trained:
         title, keys = part.replace("_", " "), _training_keys(run, part)
         section = _child(title, keys, measure.training, run, part, images, with_loading=False)

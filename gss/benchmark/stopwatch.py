@@ -35,7 +35,7 @@ class Phase:
     macs: float = 0.0
 
 
-class _Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):
     """Floating-point operations by torch's formulas; its `FlopCounterMode` fails where a backward pass has another."""
 
     def __init__(self) -> None:
@@ -72,8 +72,8 @@ class Stopwatch:
         self._phases: dict[str, Phase] = {}
         self._phase: str | None = None
         self._began = 0.0
-        self._counter: _Counter | None = None
-        with _Counter():  # imports 70 MiB, which are not of what is measured
+        self._counter: Counter | None = None
+        with Counter():  # imports 70 MiB, which are not of what is measured
             torch.ones(1, 1) @ torch.ones(1, 1)
         self._before = 0
         self._reset_peak()
@@ -85,7 +85,7 @@ class Stopwatch:
             self._laps = number - WARM_UP + 1
             for phase in self._phases.values():
                 phase.seconds += [0.0] * (self._laps > 0)
-            with _Counter() if number == 1 else contextlib.nullcontext() as self._counter:
+            with Counter() if number == 1 else contextlib.nullcontext() as self._counter:
                 yield number
                 self.enter(None)
 

@@ -16,7 +16,8 @@ EXPERIMENT = {
     "data": {"root": "nowhere", "classes": ["one", "two", "three"],
              "splits": {split: {"images": split, "labels": split} for split in ("train", "test")}},
     "augment": {"base_scale": [64, 48], "crop": [32, 32]},
-    "tokenizer": {"vocab_size": 16, "n_hid": 8, "n_init": 8, "blocks_per_group": 1},
+    "tokenizer": {"vocab_size": 16, "n_hid": 8, "n_init": 8, "blocks_per_group": 1,
+                  "train": {"batch_size": 2, "crop": 32}},
     "latent_prior": {"backbone": {"name": "test_resnet"}, "channels": 8, "seg_channels": 8, "cls_channels": 8,
                      "num_heads": 2, "training": {"batch_size": 4, "accumulation": 2}},
     "posterior": {"variant": "conv", "channels": 8, "training": {"batch_size": 2}},
@@ -39,11 +40,13 @@ def test_a_configuration_is_enough(tmp_path: Path) -> None:
     assert "made up, 64 x 48" in content["images"]
     sections = {section["title"]: {row["name"].strip(): row for row in section["rows"]}
                 for section in content["sections"]}
-    assert list(sections) == ["data loading, batch of 4, one core", "latent prior, batch of 4, fp32",
-                              "posterior, batch of 2, fp32", "prediction, GSS-FF", "prediction, GSS-FT",
-                              "evaluation, GSS-FF", "evaluation, GSS-FT"]
+    assert list(sections) == ["data loading, batch of 4, one core", "tokenizer, batch of 2, fp32", "reconstruction",
+                              "latent prior, batch of 4, fp32", "posterior, batch of 2, fp32",
+                              "prediction, GSS-FF", "prediction, GSS-FT", "evaluation, GSS-FF", "evaluation, GSS-FT"]
     prior, image = sections["latent prior, batch of 4, fp32"], sections["prediction, GSS-FT"]
     assert {"tokens of the label", "forward", "backward", "optimiser step"} <= set(prior)
+    assert {"crops", "forward", "backward", "optimiser step"} <= set(sections["tokenizer, batch of 2, fp32"])
+    assert {"tokens of the label", "decode", "paint, nearest colour, count"} <= set(sections["reconstruction"])
     assert {"tokens of the image", "decode", "X^-1: scores of the classes", "resize, normalise, argmax"} <= set(image)
     whole = prior["step, the batch at hand"]
     assert whole["gmac"] == pytest.approx(sum(row["gmac"] for row in list(prior.values())[1:-1]))
@@ -58,10 +61,10 @@ def test_a_configuration_is_enough(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_refused_with_the_keys_that_need_less(tmp_path: Path) -> None:
-    done = run(tmp_path, "latent_prior.training.batch_size=64", "augment.crop=[1024,1024]", limit_kib="2000000")
+    done = run(tmp_path, "augment.crop=[16384,16384]", limit_kib="2000000")  # a single image, before any network
     assert done.returncode == 2, done.stderr
     assert "does not fit into the memory" in done.stderr
-    assert "latent_prior.training.accumulation" in done.stderr and "augment.crop (now [1024, 1024])" in done.stderr
+    assert "latent_prior.training.accumulation" in done.stderr and "augment.crop (now [16384, 16384])" in done.stderr
     assert "Traceback" not in done.stderr
 
 
