@@ -74,6 +74,7 @@ def timed(command: list[str], folder: Path) -> tuple[float, float, float, float]
     """CPU and wall seconds of a command, and when its first line about work and its last line came."""
     began, spent = time.monotonic(), sum(os.times()[2:4])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users' second start finds our modules compiled
     first = last = 0.0
     with subprocess.Popen([sys.executable, *command[1:]], cwd=folder, env=environment, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as process:
