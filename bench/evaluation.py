@@ -11,11 +11,11 @@ precision, one thread.
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -73,7 +73,7 @@ def measure(subject: str, side: str) -> None:
 
     evaluate = plain if side == "oracle" else ours
     evaluate(*picture(64, 64))  # what happens once in a process
-    spent: Counter[str] = Counter()
+    spent: collections.Counter[str] = collections.Counter()
     for owner, method, name in ((model.prior, "tokens", "network"), (model.tokenizer, "decode", "decoder"),
                                 (model.posterior, "scores", "X^-1, votes"), (run, "predict", "prediction"),
                                 (run, "confusion", "counting")):
@@ -97,14 +97,14 @@ def multiply_adds(model: Any, side: str, height: int, width: int) -> float:
     import oracle
     import torch
 
-    from gss.benchmark.stopwatch import _Counter
+    from gss.benchmark.stopwatch import Counter
     from gss.models import window
     from gss.models.posterior import WindowPosterior
 
     model.to("meta")
     window._LARGE = sys.maxsize  # pieces of a map do the same, but ask for a device that computes
     image = torch.empty(1, 3, height, width, device="meta")
-    with torch.inference_mode(), _Counter() as counter:
+    with torch.inference_mode(), Counter() as counter:
         if side == "ours":
             rgb = model.rgb(image)
         else:
@@ -118,7 +118,7 @@ def multiply_adds(model: Any, side: str, height: int, width: int) -> float:
     return counter.take() / 2
 
 
-def watch(owner: object, method: str, name: str, spent: Counter[str]) -> None:
+def watch(owner: object, method: str, name: str, spent: collections.Counter[str]) -> None:
     """Add the CPU seconds of every call of a method to `spent[name]`."""
     original: Callable[..., Any] = getattr(owner, method)
 

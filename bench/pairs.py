@@ -48,9 +48,9 @@ def in_turns(script: str, subject: str, rounds: int) -> list[tuple[Run, Run]]:
     return [(child(script, subject, SIDES[0]), child(script, subject, SIDES[1])) for _ in range(rounds)]
 
 
-def child(script: str, subject: str, side: str) -> Run:
+def child(script: str, subject: str, side: str, *more: str) -> Run:
     """What a script prints in a fresh process with one thread."""
-    command = [sys.executable, str(Path(script).resolve()), subject, "--measure", side]
+    command = [sys.executable, str(Path(script).resolve()), subject, "--measure", side, *more]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
