@@ -9,20 +9,14 @@ one image of 256 x 256; X^-1 with one block of width 128 behind a frozen prior. 
 """
 
 import argparse
-import contextlib
 import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from pairs import HEADINGS, ROOT, SIDES, child, head, in_turns, line, machine, mark, matrix_peak, row, write
+
 PAGE = ROOT / "bench" / "step.md"
 SUBJECTS = {  # name, peak of the published implementation in MiB
     "ff-train": ("GSS-FF, training step", 3049),
@@ -31,56 +25,36 @@ SUBJECTS = {  # name, peak of the published implementation in MiB
     "ftw-predict": ("GSS-FT-W, prediction", 2782),
 }
 ROUNDS = 5
-SIDES = ("ours", "oracle")
 NUM_CLASSES, SIDE = 150, 256
-BEGIN, END = "<!-- measured -->\n", "<!-- end -->"
 
 
-def mark() -> int:
-    """High-water mark of this process's resident memory, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-def measure(subject: str, *, plain: bool, count: bool) -> None:
-    """Print the seconds of a second step and the marks after import and after the first; or multiply-adds of a step."""
+def measure(subject: str, side: str, *, count: bool) -> None:
+    """Print the marks after import and after a first step and the CPU seconds of a second one; or multiply-adds."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     import gss.evaluate.inference  # the baseline counts what every run needs
     import gss.models.training
     import gss.train.optim  # noqa: F401
     from gss._compat import import_timm
+    from gss.benchmark.stopwatch import Counter
 
     import_timm()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     baseline = mark()
     variant, task = subject.split("-")
-    step = prediction(variant, plain) if task == "predict" else training_step(variant, plain)
-    with FlopCounterMode(display=False) if count else contextlib.nullcontext() as counter:
-        step()
+    step = (prediction if task == "predict" else training_step)(variant, side == "oracle")
     if count:
-        print(json.dumps({"gmac": counter.get_total_flops() / 2e9}))
+        with Counter() as counter:
+            step()
+        print(json.dumps({"gmac": counter.take() / 2e9}))
         return
+    step()
     peak = mark()
     began = time.process_time()
     step()
     seconds = time.process_time() - began
     print(json.dumps({"seconds": seconds, "baseline": baseline, "peak": peak}))
-
-
-def matrix_peak() -> float:
-    """GMAC/s of a large matrix product on one core, in single precision: the best of five."""
-    import torch
-
-    torch.set_num_threads(1)
-    a = torch.randn(2048, 2048)
-    times = []
-    for _ in range(6):
-        began = time.process_time()
-        a @ a
-        times.append(time.process_time() - began)
-    return 2048**3 / 1e9 / min(times)
 
 
 def modules(variant: str, half: str | None) -> tuple[Any, Any, Any]:
@@ -166,57 +140,29 @@ def training_step(variant: str, plain: bool) -> Callable[[], None]:
     return step
 
 
-def child(subject: str, *words: str) -> dict[str, float]:
-    """What `measure` prints in a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), subject, "--measure", *words]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
-def row(subject: str, best: float) -> str:
-    """Medians of the pairs, the spread of their ratios, and the share of the matrix peak."""
-    name, published = SUBJECTS[subject]
-    counts = [child(subject, side, "count")["gmac"] for side in SIDES]
-    pairs = [[child(subject, side) for side in SIDES] for _ in range(ROUNDS)]
-    ours, plain = ({key: statistics.median(run[key] for run in side) for key in side[0]}
-                   for side in zip(*pairs, strict=True))
-    times = sorted(a["seconds"] / b["seconds"] for a, b in pairs)
-    memory = (ours["peak"] - ours["baseline"]) / (plain["peak"] - plain["baseline"])
-    shares = [count / side["seconds"] / best for count, side in zip(counts, (ours, plain), strict=True)]
-    return (
-        f"| {name} | {ours['seconds']:.1f} | {plain['seconds']:.1f} | **{statistics.median(times):.2f}** "
-        f"({times[0]:.2f}–{times[-1]:.2f}) | {counts[0]:.0f} / {counts[1]:.0f} | "
-        f"{shares[0]:.0%} / {shares[1]:.0%} | "
-        f"{ours['peak'] - ours['baseline']:.0f} / {plain['peak'] - plain['baseline']:.0f} | **{memory:.2f}** | "
-        f"{ours['peak']:.0f} | {ours['peak'] / published:.2f} |"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], metavar="SUBJECT", help=", ".join(SUBJECTS))
-    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)  # ours or oracle, [count]
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="runs of each side (default: %(default)s)")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # ours or oracle
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        side, *count = arguments.measure
-        measure(arguments.subjects[0], plain=side == "oracle", count=bool(count))
+        measure(arguments.subjects[0], arguments.measure, count=arguments.count)
         return
-    best = matrix_peak()
-    rows = [
-        f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, one core: {2 * best:.0f} GFLOP/s "
-        "in a matrix product of 2048 x 2048.",
-        "",
-        "| what | s | oracle s | time ratio (spread) | GMAC / oracle's | share of peak / oracle's | MiB / oracle's | "
-        "memory ratio | whole process MiB | of the published |",
-        "|---|" + "---:|" * 9,
-    ]
+    peak = matrix_peak()
+    rows, processes = [head(*HEADINGS)], [head("whole process, MiB", "ours", "published", "ratio")]
     for subject in arguments.subjects or SUBJECTS:
-        rows.append(row(subject, best))
-        print(rows[-1], flush=True)
-    if not arguments.subjects:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + "\n".join(rows) + "\n" + END + rest.partition(END)[2])
+        name, published = SUBJECTS[subject]
+        counts = [child(__file__, subject, side, "--count") for side in SIDES]
+        runs = in_turns(__file__, subject, arguments.rounds)
+        pairs = [(ours | counts[0], plain | counts[1]) for ours, plain in runs]
+        whole = median(run["peak"] for run, _ in pairs)
+        rows.append(row(name, pairs, peak))
+        processes.append(line(name, f"{whole:.0f}", f"{published}", f"{whole / published:.2f}"))
+        print(rows[-1], processes[-1], sep="\n", flush=True)
+        if not arguments.subjects:
+            write(PAGE, [f"{machine(peak)} {arguments.rounds} runs.", "", *rows, "", *processes])
 
 
 if __name__ == "__main__":

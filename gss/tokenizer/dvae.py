@@ -222,7 +222,8 @@ class DVAE(nn.Module):
     @property
     def weight(self) -> Tensor:
         """A weight that `lower_precision` converts: tells device and dtype."""
-        return cast(Convolution, self.encoder.blocks[0] if hasattr(self, "encoder") else self.decoder.blocks[-1][-1]).w
+        first = self.encoder.blocks[0] if hasattr(self, "encoder") else cast(nn.Sequential, self.decoder.blocks[-1])[-1]
+        return cast(Convolution, first).w
 
     def keep(self, half: Literal["encoder", "decoder"]) -> "DVAE":
         """Drop the weights of the other half, as a stage can that only encodes or only decodes; returns itself."""
