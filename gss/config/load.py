@@ -57,9 +57,14 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
     default = _validate(Experiment, content, path)
     if not default.reference:
         return default
-    # Both readings are checked, so that a fault in the other one does not wait until it is asked for.
-    reference = _validate(Experiment, _merged(content, {**default.reference, "numerics": "reference"}), path)
-    return reference if default.numerics == "reference" else default
+    changes = {**default.reference, "numerics": "reference"}
+    if default.numerics == "reference":
+        return _validate(Experiment, _merged(content, changes), path)
+    # The other reading is checked, too, so that its faults do not wait until it is asked for; that it trains in fp32
+    # says whoever asks for it.
+    fp32 = {part: {"training": {"precision": "fp32"}} for part in ("latent_prior", "posterior")}
+    _validate(Experiment, _merged(_merged(content, fp32), changes), path)
+    return default
 
 
 def experiment_path(name: str | Path) -> Path:

@@ -71,7 +71,8 @@ def distort(image: Tensor, photometric: Tensor) -> Tensor:
     image = image.contiguous()  # whole planes: three times as fast below as interleaved colours
     result = (image + brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
     result = _turn_colours(result, saturation, hue).mul_(late_contrast).clamp_(0, 255)
-    is_neutral = (photometric == photometric.new_tensor(NO_PHOTOMETRIC)).all(dim=1)  # [B]
+    neutral = torch.tensor(NO_PHOTOMETRIC, dtype=photometric.dtype).to(photometric.device, non_blocking=True)
+    is_neutral = (photometric == neutral).all(dim=1)  # [B]
     return torch.where(is_neutral[:, None, None, None], image, result)
 
 

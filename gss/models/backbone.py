@@ -111,9 +111,10 @@ class Backbone(nn.Module):
         norms = [nn.LayerNorm(channels) for channels in self.channels] if publish_swin(features) else []
         self.norms = nn.ModuleList(norms)
         self.size_multiple = 4 if norms else _size_multiple(features, self.strides)
-        self._eval_modules = [*_leading_modules(features, info.module_name(), frozen_levels), *norms[:frozen_levels]]
-        for module in self._eval_modules:
+        frozen = [*_leading_modules(features, info.module_name(), frozen_levels), *norms[:frozen_levels]]
+        for module in frozen:
             module.requires_grad_(False)
+        self._frozen = [name for name, module in self.named_modules() if any(module is one for one in frozen)]
         self.norm_eval = norm_eval
         self.train()
 
@@ -130,9 +131,9 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for what is trained; frozen levels and, with `norm_eval`, BatchNorm stay in eval mode."""
         super().train(mode)
-        for module in self._eval_modules:
-            module.eval()
-        if self.norm_eval:  # looked for anew: synchronising BatchNorm over processes replaces the modules
+        for name in self._frozen:  # looked for anew: synchronising BatchNorm over processes replaces modules
+            self.get_submodule(name).eval()
+        if self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()

@@ -42,7 +42,7 @@ def nearest(rgb: Tensor, colours: Tensor) -> Tensor:
     red, green, blue = rgb.float().unbind(1)  # each [B,H,W]
     best = torch.full_like(red, float("inf"))
     ids = torch.zeros_like(red, dtype=torch.int64)
-    for index, (r, g, b) in enumerate(colours[:-1].tolist()):
+    for index, (r, g, b) in enumerate(colours[:-1].to(red)):  # as tensors: a GPU is not waited for
         distance = (red - r).square_()
         distance += (green - g).square_()
         distance += (blue - b).square_()

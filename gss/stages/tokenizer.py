@@ -1,5 +1,6 @@
 """Stage 3: the discrete VAE that turns maskiges into tokens and back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -7,7 +8,9 @@ import numpy as np
 import torch
 
 from gss.config import data_folder
+from gss.data.classes import ClassSpace
 from gss.data.images import read_label
+from gss.data.manifest import Pairs
 from gss.evaluate.pictures import evenly_spaced
 from gss.palette.palette import read_palette
 from gss.stages.run import Run
@@ -24,6 +27,29 @@ from gss.train.loop import train
 from gss.train.settings import LoopSettings
 
 HEALTH_LABELS = 8  # training labels on which a trained tokenizer is looked at
+
+
+KEPT_BYTES = 2**32  # of labels in the memory of each process
+
+
+class TrainingLabels(Sequence[np.ndarray]):
+    """Labels of pairs, uint8 [H,W] each. The first ones stay in memory, the rest is read whenever it is asked for."""
+
+    def __init__(self, pairs: Pairs, space: ClassSpace, kept_bytes: int = KEPT_BYTES) -> None:
+        self._pairs, self._space, self._free = pairs, space, kept_bytes
+        self._kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # no slices
+        label = self._kept.get(index)
+        if label is None:
+            label = read_label(self._pairs[index].label, self._space)
+            if label.nbytes <= self._free:
+                self._kept[index] = label
+                self._free -= label.nbytes
+        return label
 
 
 def tokenizer(run: Run, world: World) -> None:
@@ -76,7 +102,7 @@ def train_dvae(
         The trained dVAE, in every process.
     """
     config = run.experiment.tokenizer.train
-    labels = [read_label(pair.label, run.space) for pair in run.manifest.pairs("train")]
+    labels = TrainingLabels(run.manifest.pairs("train"), run.space)
     settings = LoopSettings(
         steps=steps,
         lr=config.lr,

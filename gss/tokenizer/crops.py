@@ -20,7 +20,7 @@ class MaskigeCrops:
     The global batch of step t is made of the samples t * B ... (t + 1) * B - 1; rank r takes the r-th equal part.
 
     Args:
-        labels: uint8 [H,W] each, class ids 0..N-1 or 255; kept in memory.
+        labels: uint8 [H,W] each, class ids 0..N-1 or 255; all of them are asked for once, then one for every crop.
         num_classes: N.
         batch_size: B, crops of one step over all processes.
         crop: side P of the painted crop in maskige pixels, a multiple of 8: P / 2 label pixels, as labels are doubled.
@@ -52,11 +52,11 @@ class MaskigeCrops:
             raise ConfigError(f"tokenizer crop {crop} is no multiple of 8", todo=f"choose {crop // 8 * 8 or 8}")
         if not labels:
             raise DataError("no labels to train the tokenizer on", todo="run the check stage")
-        self.labels = [_pad(label, crop // 2) for label in labels]
-        self.seed, self.side, self.start_step = seed, crop // 2, start_step
+        self.labels, self.seed, self.side, self.start_step = labels, seed, crop // 2, start_step
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world_size
         values = [*range(num_classes), IGNORE_INDEX]
-        pixels = np.stack([np.bincount(label.ravel(), minlength=256)[values] for label in labels], 1)  # [N+1,labels]
+        counts = [np.bincount(self._label(i).ravel(), minlength=256)[values] for i in range(len(labels))]
+        pixels = np.stack(counts, 1)  # [N+1,labels]
         self.present = [(value, row.cumsum()) for value, row in zip(values, pixels, strict=True) if row.any()]
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
@@ -74,15 +74,18 @@ class MaskigeCrops:
         if rng.random_sample() < BALANCED:
             label, y, x = self._around_a_class(rng)
         else:
-            label = self.labels[rng.randint(len(self.labels))]
+            label = self._label(rng.randint(len(self.labels)))
             y, x = rng.randint(label.shape[0] - self.side + 1), rng.randint(label.shape[1] - self.side + 1)
         crop = label[y : y + self.side, x : x + self.side]
         return crop[:, ::-1] if rng.random_sample() < FLIP else crop
 
+    def _label(self, index: int) -> np.ndarray:
+        return _pad(self.labels[index], self.side)
+
     def _around_a_class(self, rng: np.random.RandomState) -> tuple[np.ndarray, int, int]:
         """A label and the corner of a crop in it that holds a random pixel of a random class."""
         value, pixels = self.present[rng.randint(len(self.present))]
-        label = self.labels[int(np.searchsorted(pixels, rng.randint(pixels[-1]), side="right"))]
+        label = self._label(int(np.searchsorted(pixels, rng.randint(pixels[-1]), side="right")))
         places = np.flatnonzero(label == value)
         place = divmod(int(places[rng.randint(len(places))]), label.shape[1])
         y, x = (

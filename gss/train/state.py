@@ -52,6 +52,8 @@ class TrainState:
             CheckpointError: it was made with other settings or for another module.
         """
         self._require_same_settings(content["settings"], where)
+        for group in content["optimizer"]["param_groups"]:
+            group["fused"] = True  # of an older checkpoint, too; and it decides on which device the counts of steps are
         try:
             self.module.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])

@@ -133,7 +133,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
         CheckpointError: missing, damaged, or made for another tokenizer.
         ConfigError: no such device.
     """
-    # Torch reads it at the first allocation and asks for large pages then: on a CPU 30 % less time (bench/step.md).
+    # Torch reads it at the first allocation and asks for large pages then: less time on CPUs, see bench/step.md.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     path, device = Path(path), usable_device(device)
     if path.is_dir():

@@ -15,6 +15,13 @@ def test_every_shipped_experiment_is_valid(name: str) -> None:
     assert experiment.milestones
 
 
+def test_half_precision_can_be_trained_where_the_published_numerics_differ() -> None:
+    override = "latent_prior.training.precision=bf16"
+    assert load_experiment("ade20k", [override]).latent_prior.training.precision == "bf16"
+    with pytest.raises(ConfigError, match="trains in fp32"):
+        load_experiment("ade20k", [override, "numerics=reference"])
+
+
 def test_shipped_project_lists_shipped_experiments() -> None:
     assert set(load_project().experiments) <= set(list_experiments())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
@@ -100,6 +100,13 @@ def test_wholly_frozen_backbone_has_nothing_to_train() -> None:
     backbone = build_backbone("resnet10t", frozen_levels=4)
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not any(module.training for module in backbone.features.modules())
+
+
+def test_frozen_levels_stay_so_with_synchronised_batch_norm() -> None:
+    backbone = nn.SyncBatchNorm.convert_sync_batchnorm(build_backbone("resnet10t", frozen_levels=2)).train()
+    norms = {name: module.training for name, module in backbone.named_modules() if isinstance(module, nn.SyncBatchNorm)}
+    assert not any(training for name, training in norms.items() if "layer" not in name or "layer1" in name)
+    assert any(norms.values())
 
 
 def test_norm_eval_trains_scale_but_not_statistics() -> None:

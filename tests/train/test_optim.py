@@ -1,9 +1,13 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from gss.train.distributed import World
 from gss.train.optim import MovingAverage, build_optimizer, decays, set_learning_rate
 from gss.train.settings import LoopSettings
+from gss.train.state import TrainState
 
 ONE, TWO = torch.zeros(3), torch.zeros(3, 3)
 
@@ -43,3 +47,16 @@ def test_moving_average_follows():
     assert average.module.weight.tolist() == [2.0, 2.0]
     assert average.module.running_mean.tolist() == [7.0, 7.0]
     assert not any(parameter.requires_grad for parameter in average.module.parameters())
+
+
+def test_a_checkpoint_of_an_older_version_goes_on_with_the_fused_optimizer(tmp_path):
+    world, settings = World(0, 1, 0, torch.device("cpu")), LoopSettings(steps=4, lr=0.1)
+    state = TrainState(nn.Linear(3, 2), settings)
+    state.module(torch.ones(1, 3)).sum().backward()
+    state.optimizer.step()
+    content = copy.deepcopy(state.content(1, world))
+    for group in content["optimizer"]["param_groups"]:
+        group["fused"] = None
+    state = TrainState(nn.Linear(3, 2), settings)
+    state.load(content, world, where=tmp_path)
+    assert all(group["fused"] for group in state.optimizer.param_groups)
