@@ -128,7 +128,8 @@ class PosteriorLearner(Learner):
             and with dropout, and its running statistics drift. They go nowhere: X^-1 alone is saved.
 
     Note:
-        Deviation: unless `reference`, the prior is what it is at prediction (tests/models/test_training.py).
+        Deviation: unless `reference`, the prior is what it is at prediction (tests/models/test_training.py), but for
+        the rounding of bf16 where X^-1 is trained in it.
 
     Source: published GSS-FT-W.
     """

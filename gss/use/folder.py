@@ -137,9 +137,9 @@ def _images(text: str, out: Path) -> Iterator[tuple[Path, Path]]:
     path = Path(text)
     if path.is_dir():
         yield from ((image, image.relative_to(path)) for image in _below(path, out))
-    elif path.exists() or not glob.has_magic(text):
+    elif path.exists() or path.is_symlink():
         yield path, Path(path.name)
-    else:
+    elif glob.has_magic(text):
         plain = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*path.parts[:plain])
         for match in sorted(map(Path, glob.glob(text, recursive=True))):

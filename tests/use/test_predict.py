@@ -168,7 +168,7 @@ def test_no_input_is_overwritten(model: Path, photos: Path, capsys: pytest.Captu
     assert (photos / "a.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["", "*.gif"])
+@pytest.mark.parametrize("name", ["gone.jpg", "", "*.gif"])
 def test_no_image_is_an_error(name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     given = str(tmp_path / "empty" / name)
