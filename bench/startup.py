@@ -39,7 +39,7 @@ PLAIN = {
 STAGES = ("toy-data data/toy", "check toy", "palette toy", "tokenizer toy", "reconstruct toy", "train latent-prior toy",
           "train posterior toy", "merge toy", "evaluate toy --model gss_ft --split val", "report toy")
 MANY = ("tokenizer", "reconstruct", "train", "evaluate")  # verbs that the rules start in two processes
-WORK = re.compile(r"(step|round|gss_ft|check|palette start) .*\d")  # the first line that tells of work done
+WORK = re.compile(r"(first step|round|gss_ft|check|palette start) .*\d")  # the first line that tells of work done
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -115,6 +116,7 @@ def _environment(nproc: int, cpus: int, job: slurm.Job | None = None) -> Mapping
         kept = {name: value for name, value in kept.items()
                 if name in _JOB_VARIABLES or not name.startswith(_STEP_VARIABLES)}
         kept["SLURM_RESTART_COUNT"] = str(job.restarts)  # lost on the way to this process
+    kept["GSS_LAUNCHED"] = str(time.time())
     return {**_MALLOC, **kept, **dict.fromkeys(_THREADS, str(max(1, cpus // nproc)))}
 
 

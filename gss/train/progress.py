@@ -1,6 +1,7 @@
 """What a training says of itself: means over the log interval, lines on the screen, metrics in the journal."""
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -68,7 +69,10 @@ class Progress:
         self._waited += seconds
 
     def tick(self, step: int) -> None:
-        """Move the bar of a terminal."""
+        """Move the bar of a terminal; at the first step, say how long starting took."""
+        launched = os.environ.get("GSS_LAUNCHED")
+        if launched is not None and self._world.is_main and step == self._first + 1:
+            print(f"first step {time.time() - float(launched):.1f} s after the start of the job", flush=True)
         if self._bar:
             done = 20 * step // self._steps
             print(f"\r[{'#' * done}{'.' * (20 - done)}] {step}/{self._steps} ", end="", flush=True)

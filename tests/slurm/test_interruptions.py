@@ -81,6 +81,7 @@ def the_whole_pipeline(scene: Scene, reference: Reference) -> None:
     logs = {path.stem: path.read_text() for path in (fresh.folder / "results/toy/logs").glob("*.log")}
     for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior"):
         assert "2 process(es) on cpu" in logs[stage]
+    assert " s after the start of the job\n" in logs["latent_prior"]
     fresh.assert_undisturbed(reference)
 
 
