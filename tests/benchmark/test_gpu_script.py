@@ -45,7 +45,7 @@ def test_all_parts_run_and_become_a_page(script: ModuleType, tmp_path: Path) -> 
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     for name in script.PARTS:
         assert f"## {name}" in text
-    assert "| optimiser step |" in text and "times the oracle at a batch of 2" in text and "| bfloat16 |" in text
+    assert "| optimiser step |" in text and "times the oracle at a batch of 4" in text and "| bfloat16 |" in text
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 64, 67, 100, 255, 300])
