@@ -207,9 +207,10 @@ def test_evaluation_follows_each_planned_checkpoint(tmp_path):
 
 def test_lines_on_screen(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GSS_LAUNCHED", str(time.time() - 7))
-    run(tmp_path, steps=4, log_every=2)
+    run(tmp_path, steps=4, log_every=1)
     out = capsys.readouterr().out
     assert re.search(r"^first step [7-9]\.\d s after the start of the job$", out, re.MULTILINE)
+    assert out.index("first step ") < out.index("step 1/4  loss ")
     assert "fresh start, up to step 4 of 4" in out and "1 process(es) on cpu, fp32" in out
     assert re.fullmatch(r"done: step 4 of 4; checkpoints took \d+\.\d% of 0:01", out.splitlines()[-1])
     for part in ("step 2/4  loss ", "  lr ", " img/s  wait ", "%  mem ", " GB  ETA 0:0"):
