@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,30 +32,25 @@ import data  # noqa: E402  # bench/data.py
 import numpy as np  # noqa: E402
 import token_flips  # noqa: E402
 import torch  # noqa: E402
+from gpu_switches import OF_PREDICTION, OF_TRAINING, Switch  # noqa: E402
+from gpu_tables import cells, line, tables, write_page  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from gss.benchmark import measure  # noqa: E402
-from gss.benchmark.measure import WAITING, NoMemory, Section  # noqa: E402
-from gss.benchmark.run import _laps, _rows  # noqa: E402
-from gss.benchmark.stopwatch import Stopwatch  # noqa: E402
+from gss.benchmark.measure import NoMemory  # noqa: E402
+from gss.benchmark.stopwatch import Section, Stopwatch  # noqa: E402
 from gss.data.manifest import Manifest, Rows  # noqa: E402
 from gss.evaluate.inference import lowest_best  # noqa: E402
-from gss.models import losses, window  # noqa: E402
 from gss.models.gss import GSS  # noqa: E402
 from gss.models.training import LatentPriorLearner  # noqa: E402
 from gss.stages.run import Run  # noqa: E402
 from gss.stages.training import loop_settings, make_loader  # noqa: E402
-from gss.tokenizer import dvae as dvae_module  # noqa: E402
-from gss.tokenizer.dvae import DVAE, Block  # noqa: E402
-from gss.train import state  # noqa: E402
+from gss.tokenizer.dvae import DVAE  # noqa: E402
 from gss.train.loop import train  # noqa: E402
 
-PAGE = ROOT / "bench" / "gpu.md"
 PUBLISHED = 4  # images per GPU; X^-1 is trained with half of them
-GOAL = 56  # images/s of a GSS-FF training
 # Autocast for what is trained, the published half precision for the frozen tokenizer.
 MIXED = ("latent_prior.training.precision=bf16", "posterior.training.precision=bf16", "tokenizer.precision=fp16")
-EXACT = ("latent_prior.training.precision=fp32", "tokenizer.precision=fp32")
 SMALL = (
     "augment.base_scale=[48,32]", "augment.crop=[32,32]",
     "tokenizer.vocab_size=64", "tokenizer.n_hid=8", "tokenizer.n_init=8", "tokenizer.blocks_per_group=1",
@@ -87,113 +82,7 @@ FULL = Size((), 256, 16, 32, 800, replace(PICTURES, distinct=32))
 LITTLE = Size(SMALL, 4, 2, 1, 8, replace(PICTURES, distinct=4, height=32, width=48))
 
 
-# ---- switches: what a child process does before it measures; everything else is the configuration
-
-
-def _tf32_everywhere() -> None:
-    torch.backends.cuda.matmul.allow_tf32 = True
-
-
-def _no_tf32() -> None:
-    torch.backends.cudnn.allow_tf32 = False
-
-
-def _search_algorithms() -> None:
-    torch.backends.cudnn.benchmark = True
-
-
-def _planes() -> None:
-    torch.channels_last = torch.contiguous_format  # the project asks for it by this name at run time, everywhere
-
-
-def _plain_attention() -> None:
-    for kernel in ("flash", "mem_efficient", "cudnn"):
-        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
-
-
-def _plain_optimiser() -> None:
-    build = state.build_optimizer
-
-    def unfused(*arguments: Any) -> torch.optim.Optimizer:
-        optimizer = build(*arguments)
-        for group in optimizer.param_groups:
-            group["fused"] = None
-        return optimizer
-
-    state.build_optimizer = unfused  # type: ignore[assignment]
-
-
-def _whole_scores() -> None:
-    losses._SCORES = losses._SCORES_ON_GPU = 2**62
-
-
-def _whole_blocks() -> None:
-    window._LARGE = 2**62
-
-
-def _whole_pictures() -> None:
-    dvae_module._LARGE = dvae_module._LOGITS_AT_ONCE = 2**62
-
-
-def _autocast() -> None:
-    decode = DVAE.decode
-
-    def outside(self: DVAE, tokens: Tensor) -> Tensor:
-        with torch.autocast(tokens.device.type, enabled=False):
-            return decode(self, tokens)
-
-    DVAE.decode = outside  # type: ignore[method-assign]
-    torch.autocast(_device().type, torch.bfloat16).__enter__()
-
-
-def _compiled() -> None:
-    networks = measure._networks
-
-    def compiled(*arguments: Any) -> Any:
-        prior, dvae, *rest = networks(*arguments)
-        for module in (prior.backbone, *(module for module in dvae.modules() if isinstance(module, Block))):
-            module.compile(backend="inductor" if _device().type == "cuda" else "eager")  # CPUs: does it trace?
-        return prior, dvae, *rest
-
-    measure._networks = compiled  # type: ignore[assignment]
-
-
-Switch = Callable[[], None]
-COMMON: dict[str, Switch] = {
-    "without channels-last": _planes, "without fused attention": _plain_attention,
-    "token scores in one piece": _whole_scores, "Swin blocks in one piece": _whole_blocks,
-    "dVAE maps in one piece": _whole_pictures, "cuDNN searches its algorithms": _search_algorithms,
-}  # fmt: skip
-# name -> further overrides, and switches of the process
-OF_TRAINING: dict[str, tuple[tuple[str, ...], tuple[Switch, ...]]] = {
-    "default of this page (bf16, tokenizer fp16)": ((), ()),
-    "tokenizer bf16": (("tokenizer.precision=bf16",), ()),
-    "tokenizer fp32 (TF32 in convolutions)": (("tokenizer.precision=fp32",), ()),
-    "network fp32 (TF32 in convolutions)": (("latent_prior.training.precision=fp32",), ()),
-    "network fp32, TF32 in all products": (("latent_prior.training.precision=fp32",), (_tf32_everywhere,)),
-    "all fp32, no TF32": (EXACT, (_no_tf32,)),
-    "without fused optimiser": ((), (_plain_optimiser,)),
-    **{name: ((), (switch,)) for name, switch in COMMON.items()},
-    "run.deterministic": (("run.deterministic=true",), ()),
-    "compiled backbone and dVAE blocks": ((), (_compiled,)),
-}
-OF_PREDICTION: dict[str, tuple[tuple[str, ...], tuple[Switch, ...]]] = {
-    "as the project predicts (fp32, tokenizer fp16)": ((), ()),
-    "tokenizer bf16": (("tokenizer.precision=bf16",), ()),
-    "tokenizer fp32 (TF32 in convolutions)": (("tokenizer.precision=fp32",), ()),
-    "all fp32, no TF32": (EXACT, (_no_tf32,)),
-    "TF32 in all products": ((), (_tf32_everywhere,)),
-    "autocast bf16 but for the tokenizer": ((), (_autocast,)),
-    **{name: ((), (switch,)) for name, switch in COMMON.items()},
-    "compiled backbone and dVAE blocks": ((), (_compiled,)),
-}
-
-
 # ---- what child processes measure
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def training(run: Run, part: str, images: int, switches: tuple[Switch, ...], *, with_loading: bool = False) -> Section:
@@ -205,8 +94,8 @@ def training(run: Run, part: str, images: int, switches: tuple[Switch, ...], *, 
 
 def unwatched(run: Run, images: int) -> dict[str, Any]:
     """Images/s of the latent prior's training loop when nobody waits for the device between its phases."""
-    config, world = run.experiment.latent_prior, measure._one_process()
-    learner, _ = measure._learner(run, "latent_prior", world)
+    config, world = run.experiment.latent_prior, measure.one_process()
+    learner, _ = measure.random_learner(run, "latent_prior", world)
     count = max(10, images // config.training.batch_size)
     ticks = []
 
@@ -247,9 +136,9 @@ def prediction(run: Run, side: str, batch: int, images: int, switches: tuple[Swi
 
     for switch in switches:
         switch()
-    device = measure._one_process().device
+    device = measure.one_process().device
     watch = Stopwatch(device)
-    model, _ = measure._model(run, run.experiment.posterior.variant, device)
+    model, _ = measure.random_model(run, run.experiment.posterior.variant, device)
     image = _batch(run, batch, device)
     if side == "ours":
         watch.around(model.prior, "tokens", "tokens of the image")
@@ -265,8 +154,8 @@ def agreement(run: Run) -> dict[str, float]:
     """How far ours and the oracle are apart on this device, with the same weights and the same images."""
     import oracle
 
-    device = measure._one_process().device
-    prior, dvae, posterior, colours = measure._networks(run, run.experiment.posterior.variant, device)
+    device = measure.one_process().device
+    prior, dvae, posterior, colours = measure.random_networks(run, run.experiment.posterior.variant, device)
     learner = LatentPriorLearner(prior, dvae, colours).to(device).eval()
     model = GSS(prior, dvae, posterior).to(device).eval()
     image = _batch(run, PUBLISHED, device)
@@ -293,7 +182,7 @@ def flips(folder: Path | None, run: Run) -> dict[str, Any]:
     def load() -> DVAE:
         torch.manual_seed(0)
         dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group).requires_grad_(False)
-        return dvae.eval().to(_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return dvae.eval().to(measure.one_process().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     pairs = run.manifest.pairs("train")
     labels = [data.read_label(pairs[index].label, run.space) for index in range(4)]
@@ -390,9 +279,7 @@ class Bench:
         if not isinstance(result, Section):
             part.add(row | result)
             return True
-        whole, *stages = _rows(result, name, collections.defaultdict(lambda: self.peak))
-        if options.get("with_loading"):
-            whole["waiting"] = sum(result.phases[WAITING].seconds) / sum(_laps(result))
+        whole, *stages = result.rows(name, collections.defaultdict(lambda: self.peak))
         part.add(row | whole | {"name": name, "stages": stages})
         return True
 
@@ -408,7 +295,7 @@ class Part:
     def add(self, row: dict[str, Any]) -> None:
         self.content["rows"].append(row)
         self.path.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
-        print(_line(_cells(row)), flush=True)
+        print(line(cells(row)), flush=True)
 
 
 def largest(fits: Callable[[int], bool], first: int, most: int) -> int:
@@ -489,92 +376,6 @@ PARTS = {"training": part_training, "prediction": part_prediction, "switches": p
          "prediction-switches": part_prediction_switches, "tokens": part_tokens, "loading": part_loading}  # fmt: skip
 
 
-# ---- tables
-
-HEAD = ("what", "batch", "images/s", "ms (fastest–slowest)", "peak MiB", "TFLOP/image", "of the peak", "")
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row of the table; without a time, everything it says stands in the last column."""
-    start = (row["name"], str(row["batch"]))
-    if "seconds" not in row:
-        said = row.get("failed") or "; ".join(
-            f"{key}: {value:.3g}" for key, value in row.items() if isinstance(value, float))
-        return (*start, *[""] * 5, said)
-    speed = f"{row['images_per_s']:.1f}"
-    if "stages" not in row:
-        return (*start, speed, f"{1e3 * row['seconds']:.1f}", *[""] * 4)
-    low, high = (f"{1e3 * value:.1f}" for value in row["spread"])
-    waiting = f"waiting {row['waiting']:.1%}" if "waiting" in row else ""
-    work = (f"{2e-3 * row['gmac'] / row['batch']:.3g}", f"{row['peak_share']:.0%}") if row["gmac"] else ("", "")
-    return (*start, speed, f"{1e3 * row['seconds']:.1f} ({low}–{high})", f"{row['memory_mib']:,.0f}", *work, waiting)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    return [_line(head), "|---|" + "---:|" * (len(head) - 1), *map(_line, rows)]
-
-
-def _stages(row: dict[str, Any]) -> list[str]:
-    """Where the time of a row goes."""
-    rows: list[tuple[str, ...]] = []
-    for stage in row["stages"]:
-        work = (f"{2e-3 * stage['gmac']:.3g}", f"{stage['peak_share']:.0%}") if stage["gmac"] else ("", "")
-        rows.append((stage["name"].strip(), f"{1e3 * stage['seconds']:.1f}", f"{stage['seconds'] / row['seconds']:.0%}",
-                     f"{stage['memory_mib']:,.0f}", *work))
-    return ["", f"Where the time goes: {row['name']}, batch of {row['batch']}", "",
-            *_table(("stage", "ms", "share", "peak MiB", "TFLOP", "of the peak"), rows)]
-
-
-def tables(content: dict[str, Any]) -> str:
-    """A part as markdown."""
-    about, rows = content["about"], content["rows"]
-    machine = about.get("gpu") or f"{about['cpu']}, no GPU"
-    lines = [f"## {content['part']}", "",
-             f"{about['date']}, {machine}, torch {about['torch']}, CUDA {about.get('cuda', '-')}, "
-             f"timm {about['timm']}, Python {about['python']}; "
-             f"peak {2 * content['peak'] / 1e12:.3g} TFLOP/s in a {content['unit']} matrix product.", ""]
-    if content["part"] == "tokens":
-        for row in rows:
-            if "failed" in row:
-                return "\n".join([*lines, row["failed"]])
-            lines += [row["of"], "", *token_flips.table(row["rows"])]
-        return "\n".join(lines)
-    lines += _table(HEAD, [_cells(row) for row in rows])
-    watched = [row for row in rows if row.get("stages")]
-    if content["part"] in ("training", "prediction"):
-        for name in dict.fromkeys(row["name"] for row in watched if len(row["stages"]) > 1):
-            same = [row for row in watched if row["name"] == name]
-            for row in {row["batch"]: row for row in (same[0], max(same, key=lambda row: row["batch"]))}.values():
-                lines += _stages(row)
-    if content["part"] == "prediction":
-        lines += ["", *_ratios(rows)]
-    if content["part"] == "training" and watched:
-        best = max(watched, key=lambda row: row["images_per_s"])
-        lines += ["", f"Fastest: {best['images_per_s']:.1f} images/s at a batch of {best['batch']}; goal {GOAL}."]
-    return "\n".join(lines)
-
-
-def _ratios(rows: list[dict[str, Any]]) -> list[str]:
-    """Ours against the oracle at the same batch."""
-    speeds = {(row["name"].rpartition(", ")[2], row["batch"]): row["images_per_s"] for row in rows if "stages" in row}
-    found = [f"{speeds['ours', batch] / speed:.1f} times the oracle at a batch of {batch}"
-             for (side, batch), speed in speeds.items() if side == "oracle" and ("ours", batch) in speeds]
-    return [f"Ours is {', '.join(found)}; goal 3."] if found else []
-
-
-def write_page(out: Path, page: Path = PAGE) -> None:
-    """Put the tables of all parts that lie in the folder between the marks of the page."""
-    found = [json.loads(path.read_text()) for name in PARTS if (path := out / f"{name}.json").is_file()]
-    begin, end = "<!-- measured -->\n", "<!-- end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    text = "\n\n".join(map(tables, found)) or "Not measured yet."
-    page.write_text(before + begin + text + "\n" + end + rest.partition(end)[2], encoding="utf-8")
-
-
 def main() -> None:
     """Measure parts, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -588,7 +389,7 @@ def main() -> None:
     end = time.monotonic() + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
     if given.parts == ["page"]:
-        write_page(given.out)
+        write_page(given.out, PARTS)
         return
     size = LITTLE if given.small else FULL
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gss._compat import import_timm
-from gss.benchmark.stopwatch import WARM_UP, Phase, Stopwatch
+from gss.benchmark.stopwatch import WAITING, WARM_UP, Section, Stopwatch
 from gss.cluster.exit import die_with
 from gss.data.images import read_label
 from gss.data.loader import read_pair
@@ -46,7 +46,6 @@ from gss.train.distributed import World, setup
 from gss.train.loop import MakeBatches, train
 from gss.train.settings import LoopSettings
 
-WAITING = "waiting for data"
 LEAST_LAPS = 5
 _LABELS = 64  # to cut a tokenizer's crops from
 import_timm()  # before memory is measured
@@ -58,22 +57,6 @@ class NoMemory(Exception):
     """Something does not fit."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """One measurement.
-
-    Args:
-        images: of a lap.
-        phases: that make up a lap.
-        precision: of the arithmetic; `special`: of phases that differ.
-    """
-
-    images: int
-    phases: dict[str, Phase]
-    precision: str = "fp32"
-    special: dict[str, str] = field(default_factory=dict)
-
-
 def loading(run: Run, images: int) -> Section:
     """Batches of the latent prior's training, read and augmented by one core."""
     cv2.setNumThreads(0)  # as in a loader process
@@ -83,7 +66,7 @@ def loading(run: Run, images: int) -> Section:
     vars(reader)["manifest"] = run.manifest
     batch = run.experiment.latent_prior.training.batch_size
     watch = Stopwatch(torch.device("cpu"))
-    batches = iter(make_loader(reader, run.experiment.latent_prior.training, _one_process())(0))
+    batches = iter(make_loader(reader, run.experiment.latent_prior.training, one_process())(0))
     for _ in watch.laps(_num_laps(images, batch)):
         watch.enter("read, augment, collate")
         next(batches)
@@ -98,9 +81,9 @@ def training(run: Run, part: str, images: int, *, with_loading: bool) -> Section
         with_loading: with fresh batches of the configured loader processes; else always with the same batch.
     """
     config = run.experiment.latent_prior if part == "latent_prior" else run.experiment.posterior
-    world = _one_process()
+    world = one_process()
     watch = Stopwatch(world.device)
-    learner, dvae = _learner(run, part, world)
+    learner, dvae = random_learner(run, part, world)
     watch.around(dvae, "encode", "tokens of the label")
     watch.around(learner.prior, "tokens", "tokens of the image")
     watch.around(dvae, "decode", "decode")
@@ -123,7 +106,7 @@ def training(run: Run, part: str, images: int, *, with_loading: bool) -> Section
 def tokenizer(run: Run, images: int) -> Section:
     """Steps of the tokenizer's training, on the crops of a few labels."""
     config = run.experiment.tokenizer.train
-    world = _one_process()
+    world = one_process()
     watch = Stopwatch(world.device)
     learner = DVAELearner(_dvae(run), torch.from_numpy(_colours(run)), random_palettes=config.palettes == "random")
     pairs = run.manifest.pairs("train")
@@ -146,7 +129,7 @@ def tokenizer(run: Run, images: int) -> Section:
 
 def reconstruction(run: Run, images: int) -> Section:
     """Training labels, one by one, through the tokenizer and back as the refinement of the palette does it."""
-    world = _one_process()
+    world = one_process()
     watch = Stopwatch(world.device)
     dvae, colours = _dvae(run).requires_grad_(False).eval().to(world.device), torch.from_numpy(_colours(run))
     watch.around(dvae, "encode", "tokens of the label")
@@ -179,9 +162,9 @@ def prediction(run: Run, variant: str, images: int) -> Section:
     Args:
         variant: of X^-1.
     """
-    world = _one_process()
+    world = one_process()
     watch = Stopwatch(world.device)
-    model, inference = _model(run, variant, world.device)
+    model, inference = random_model(run, variant, world.device)
     watch.around(model.prior, "tokens", "tokens of the image")
     watch.around(model.tokenizer, "decode", "decode")
     watch.around(model.posterior, "scores", "X^-1: scores of the classes")
@@ -196,9 +179,9 @@ def prediction(run: Run, variant: str, images: int) -> Section:
 
 def evaluation(run: Run, variant: str, images: int) -> Section:
     """Images of the last split to evaluate, as `gss evaluate` goes through them; panels are not drawn."""
-    world = _one_process()
+    world = one_process()
     watch = Stopwatch(world.device)
-    model, inference = _model(run, variant, world.device)
+    model, inference = random_model(run, variant, world.device)
     count = _num_laps(images, 1)
     split = itertools.cycle(run.manifest.pairs(run.experiment.evaluation.splits[-1]))
     laps = watch.laps(count)
@@ -226,7 +209,7 @@ def matrix_peak(precision: str) -> float:
 
     In fp32 it uses TF32 where torch's convolutions do, which is faster than plain fp32.
     """
-    device = _one_process().device
+    device = one_process().device
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     side = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(side, side, device=device, dtype=DTYPES[precision])
@@ -242,7 +225,7 @@ def matrix_peak(precision: str) -> float:
 
 def hardware() -> dict[str, Any]:
     """What this process computes on."""
-    device = _one_process().device
+    device = one_process().device
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -285,7 +268,7 @@ def _num_laps(images: int, batch: int) -> int:
     return max(LEAST_LAPS, -(-images // batch))
 
 
-def _one_process() -> World:
+def one_process() -> World:
     """This process alone, whatever the environment says of others."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         os.environ.pop(name, None)
@@ -308,7 +291,7 @@ def _colours(run: Run) -> np.ndarray:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
 
 
-def _networks(run: Run, variant: str, device: torch.device) -> tuple[LatentPrior, DVAE, Posterior, Tensor]:
+def random_networks(run: Run, variant: str, device: torch.device) -> tuple[LatentPrior, DVAE, Posterior, Tensor]:
     """Latent prior, tokenizer, X^-1 and palette as the experiment describes them, all random."""
     torch.manual_seed(run.experiment.seed)
     dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
@@ -319,9 +302,10 @@ def _networks(run: Run, variant: str, device: torch.device) -> tuple[LatentPrior
     return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
 
 
-def _learner(run: Run, part: str, world: World) -> tuple[Learner, DVAE]:
+def random_learner(run: Run, part: str, world: World) -> tuple[Learner, DVAE]:
+    """What the training of a part trains, and the tokenizer in it."""
     config = run.experiment.latent_prior if part == "latent_prior" else run.experiment.posterior
-    prior, dvae, module, colours = _networks(run, run.experiment.posterior.variant, world.device)
+    prior, dvae, module, colours = random_networks(run, run.experiment.posterior.variant, world.device)
     weights = torch.ones(run.space.num_classes) if config.training.class_balance else None
     if part == "latent_prior":
         return LatentPriorLearner(prior, dvae, colours, class_weights=weights), dvae
@@ -329,8 +313,9 @@ def _learner(run: Run, part: str, world: World) -> tuple[Learner, DVAE]:
     return PosteriorLearner(prior, dvae, module, class_weights=weights, reference=reference), dvae
 
 
-def _model(run: Run, variant: str, device: torch.device) -> tuple[GSS, Inference]:
+def random_model(run: Run, variant: str, device: torch.device) -> tuple[GSS, Inference]:
+    """A model on its device, and how the experiment has images predicted."""
     config = run.experiment.evaluation
-    prior, dvae, module, _ = _networks(run, variant, device)
+    prior, dvae, module, _ = random_networks(run, variant, device)
     model = GSS(prior, dvae, module).to(device).eval()
     return model, Inference(config.mode, config.crop, config.stride, config.scale, config.flip)

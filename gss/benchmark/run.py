@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import statistics
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from gss.benchmark import measure
-from gss.benchmark.measure import WAITING, Section
+from gss.benchmark.stopwatch import Section
 from gss.benchmark.table import table
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, Rows
@@ -71,7 +70,7 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
     def rows(section: Section, whole: str) -> list[dict[str, Any]]:
         for precision in {section.precision, *section.special.values()} - set(peaks):
             peaks[precision] = _child("matrix product", "", measure.matrix_peak, precision)
-        return _rows(section, whole, peaks)
+        return section.rows(whole, peaks)
 
     section = _child("data loading", _training_keys(run, "latent_prior"), measure.loading, run, images)
     sections = [{"title": f"data loading, batch of {section.images}, one core", "rows": rows(section, "batch")[:1]}]
@@ -85,10 +84,8 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
         section = _child(title, keys, measure.training, run, part, images, with_loading=False)
         found = rows(section, "step, the batch at hand")
         loaded = _child(f"{title} with data loading", keys, measure.training, run, part, images, with_loading=True)
-        whole = rows(loaded, "step, with data loading")[0]
-        whole["waiting"] = sum(loaded.phases[WAITING].seconds) / sum(_laps(loaded))
-        title = f"{title}, batch of {section.images}, {section.precision}"
-        sections.append({"title": title, "rows": [*found, whole]})
+        found += rows(loaded, "step, with data loading")[:1]
+        sections.append({"title": f"{title}, batch of {section.images}, {section.precision}", "rows": found})
     for name, variant in variants.items():
         section = _child(name, _prediction_keys(run), measure.prediction, run, variant, images)
         sections.append({"title": f"prediction, {name}", "rows": rows(section, "image")})
@@ -125,31 +122,6 @@ def _training_keys(run: Run, part: str) -> str:
 def _prediction_keys(run: Run) -> str:
     config = run.experiment.evaluation
     return _PREDICTION_KEYS.format(mode=config.mode, window=list(config.crop), scale=config.scale)
-
-
-def _laps(section: Section) -> list[float]:
-    return [sum(parts) for parts in zip(*(phase.seconds for phase in section.phases.values()), strict=True)]
-
-
-def _rows(section: Section, whole: str, peaks: dict[str, float]) -> list[dict[str, Any]]:
-    """The whole lap, and its phases. The share of the peak is the time at the peak by the time taken."""
-    phases = section.phases.values()
-    at_peak = {name: phase.macs / peaks[section.special.get(name, section.precision)]
-               for name, phase in section.phases.items()}
-    lines = [(whole, _laps(section), max(phase.memory for phase in phases), sum(phase.macs for phase in phases),
-              sum(at_peak.values()))]
-    if len(phases) > 1:
-        lines += [(f"  {name}", phase.seconds, phase.memory, phase.macs, at_peak[name])
-                  for name, phase in section.phases.items()]
-    found = []
-    for name, seconds, memory, macs, ideal in lines:
-        median = statistics.median(seconds)
-        found.append({
-            "name": name, "seconds": median, "spread": [min(seconds), max(seconds)], "laps": len(seconds),
-            "images_per_s": section.images / median if median else None, "memory_mib": memory / 2**20,
-            "gmac": macs / 1e9, "peak_share": ideal / median if median else None,
-        })  # fmt: skip
-    return found
 
 
 def _prepare_images(run: Run, folder: Path) -> str:

@@ -2,9 +2,10 @@
 
 import contextlib
 import resource
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+WAITING = "waiting for data"  # the phase whose share is said
 WARM_UP = 2  # laps that are not timed; the second one counts multiply-adds
 _ATTENTION = "_scaled_dot_product_flash_attention"
 _FORMULAS = flop_registry | {  # torch has none for attention on CPUs; its arguments are those of the GPU's
@@ -33,6 +35,51 @@ class Phase:
     seconds: list[float]
     memory: int = 0
     macs: float = 0.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """One measurement.
+
+    Args:
+        images: of a lap.
+        phases: that make up a lap.
+        precision: of the arithmetic; `special`: of phases that differ.
+    """
+
+    images: int
+    phases: dict[str, Phase]
+    precision: str = "fp32"
+    special: dict[str, str] = field(default_factory=dict)
+
+    def rows(self, whole: str, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
+        """The whole lap and, where there are several, its phases.
+
+        Args:
+            whole: name of the lap.
+            peaks: multiply-adds per second of a matrix product by precision; a row's share of the peak is its time at
+                the peak by its time.
+        """
+        phases = self.phases.values()
+        laps = [sum(parts) for parts in zip(*(phase.seconds for phase in phases), strict=True)]
+        at_peak = {name: phase.macs / peaks[self.special.get(name, self.precision)]
+                   for name, phase in self.phases.items()}
+        lines = [(whole, Phase(laps, max(phase.memory for phase in phases), sum(phase.macs for phase in phases)),
+                  sum(at_peak.values()))]
+        if len(phases) > 1:
+            lines += [(f"  {name}", phase, at_peak[name]) for name, phase in self.phases.items()]
+        found: list[dict[str, Any]] = []
+        for name, phase, ideal in lines:
+            median = statistics.median(phase.seconds)
+            found.append({
+                "name": name, "seconds": median, "spread": [min(phase.seconds), max(phase.seconds)],
+                "laps": len(phase.seconds), "images_per_s": self.images / median if median else None,
+                "memory_mib": phase.memory / 2**20, "gmac": phase.macs / 1e9,
+                "peak_share": ideal / median if median else None,
+            })  # fmt: skip
+        if WAITING in self.phases:
+            found[0]["waiting"] = sum(self.phases[WAITING].seconds) / sum(laps)
+        return found
 
 
 class Counter(TorchDispatchMode):

@@ -40,7 +40,7 @@ def test_all_parts_run_and_become_a_page(script: ModuleType, tmp_path: Path) -> 
 
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n")
-    script.write_page(tmp_path, page)
+    script.write_page(tmp_path, script.PARTS, page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     for name in script.PARTS:
@@ -65,6 +65,6 @@ def test_the_largest_batch_is_found_to_an_eighth(script: ModuleType, limit: int)
 def test_a_row_that_fails_says_why_and_costs_no_other(script: ModuleType, tmp_path: Path) -> None:
     rows = [{"name": "one", "batch": 64, "failed": "out of memory: CUDA out of memory"},
             {"name": "two", "batch": 2, "seconds": 0.1, "images_per_s": 20.0}]
-    lines = [script._line(script._cells(row)) for row in rows]
+    lines = [script.line(script.cells(row)) for row in rows]
     assert "out of memory" in lines[0] and "20.0" in lines[1]
     assert len({line.count("|") for line in lines}) == 1
