@@ -17,12 +17,16 @@ PAGE = ROOT / "bench" / "pipeline.md"
 STAGES = ("check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge", "evaluate")
 
 
-def stages(project: Path, experiment: str) -> pd.DataFrame:
-    """Wall seconds `s`, CPU seconds `cpu_time` and MiB `max_rss` of each stage; jobs of a stage joined."""
+def read_jobs(project: Path, experiment: str) -> pd.DataFrame:
+    """Wall seconds `s`, CPU seconds `cpu_time` and MiB `max_rss` of each job, by its name."""
     files = sorted((project / "results" / experiment / "benchmarks").glob("*.tsv"))
-    jobs = pd.concat([pd.read_csv(file, sep="\t").assign(job=file.stem) for file in files])
-    jobs["stage"] = jobs["job"].map(lambda job: next(stage for stage in STAGES if job.startswith(stage)))
-    joined = jobs.groupby("stage").agg({"s": "sum", "cpu_time": "sum", "max_rss": "max"}).reindex(STAGES).dropna()
+    return pd.concat([pd.read_csv(file, sep="\t").assign(job=file.stem) for file in files]).set_index("job")
+
+
+def stages(jobs: pd.DataFrame) -> pd.DataFrame:
+    """The jobs of a stage joined, and all of them."""
+    names = jobs.index.map(lambda job: next(stage for stage in STAGES if job.startswith(stage)))
+    joined = jobs.groupby(names).agg({"s": "sum", "cpu_time": "sum", "max_rss": "max"}).reindex(STAGES).dropna()
     joined.loc["all"] = [joined["s"].sum(), joined["cpu_time"].sum(), joined["max_rss"].max()]
     return joined
 
@@ -41,12 +45,16 @@ def main() -> None:
     given = parser.parse_args()
     lines = [f"Before: {commit(given.before)}, after: {commit(given.after)}.", ""]
     for experiment in given.experiments:
-        before, after = (stages(project, experiment) for project in (given.before, given.after))
+        jobs = [read_jobs(project, experiment) for project in (given.before, given.after)]
+        both = jobs[0].index.intersection(jobs[1].index)
+        before, after = (stages(of_one.loc[both]) for of_one in jobs)
         lines += [f"**{experiment}**", "", head("stage", "wall s", "after", "CPU s", "after", "peak MiB", "after")]
         for stage in after.index:
             old, new = before.loc[stage], after.loc[stage]
             pairs = [(old[key], new[key]) for key in ("s", "cpu_time", "max_rss")]
             lines.append(line(stage, *(f"{value:.0f}" for pair in pairs for value in pair)))
+        if alone := sorted(set(jobs[0].index) ^ set(jobs[1].index)):
+            lines += ["", f"Measured in one of the two alone, and left out: {', '.join(alone)}."]
         lines.append("")
     print("\n".join(lines))
     write(PAGE, lines[:-1])
