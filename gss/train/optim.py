@@ -28,8 +28,9 @@ def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Ad
     """AdamW over the trainable parameters of a module, grouped by decay and learning rate.
 
     Note:
-        Each group holds `lr_factor`, the multiple of the step's learning rate it trains with. The fused kernel needs
-        no copies of the parameters, and on CUDA it alone can skip an update unknown to the host (`gss.train.guard`).
+        Each group holds `lr_factor`, the multiple of the step's learning rate it trains with. On CUDA the fused
+        kernel is used: it alone can skip an update without the host's knowledge, see `gss.train.guard`. On CPUs it
+        would round otherwise, and results of earlier versions would not come out again to the last bit.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
@@ -37,9 +38,10 @@ def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Ad
             decay = settings.weight_decay if decays(name, parameter, settings.decay_rule) else 0.0
             factor = settings.backbone_lr_factor if name.startswith("backbone.") else 1.0
             groups.setdefault((decay, factor), []).append(parameter)
+    on_cuda = any(parameter.is_cuda for group in groups.values() for parameter in group)
     return torch.optim.AdamW(
         [{"params": group, "weight_decay": decay, "lr_factor": factor} for (decay, factor), group in groups.items()],
-        lr=settings.lr, betas=settings.betas, fused=True)
+        lr=settings.lr, betas=settings.betas, fused=on_cuda)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

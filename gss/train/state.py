@@ -52,8 +52,8 @@ class TrainState:
             CheckpointError: it was made with other settings or for another module.
         """
         self._require_same_settings(content["settings"], where)
-        for group in content["optimizer"]["param_groups"]:
-            group["fused"] = True  # of an older checkpoint, too; and it decides on which device the counts of steps are
+        for theirs, mine in zip(content["optimizer"]["param_groups"], self.optimizer.param_groups, strict=False):
+            theirs["fused"] = mine["fused"]  # a matter of this device, not of the checkpoint's
         try:
             self.module.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])

@@ -49,14 +49,15 @@ def test_moving_average_follows():
     assert not any(parameter.requires_grad for parameter in average.module.parameters())
 
 
-def test_a_checkpoint_of_an_older_version_goes_on_with_the_fused_optimizer(tmp_path):
+@pytest.mark.parametrize("theirs", [True, None])
+def test_the_device_decides_on_the_fused_kernel_not_the_checkpoint(theirs, tmp_path):
     world, settings = World(0, 1, 0, torch.device("cpu")), LoopSettings(steps=4, lr=0.1)
     state = TrainState(nn.Linear(3, 2), settings)
     state.module(torch.ones(1, 3)).sum().backward()
     state.optimizer.step()
     content = copy.deepcopy(state.content(1, world))
     for group in content["optimizer"]["param_groups"]:
-        group["fused"] = None
+        group["fused"] = theirs
     state = TrainState(nn.Linear(3, 2), settings)
     state.load(content, world, where=tmp_path)
-    assert all(group["fused"] for group in state.optimizer.param_groups)
+    assert [group["fused"] for group in state.optimizer.param_groups] == [False, False]
