@@ -54,8 +54,9 @@ class MaskigeCrops:
             raise DataError("no labels to train the tokenizer on", todo="run the check stage")
         self.labels, self.seed, self.side, self.start_step = labels, seed, crop // 2, start_step
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world_size
+        self._rng = np.random.RandomState()  # seeded for every sample: a new one takes longer than all of its crop
         values = [*range(num_classes), IGNORE_INDEX]
-        counts = [np.bincount(self._label(i).ravel(), minlength=256)[values] for i in range(len(labels))]
+        counts = [np.bincount(labels[i].ravel(), minlength=256)[values] for i in range(len(labels))]
         pixels = np.stack(counts, 1)  # [N+1,labels]
         self.present = [(value, row.cumsum()) for value, row in zip(values, pixels, strict=True) if row.any()]
 
@@ -70,7 +71,8 @@ class MaskigeCrops:
 
     def sample(self, position: int) -> np.ndarray:
         """The crop at a position of the stream, uint8 [P/2,P/2]."""
-        rng = np.random.RandomState(sample_seed(self.seed, position))
+        rng = self._rng
+        rng.seed(sample_seed(self.seed, position))
         if rng.random_sample() < BALANCED:
             label, y, x = self._around_a_class(rng)
         else:

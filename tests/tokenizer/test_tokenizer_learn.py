@@ -134,6 +134,13 @@ def test_small_labels_are_padded_with_ignored_pixels():
     assert batch.shape == (2, 8, 8) and (batch[:, 4:] == 255).all() and (batch[:, :4] == 0).all()
 
 
+def test_padding_is_not_drawn_as_a_class():
+    label = np.zeros((4, 40), np.uint8)
+    label[1, 2] = 255
+    crops = MaskigeCrops([label], 1, seed=0, batch_size=2, crop=16)
+    assert {value: pixels[-1] for value, pixels in crops.present} == {0: 159, 255: 1}
+
+
 @pytest.mark.parametrize(
     "wrong, error, message",
     [
