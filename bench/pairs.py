@@ -7,11 +7,11 @@ CPU time, `baseline` and `peak` (MiB, see `mark`) and `gmac`; further keys are i
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,17 @@ Run = dict[str, Any]
 
 def mark() -> int:
     """High-water mark of this process's resident memory, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    from gss.benchmark.stopwatch import resident_peak
+
+    return resident_peak() // 2**20
 
 
-def matrix_peak() -> float:
-    """GMAC/s of a large matrix product on one core, in single precision: the best of five."""
+def matrix_peak(precision: str = "float32") -> float:
+    """GMAC/s of a large matrix product on one core: the best of five."""
     import torch
 
     torch.set_num_threads(1)
-    a = torch.randn(2048, 2048)
+    a = torch.randn(2048, 2048, dtype=getattr(torch, precision))
     times = []
     for _ in range(6):
         began = time.process_time()
@@ -43,9 +45,9 @@ def matrix_peak() -> float:
     return 2048**3 / 1e9 / min(times)
 
 
-def in_turns(script: str, subject: str, rounds: int) -> list[tuple[Run, Run]]:
-    """What ours and the oracle print, round by round."""
-    return [(child(script, subject, SIDES[0]), child(script, subject, SIDES[1])) for _ in range(rounds)]
+def in_turns(script: str, subject: str, rounds: int, sides: Sequence[str] = SIDES) -> list[tuple[Run, ...]]:
+    """What the sides print, round by round."""
+    return [tuple(child(script, subject, side) for side in sides) for _ in range(rounds)]
 
 
 def child(script: str, subject: str, side: str, *more: str) -> Run:
@@ -56,13 +58,17 @@ def child(script: str, subject: str, side: str, *more: str) -> Run:
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def row(name: str, pairs: list[tuple[Run, Run]], peak: float) -> str:
-    """Medians of both sides, the median and spread of the pairs' ratios, the shares of the matrix peak (GMAC/s)."""
+def row(name: str, pairs: list[tuple[Run, ...]], peak: float, own_peak: float | None = None) -> str:
+    """Medians of ours and the oracle, the median and spread of the pairs' ratios, the shares of the matrix peak.
+
+    Args:
+        peak: GMAC/s of a matrix product; `own_peak`: in the precision of ours, where that is another one.
+    """
     ours, plain = ({key: statistics.median(run[key] for run in side) for key in ("seconds", "baseline", "peak", "gmac")}
                    for side in zip(*pairs, strict=True))
     times = sorted(a["seconds"] / b["seconds"] for a, b in pairs)
     memory = [side["peak"] - side["baseline"] for side in (ours, plain)]
-    shares = [side["gmac"] / side["seconds"] / peak for side in (ours, plain)]
+    shares = [ours["gmac"] / ours["seconds"] / (own_peak or peak), plain["gmac"] / plain["seconds"] / peak]
     return line(
         name, f"{ours['seconds']:.1f}", f"{plain['seconds']:.1f}",
         f"**{statistics.median(times):.2f}** ({times[0]:.2f}–{times[-1]:.2f})",

@@ -5,7 +5,8 @@
 
 The oracle (tests/oracle.py) is the published computation written out plainly, on the same modules and weights.
 Model: Swin-T, head widths 384/512/2048 with two blocks of 16 heads, full-size dVAE with random weights, 150 classes,
-one image of 256 x 256; X^-1 with one block of width 128 behind a frozen prior. Single precision, one thread.
+one image of 256 x 256; X^-1 with one block of width 128 behind a frozen prior. Single precision, one thread; where the
+CPU has bf16, ours also with `tokenizer.precision: bf16` and, in training, `training.precision: bf16`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from pairs import HEADINGS, ROOT, SIDES, child, head, in_turns, line, machine, mark, matrix_peak, row, write
+from pairs import HEADINGS, ROOT, child, head, in_turns, line, machine, mark, matrix_peak, row, write
 
 PAGE = ROOT / "bench" / "step.md"
 SUBJECTS = {  # name, peak of the published implementation in MiB
@@ -25,6 +26,7 @@ SUBJECTS = {  # name, peak of the published implementation in MiB
     "ftw-predict": ("GSS-FT-W, prediction", 2782),
 }
 ROUNDS = 5
+BF16 = "bf16"
 NUM_CLASSES, SIDE = 150, 256
 
 
@@ -43,7 +45,7 @@ def measure(subject: str, side: str, *, count: bool) -> None:
     torch.manual_seed(0)
     baseline = mark()
     variant, task = subject.split("-")
-    step = (prediction if task == "predict" else training_step)(variant, side == "oracle")
+    step = (prediction if task == "predict" else training_step)(variant, side)
     if count:
         with Counter() as counter:
             step()
@@ -57,7 +59,7 @@ def measure(subject: str, side: str, *, count: bool) -> None:
     print(json.dumps({"seconds": seconds, "baseline": baseline, "peak": peak}))
 
 
-def modules(variant: str, half: str | None) -> tuple[Any, Any, Any]:
+def modules(variant: str, side: str, half: str) -> tuple[Any, Any, Any]:
     """Latent prior, tokenizer and X^-1; for FF the palette's colours are those of X^-1.
 
     Args:
@@ -74,12 +76,14 @@ def modules(variant: str, half: str | None) -> tuple[Any, Any, Any]:
     backbone = build_backbone("swin_tiny_patch4_window7_224", drop_path=0.3 if ff else 0.0)
     head = LatentPriorHead(backbone.channels, NUM_CLASSES, 8192, kind="ff" if ff else "tokens")
     dvae = DVAE().requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    if side == BF16:
+        dvae.lower_precision(torch.bfloat16)
     colours = torch.randint(0, 256, (NUM_CLASSES + 1, 3))
     posterior = NearestPosterior(colours) if ff else WindowPosterior(NUM_CLASSES, depth=1)
-    return LatentPrior(backbone, head), dvae.keep(half) if half else dvae, posterior
+    return LatentPrior(backbone, head), dvae if side == "oracle" else dvae.keep(half), posterior
 
 
-def prediction(variant: str, plain: bool) -> Callable[[], Any]:
+def prediction(variant: str, side: str) -> Callable[[], Any]:
     """Prediction of one image, in one pass."""
     import numpy as np
     import oracle
@@ -89,16 +93,16 @@ def prediction(variant: str, plain: bool) -> Callable[[], Any]:
     from gss.evaluate.inference import Inference, predict
     from gss.models.gss import GSS
 
-    model = GSS(*modules(variant, None if plain else "decoder")).eval()
+    model = GSS(*modules(variant, side, "decoder")).eval()
     mean, std = model.prior.backbone.mean, model.prior.backbone.std
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    if plain:
+    if side == "oracle":
         normalised = normalise(torch.from_numpy(image).permute(2, 0, 1)[None], mean, std)
         return lambda: oracle.predict(model, normalised)
     return lambda: predict(model, image, Inference(), mean=mean, std=std, device=torch.device("cpu"))
 
 
-def training_step(variant: str, plain: bool) -> Callable[[], None]:
+def training_step(variant: str, side: str) -> Callable[[], None]:
     """Forward, backward and update for one image, a tenth of whose label is ignored."""
     import oracle
     import torch
@@ -107,7 +111,7 @@ def training_step(variant: str, plain: bool) -> Callable[[], None]:
     from gss.train.optim import build_optimizer
     from gss.train.settings import LoopSettings
 
-    prior, dvae, posterior = modules(variant, None if plain else {"ff": "encoder"}.get(variant, "decoder"))
+    prior, dvae, posterior = modules(variant, side, "encoder" if variant == "ff" else "decoder")
     learner = (
         LatentPriorLearner(prior, dvae, posterior.colours)
         if variant == "ff"
@@ -125,8 +129,9 @@ def training_step(variant: str, plain: bool) -> Callable[[], None]:
     }
 
     def sums() -> torch.Tensor:
-        if not plain:
-            return learner(batch, 0)[0]
+        if side != "oracle":
+            with torch.autocast("cpu", torch.bfloat16, enabled=side == BF16):
+                return learner(batch, 0)[0]
         image = learner.finished_image(batch)
         if variant == "ff":
             return oracle.latent_prior_losses(prior, dvae, posterior.colours, image, batch["label"])
@@ -144,23 +149,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], metavar="SUBJECT", help=", ".join(SUBJECTS))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="runs of each side (default: %(default)s)")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # ours or oracle
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # ours, bf16 or oracle
     parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         measure(arguments.subjects[0], arguments.measure, count=arguments.count)
         return
+    from gss.stages.assemble import cpu_has_bf16
+
     peak = matrix_peak()
+    own_peaks = {"ours": peak} | ({BF16: matrix_peak("bfloat16")} if cpu_has_bf16() else {})
+    sides = [*own_peaks, "oracle"]
     rows, processes = [head(*HEADINGS)], [head("whole process, MiB", "ours", "published", "ratio")]
     for subject in arguments.subjects or SUBJECTS:
         name, published = SUBJECTS[subject]
-        counts = [child(__file__, subject, side, "--count") for side in SIDES]
-        runs = in_turns(__file__, subject, arguments.rounds)
-        pairs = [(ours | counts[0], plain | counts[1]) for ours, plain in runs]
-        whole = median(run["peak"] for run, _ in pairs)
-        rows.append(row(name, pairs, peak))
+        counts = [child(__file__, subject, side, "--count") for side in sides]
+        runs = [tuple(run | count for run, count in zip(turn, counts, strict=True))
+                for turn in in_turns(__file__, subject, arguments.rounds, sides)]
+        whole = median(turn[0]["peak"] for turn in runs)
+        for number, (side, own_peak) in enumerate(own_peaks.items()):
+            precision = "" if side == "ours" else f", {side}"
+            rows.append(row(name + precision, [(turn[number], turn[-1]) for turn in runs], peak, own_peak))
         processes.append(line(name, f"{whole:.0f}", f"{published}", f"{whole / published:.2f}"))
-        print(rows[-1], processes[-1], sep="\n", flush=True)
+        print(*rows[-len(own_peaks) :], processes[-1], sep="\n", flush=True)
         if not arguments.subjects:
             write(PAGE, [f"{machine(peak)} {arguments.rounds} runs.", "", *rows, "", *processes])
 

@@ -99,7 +99,7 @@ def training(run: Run, part: str, images: int, *, with_loading: bool) -> Section
         raise _Enough
 
     _steps(watch, learner, batches, loop_settings(run, config.training, steps=1), world)
-    special = dict.fromkeys(("tokens of the label", "decode"), _precision(dvae))
+    special = dict.fromkeys(("tokens of the label", "decode"), dvae.precision)
     return Section(config.training.batch_size, watch.phases, config.training.precision, special)
 
 
@@ -174,7 +174,7 @@ def prediction(run: Run, variant: str, images: int) -> Section:
         image, _ = read_pair(pair, run.space)
         watch.enter("resize, normalise, argmax")
         predict(model, image, inference, mean=mean, std=std, device=world.device)
-    return Section(1, watch.phases, special={"decode": _precision(model.tokenizer)})
+    return Section(1, watch.phases, special={"decode": model.tokenizer.precision})
 
 
 def evaluation(run: Run, variant: str, images: int) -> Section:
@@ -273,10 +273,6 @@ def one_process() -> World:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         os.environ.pop(name, None)
     return setup()
-
-
-def _precision(dvae: DVAE) -> str:
-    return next(name for name, dtype in DTYPES.items() if dtype == dvae.weight.dtype)
 
 
 def _dvae(run: Run) -> DVAE:

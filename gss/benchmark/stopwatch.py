@@ -184,6 +184,14 @@ class Stopwatch:
     def _peak(self) -> int:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
-        # Not ru_maxrss: it begins with what the process that started this one held, and is never lower.
-        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-        return int(found[1]) * 1024 - self._before if found else 0
+        return resident_peak() - self._before
+
+
+def resident_peak() -> int:
+    """The most resident memory this process ever had, bytes; 0 where the system does not tell.
+
+    Note:
+        `ru_maxrss` begins with what the process that started this one held, and is never lower than that.
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -133,7 +133,8 @@ class Tokenizer(Section):
     decoder_sha256: str | None = None
     """`openai`: expected SHA-256 of decoder.pkl; required for a URL."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of its convolutions on a GPU while the networks around it are trained or used; CPUs use fp32."""
+    """Arithmetic of its convolutions while the networks around it are trained or used. CPUs without instructions for
+    bf16 use fp32, and no CPU uses fp16."""
     train: TokenizerTraining = TokenizerTraining()
     """`train`: how."""
 

@@ -81,13 +81,23 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *,
 
 
 def frozen_tokenizer(run: Run, half: Literal["encoder", "decoder"], device: torch.device) -> DVAE:
-    """One half of the experiment's final tokenizer; on a GPU in the precision the configuration names."""
+    """One half of the experiment's final tokenizer, see `at_precision`."""
     tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors").keep(half).to(device)
     return at_precision(tokenizer, run.experiment.tokenizer.precision, device)
 
 
 def at_precision(tokenizer: DVAE, precision: str, device: torch.device) -> DVAE:
-    """The tokenizer, on a GPU in the precision a configuration names."""
-    if device.type == "cuda" and precision != "fp32":
+    """The tokenizer in the precision a configuration names where the device is faster with it, else in fp32.
+
+    GPUs have `bf16` and `fp16`, some CPUs `bf16`; on others it would be emulated and take longer than fp32.
+    """
+    faster = {"cuda": ("bf16", "fp16"), "cpu": ("bf16",) if cpu_has_bf16() else ()}
+    if precision in faster.get(device.type, ()):
         tokenizer.lower_precision({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
     return tokenizer
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this machine's CPU multiplies matrices of bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

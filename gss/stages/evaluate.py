@@ -103,7 +103,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             protocol={
                 **inference.as_dict(),
                 "vote_temperature": config.vote_temperature if name == "gss_ff" else None,
-                "tokenizer_precision": run.experiment.tokenizer.precision,
+                "tokenizer_precision": tokenizer.precision,
                 "numerics": run.experiment.numerics,
             },
             model=path,

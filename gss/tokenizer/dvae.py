@@ -225,6 +225,12 @@ class DVAE(nn.Module):
         first = self.encoder.blocks[0] if hasattr(self, "encoder") else cast(nn.Sequential, self.decoder.blocks[-1])[-1]
         return cast(Convolution, first).w
 
+    @property
+    def precision(self) -> str:
+        """Of most of its convolutions: `fp64`, `fp32`, `bf16` or `fp16`."""
+        kind = "bf" if self.weight.dtype == torch.bfloat16 else "fp"
+        return f"{kind}{8 * self.weight.element_size()}"
+
     def keep(self, half: Literal["encoder", "decoder"]) -> "DVAE":
         """Drop the weights of the other half, as a stage can that only encodes or only decodes; returns itself."""
         delattr(self, {"encoder": "decoder", "decoder": "encoder"}[half])

@@ -23,7 +23,7 @@ from gss.evaluate.inference import Inference, predict
 from gss.modelfile import ModelFile, load_model
 from gss.models.gss import GSS
 from gss.models.posterior import NearestPosterior
-from gss.stages.assemble import build_model
+from gss.stages.assemble import at_precision, build_model
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
 from gss.use.hub import read_folder
@@ -171,9 +171,7 @@ def build_predictor(
         )
     config = file.meta["provenance"]["config"]
     protocol = Evaluation.model_validate(config["evaluation"])
-    precision = config["tokenizer"].get("precision", "fp32")
-    if device.type == "cuda" and precision != "fp32":
-        tokenizer.lower_precision({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    at_precision(tokenizer, config["tokenizer"].get("precision", "fp32"), device)
     model = build_model(file, tokenizer, where=where, vote_temperature=protocol.vote_temperature)
     return Predictor(
         model.to(device).requires_grad_(False),
