@@ -6,6 +6,7 @@
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
@@ -13,7 +14,7 @@ PAGE = """# Speed of {name}
 
     python bench/speed.py {name}
 
-What the columns mean: [docs/how-to/benchmark.md](../docs/how-to/benchmark.md).
+{date}. What the columns mean: [docs/how-to/benchmark.md](../docs/how-to/benchmark.md).
 
 ```
 {table}
@@ -29,9 +30,9 @@ def write_page(name: str) -> None:
         json = Path(folder) / f"{name}.json"
         command = [sys.executable, "-m", "gss", "benchmark", name, "-o", str(json)]
         text = subprocess.run(command, cwd=BENCH.parent, check=True, stdout=subprocess.PIPE, text=True).stdout
-        table = text.partition("Speed of ")[1:]
+        table = "".join(text.partition("Speed of ")[1:]).partition("\n\nwrote ")[0]
         (BENCH / f"{name}.png").write_bytes(json.with_suffix(".png").read_bytes())
-    (BENCH / f"{name}.md").write_text(PAGE.format(name=name, table="".join(table).partition("\n\nwrote ")[0]))
+    (BENCH / f"{name}.md").write_text(PAGE.format(name=name, date=date.today(), table=table))
 
 
 for name in sys.argv[1:] or ("toy", "camvid"):
