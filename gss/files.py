@@ -114,6 +114,18 @@ def replace_with_link(source: Path, target: Path) -> None:
         write_atomic(target, lambda file: file.write(content))
 
 
+def remove(path: Path) -> None:
+    """Take a file away, if it is there.
+
+    Raises:
+        GssError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content, 64 hex digits."""
     with path.open("rb") as file:

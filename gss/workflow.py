@@ -7,7 +7,7 @@ Functions of `wildcards` take any object with the attributes `experiment` and, f
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,7 @@ from gss.config import (
     Resources,
     Stage,
     data_set_folder,
+    leaves,
     list_experiments,
     load_cluster,
     load_experiment,
@@ -24,6 +25,7 @@ from gss.config import (
     run_parts,
 )
 from gss.errors import ConfigError
+from gss.records import read_record
 
 MODELS = ("gss_ff", "gss_ft")
 Value = TypeVar("Value")
@@ -90,6 +92,60 @@ def comparison_inputs(wildcards: Any) -> list[str]:
 def config_slice(stage: Stage) -> Callable[[Any], dict[str, Any]]:
     """For `params`: what of the configuration influences a stage, so that no other change runs it again."""
     return lambda wildcards: _experiment(wildcards.experiment).slice(stage)
+
+
+def trust_records() -> None:
+    """Let Snakemake judge results by the records that lie beside them (`gss.records`), where there are some.
+
+    Its own memory in `.snakemake` knows nothing of results that were copied here, nor of what was made by hand, and
+    takes both for what today's configuration makes.
+    """
+    from snakemake.persistence import (  # type: ignore[import-untyped]
+        NO_PARAMS_CHANGE,
+        ParamsChange,
+        PersistenceBase,
+    )
+
+    own_memory, own_changes, own_checksums = (
+        PersistenceBase.has_metadata, PersistenceBase.params_changed, PersistenceBase.input_checksums
+    )  # fmt: skip
+
+    def has_metadata(self: PersistenceBase, job: Any) -> bool:
+        return _record(job) is not None or own_memory(self, job)
+
+    def params_changed(self: PersistenceBase, job: Any, file: Any = None) -> Any:
+        record = _record(job)
+        if record is None:
+            return own_changes(self, job, file)
+        made, now = ({*_lines(settings)} for settings in (record["settings"], job.params.get("config", {})))
+        if made == now:
+            return NO_PARAMS_CHANGE
+        return ParamsChange(only_old=made - now, only_new=now - made, files={*job.output})
+
+    def input_checksums(self: PersistenceBase, job: Any, input_path: Any) -> set[Any]:
+        known = own_checksums(self, job, input_path) - {None}
+        if known or (record := _record(job)) is None:
+            return known
+        digest = record["inputs"].get(os.path.relpath(input_path, _results_of(job)))
+        return {f"sha256:{digest}"} if digest else set()
+
+    PersistenceBase.has_metadata = has_metadata
+    PersistenceBase.params_changed = params_changed
+    PersistenceBase.input_checksums = input_checksums
+
+
+def _record(job: Any) -> dict[str, Any] | None:
+    """The record of what a job of Snakemake makes, as it was made last."""
+    return read_record(_results_of(job), Path(job.log[0]).stem) if job.log else None
+
+
+def _results_of(job: Any) -> Path:
+    return Path(job.log[0]).parents[1]
+
+
+def _lines(settings: Mapping[str, Any]) -> Iterator[str]:
+    """One text for each value, as Snakemake shows what has changed."""
+    return (f"{'.'.join(key)}={value}" for key, value in leaves(settings))
 
 
 class Requests:
@@ -194,6 +250,16 @@ def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
         return {"palette": f"results/{source}/palette.csv", "tokenizer": f"results/{source}/tokenizer.safetensors"}
     own = f"results/{wildcards.experiment}"
     return {"palette": f"{own}/palette/start.csv", "tokenizer": f"{own}/tokenizer/start.safetensors"}
+
+
+def class_counts(part: Literal["latent_prior", "posterior"]) -> Callable[[Any], list[str]]:
+    """What `class_balance` reads, where a part is trained with it."""
+
+    def function(wildcards: Any) -> list[str]:
+        balance = getattr(_experiment(wildcards.experiment), part).training.class_balance
+        return [f"results/{wildcards.experiment}/data/statistics.json"] if balance else []
+
+    return function
 
 
 def milestone(wildcards: Any) -> int:

@@ -2,6 +2,7 @@
 import gss.workflow as workflow_of
 
 workflow_of.prefer_this_python()
+workflow_of.trust_records()
 ask = workflow_of.Requests(config)
 
 

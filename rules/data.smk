@@ -11,6 +11,7 @@ rule toy_data:
 
 rule prepare:
     output: "results/{experiment}/data/prepared.json"
+    params: config=workflow_of.config_slice("prepare")
     log: "results/{experiment}/logs/prepare.log"
     benchmark: "results/{experiment}/benchmarks/prepare.tsv"
     group: "data"

@@ -4,6 +4,7 @@
 rule latent_prior_segment:
     input:
         workflow_of.previous_segment,
+        workflow_of.class_counts("latent_prior"),
         "results/{experiment}/data/manifest.json",
         "results/{experiment}/palette.csv",
         "results/{experiment}/tokenizer.safetensors",
@@ -28,6 +29,7 @@ use rule latent_prior_segment as latent_prior with:
 rule posterior:
     input:
         workflow_of.posterior_start,
+        workflow_of.class_counts("posterior"),
         "results/{experiment}/data/manifest.json",
         "results/{experiment}/tokenizer.safetensors",
     output: "results/{experiment}/posterior.pth"

@@ -126,7 +126,7 @@ def _prediction_keys(run: Run) -> str:
 
 def _prepare_images(run: Run, folder: Path) -> str:
     """Say which images are measured; where the data set was not checked yet, make some up."""
-    if (run.folder / "data" / "manifest.json").is_file():
+    if run.file(run.folder / "data" / "manifest.json").is_file():
         count = len(run.manifest.pairs("train"))
         return f"those of the data set ({count} for training)"
     space = run.declared_space()

@@ -93,7 +93,7 @@ def warnings(runs: Sequence[Evaluated]) -> list[str]:
             found.append(f"{run.name} was evaluated by another protocol than {runs[0].name}: {', '.join(changed)}.")
         if first["model"]["sha256"] == other["model"]["sha256"]:
             found.append(f"{run.name} and {runs[0].name} are the same model file.")
-    return found
+    return found + [f"{run.results.name}: {note}" for run in runs for note in run.results.notes()]
 
 
 def changed_settings(runs: Sequence[Evaluated]) -> list[tuple[str, list[str]]]:

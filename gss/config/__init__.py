@@ -12,7 +12,18 @@ from gss.config.load import (
 )
 from gss.config.origins import leaves, origins
 from gss.config.reference import json_schema, reference
-from gss.config.schema import STAGES, Cluster, Data, Experiment, Project, Published, Resources, Stage, run_parts
+from gss.config.schema import (
+    STAGES,
+    Cluster,
+    Data,
+    Experiment,
+    Project,
+    Published,
+    Resources,
+    Stage,
+    read_settings,
+    run_parts,
+)
 
 __all__ = [
     "STAGES",
@@ -33,6 +44,7 @@ __all__ = [
     "load_experiment",
     "load_project",
     "origins",
+    "read_settings",
     "reference",
     "require_data",
     "run_parts",

@@ -381,7 +381,8 @@ class Experiment(Section):
         """
         dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         for section, key in _WITHOUT_EFFECT:
-            dumped.get(section, {}).pop(key, None)
+            if f"{section}.{key}" not in _SLICES[stage]:
+                dumped.get(section, {}).pop(key, None)
         dumped["latent_prior"]["milestones"] = self.milestones[-1:]  # the earlier ones only name files
         content: dict[str, Any] = {"version": STAGE_VERSIONS[stage]}
         if stage in ("tokenizer", "reconstruct"):  # they work in fp32
@@ -408,7 +409,7 @@ class Experiment(Section):
 
 
 _SLICES: dict[Stage, tuple[str, ...]] = {
-    "prepare": (),  # the check looks at what was unpacked
+    "prepare": ("data.archives",),
     "check": ("data",),
     "palette": ("palette",),
     "tokenizer": ("tokenizer", "seed"),
@@ -421,6 +422,11 @@ _SLICES: dict[Stage, tuple[str, ...]] = {
 }
 _REFERENCE_SLICES: dict[Stage, tuple[str, ...]] = {"reconstruct": ("numerics", "evaluation.scale")}
 _WITHOUT_EFFECT = (("data", "obtain"), ("data", "archives"), ("posterior", "from"), ("evaluation", "splits"))
+
+
+def read_settings(stage: Stage) -> tuple[str, ...]:
+    """Dotted keys of the sections and values that a stage reads."""
+    return _SLICES[stage]
 
 
 def run_parts(run: str) -> tuple[str, str]:

@@ -40,13 +40,13 @@ def curves(results: Results) -> list[dict[str, Any]]:
 
 
 def _series(events: list[dict[str, Any]]) -> dict[str, list[Point]]:
-    """Metric -> points in the order of their steps."""
-    series: dict[str, list[Point]] = {}
+    """Metric -> points in the order of their steps; of a step that was repeated, the last value."""
+    series: dict[str, dict[float, float]] = {}
     for event in events:
         for name, value in event.get("m", {}).items():
             if isinstance(value, int | float) and abs(value) < float("inf"):  # NaN fails, too
-                series.setdefault(name, []).append((event["step"], value))
-    return {name: sorted(points) for name, points in series.items()}
+                series.setdefault(name, {})[event["step"]] = value
+    return {name: sorted(points.items()) for name, points in series.items()}
 
 
 def _rank(name: str) -> tuple[int, str]:

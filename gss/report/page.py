@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gss.errors import GssError
-from gss.files import replace_with_link
+from gss.files import replace_with_link, write_error
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data, palette
 from gss.report.html import write_page
@@ -55,6 +55,12 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
             found[name] = section(results)
         except GssError as error:
             missing[name] = error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            missing[name] = GssError(
+                f"the stored files are not of this version ({type(error).__name__}: {error})",
+                where=folder,
+                todo="show them with the version that made them, or make them anew",
+            )
     _gather_pictures(results)
     page = folder / "report.html"
     write_page(
@@ -73,8 +79,12 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
 
 def _gather_pictures(results: Results) -> None:
     gathered = results.folder / "report_pictures"
-    shutil.rmtree(gathered, ignore_errors=True)
-    gathered.mkdir()
+    try:
+        if gathered.is_dir():
+            shutil.rmtree(gathered)
+        gathered.mkdir()
+    except OSError as error:
+        raise write_error(gathered, error) from error
     for (model, split), found in results.evaluations.items():
         for path in (found.folder / "pictures").glob("*.png"):
             replace_with_link(path, gathered / model / split / path.name)

@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gss.files import sha256_file
 from gss.report.results import Results
 
 # What each stage leaves behind, in the order of the pipeline; `*` stands for a name.
@@ -47,7 +46,7 @@ def provenance(results: Results) -> dict[str, Any]:
     """Stages with their inputs and versions, and files with their hashes of then and now."""
     records = _records(results)
     seen = _seen(results, records)
-    today = {file: sha256_file(results.folder / file) for _, file in _files(results)}
+    today = {file: results.sha256(file) for _, file in _files(results)}
     return {
         "stages": [
             {**vars(record), "inputs": [_input(name, sha, today) for name, sha in record.inputs.items()]}

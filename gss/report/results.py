@@ -1,8 +1,8 @@
 """What lies in the results folder of an experiment, read when it is asked for."""
 
+import contextlib
 import csv
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gss.config import Data, Published, data_set_folder, experiment_path, leaves, load_experiment
+from gss.config import Data, Experiment, Published, data_set_folder, leaves, load_experiment
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, GssError
 from gss.evaluate.metrics import Scores, scores
-from gss.files import read_json
+from gss.files import read_json, sha256_file
 from gss.palette.palette import Palette, read_palette
+from gss.records import Made, as_made, model_metadata
 from gss.tracking.journal import read_journal
 
 MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"}
@@ -85,16 +86,72 @@ class Results:
     def name(self) -> str:
         return self.folder.name
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration, every value."""
+        """The resolved configuration, every value, as the results were made with it."""
+        return self._made.config
+
+    @property
+    def origins(self) -> dict[str, str] | None:
+        """Where each value comes from; None when the results are older than this record."""
+        return self._made.origins or None
+
+    @cached_property
+    def _made(self) -> Made:
+        """What is stored, with the values that models and records say."""
         path = self.folder / "config.yaml"
         try:
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise GssError("no stage has run yet", where=path, todo=f"snakemake {self.folder}/gss_ft.pth") from error
         except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
             raise GssError(f"not readable as YAML: {error}", where=path) from error
+        if not isinstance(config, dict):
+            raise GssError("not a configuration", where=path, todo="run any stage again: it writes this file")
+        origins = self.folder / "config_origins.json"
+        return as_made(self.folder, Made(config, read_json(origins) if origins.is_file() else {}))
+
+    @cached_property
+    def edited(self) -> dict[str, tuple[Any, Any]]:
+        """Settings that the experiment's file has changed since, by dotted key: as made, and now."""
+        try:
+            now = flat(load_experiment(self.name).settings())
+            made = flat(Experiment.model_validate(self.config).settings())
+        except (GssError, ValueError):  # no experiment of this project any more, or results of another version
+            return {}
+        return {key: (made.get(key), now.get(key)) for key in {**made, **now} if made.get(key) != now.get(key)}
+
+    def notes(self) -> list[str]:
+        """What a reader of figures has to know first: files that are not those the figures were measured with."""
+        notes = []
+        if self.edited:
+            changes = "; ".join(f"{key} was {_said(made)}, is {_said(now)}" for key, (made, now) in self.edited.items())
+            notes.append(
+                f"The configuration was edited since these results were made ({changes}). Shown is what they were made "
+                f"with; to make them anew: snakemake {self.folder}/report.html"
+            )
+        for (model, split), found in self.evaluations.items():
+            path = self.folder / f"{model}.pth"
+            again = f"to measure again: snakemake -R evaluate -- {found.folder}/metrics.json"
+            if path.is_file() and self.sha256(path.name) != found.metrics["model"]["sha256"]:
+                notes.append(f"The figures of {MODELS[model]} on {split} are those of another {path.name}; {again}")
+            with contextlib.suppress(GssError):
+                if self.manifest.sha256 != found.metrics["data"]["manifest_sha256"]:
+                    notes.append(
+                        f"The data set was checked anew since {MODELS[model]} was measured on {split}, and is another "
+                        f"one; {again}"
+                    )
+        return notes
+
+    def sha256(self, file: str) -> str:
+        """Hash of a file, by its path inside the folder; worked out once."""
+        if file not in self._hashes:
+            self._hashes[file] = sha256_file(self.folder / file)
+        return self._hashes[file]
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return {}
 
     def setting(self, key: str, default: Any = None) -> Any:
         """The value at a dotted key of the configuration, where both exist."""
@@ -107,18 +164,14 @@ class Results:
             return default
 
     @cached_property
-    def origins(self) -> dict[str, str] | None:
-        """Where each value comes from; None when the results are older than this record."""
-        path = self.folder / "config_origins.json"
-        return read_json(path) if path.is_file() else None
-
-    @cached_property
     def published(self) -> Published:
         """Scores to expect: those of the experiment's file today, else those the results were made with."""
         try:
-            return load_experiment(experiment_path(self.name)).published
+            return load_experiment(self.name).published
         except ConfigError:
-            return Published.model_validate(self.setting("published", {}))
+            with contextlib.suppress(ValueError):  # written by another version
+                return Published.model_validate(self.setting("published", {}))
+            return Published()
 
     @cached_property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:
@@ -160,8 +213,11 @@ class Results:
     def manifest(self) -> Manifest:
         """The pairs, at the data folder of today."""
         found = read_manifest(self.folder / "data" / "manifest.json")
-        data = self.setting("data")
-        return found if data is None else replace(found, root=data_set_folder(Data.model_validate(data)))
+        root = self.setting("data.root")
+        if root is None:
+            return found
+        where = Data.model_construct(root=root, generate=self.setting("data.generate"))  # other keys may be of old
+        return replace(found, root=data_set_folder(where))
 
     @cached_property
     def palette(self) -> Palette:
@@ -186,36 +242,10 @@ class Results:
         """What the files of models and tokenizers say of themselves, by path inside the folder."""
         found = {}
         for path in sorted([*self.folder.glob("*.pth"), *self.folder.glob("latent_prior/*.pth")]):
-            found[str(path.relative_to(self.folder))] = read_model_metadata(path)
+            found[str(path.relative_to(self.folder))] = model_metadata(path)
         for path in sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("tokenizer/*.safetensors")]):
             found[str(path.relative_to(self.folder))] = _read_safetensors_metadata(path)
         return {path: metadata for path, metadata in found.items() if metadata}
-
-
-def read_model_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a model file, without loading its tensors and without torch; empty when it is none of ours."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(name) as file:
-                content = _Metadata(file).load()
-        return dict(content["meta"])
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, StopIteration, KeyError, TypeError, EOFError):
-        return {}
-
-
-class _Metadata(pickle.Unpickler):
-    """Reads plain values; tensors become None, and nothing else can be named."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module in ("torch", "torch._utils"):  # kinds of storage, and what puts a tensor together
-            return lambda *arguments: None
-        raise pickle.UnpicklingError(f"{module}.{name} in a model file")
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
 
 
 def _read_safetensors_metadata(path: Path) -> dict[str, Any]:
@@ -225,6 +255,10 @@ def _read_safetensors_metadata(path: Path) -> dict[str, Any]:
         return json.loads(header["__metadata__"]["gss"])
     except (OSError, ValueError, KeyError, OverflowError, MemoryError):
         return {}
+
+
+def _said(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ def summary(results: Results) -> dict[str, Any]:
     wanted = {**dict.fromkeys(results.expected), **results.evaluations}
     rows = [_headline(results, model, split) for model, split in wanted]
     return {
+        "notes": results.notes(),
         "rows": rows,
         "published": results.published,
         "published_keys": [key for key in ("mIoU", "mAcc", "aAcc") if any(row["expected"].get(key) for row in rows)],

@@ -20,6 +20,7 @@ def summary(folder: Path, page: Path) -> str:
         todo = f"name {folder.name} under `experiments` in config/config.yaml, then: snakemake all"
         return "\n".join([*lines, f"  nothing evaluated yet; {todo}", "", f"  {page} holds what there is"])
     split = results.splits[0]
+    lines += [line for note in results.notes() for line in (f"note: {note}", "")]
     lines += [*headline(results), "", f"IoU per class, {split}", "", *per_class(results, split), ""]
     return "\n".join(lines + where_to_look(folder, page, split))
 

@@ -82,7 +82,7 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *,
 
 def frozen_tokenizer(run: Run, half: Literal["encoder", "decoder"], device: torch.device) -> DVAE:
     """One half of the experiment's final tokenizer, see `at_precision`."""
-    tokenizer = load_tokenizer(run.folder / "tokenizer.safetensors").keep(half).to(device)
+    tokenizer = load_tokenizer(run.file(run.folder / "tokenizer.safetensors")).keep(half).to(device)
     return at_precision(tokenizer, run.experiment.tokenizer.precision, device)
 
 

@@ -38,9 +38,10 @@ def check(run: Run) -> None:
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
     manifest["root"] = data.root  # as the configuration names it: the manifest is the same on every machine
-    with run.stage("check", {"manifest": manifest_sha256(manifest)}) as journal:
+    read = [file for file in (folder / "prepared.json", run.class_table) if file is not None and file.is_file()]
+    with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=read) as journal:
         assert journal is not None
-        journal.metrics(0, {f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
+        journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
         write_json(folder / "statistics.json", statistics)
         write_manifest(folder / "manifest.json", manifest)
     record.unlink(missing_ok=True)  # the next check looks at everything again

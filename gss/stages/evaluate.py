@@ -12,6 +12,7 @@ from gss.evaluate.inference import Inference, network_input
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation, write_png
+from gss.files import remove
 from gss.modelfile import load_model
 from gss.report.plots import iou_bars
 from gss.stages.assemble import build_model, frozen_tokenizer
@@ -31,7 +32,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """
     run.check_split(split)
     config = run.experiment.evaluation
-    path = run.folder / f"{name}.pth"
+    path = run.file(run.folder / f"{name}.pth")
     folder = run.folder / "evaluation" / name / split
     file = load_model(path, name)
     inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path)
@@ -51,11 +52,6 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
 
     def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         return read_pair(pair, space)
-
-    if world.is_main:
-        for kept in ("pictures", "predictions", "maskiges"):  # those of another model or choice of images
-            shutil.rmtree(folder / kept, ignore_errors=True)
-    world.barrier()
 
     def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
         source = pairs[index].image
@@ -81,6 +77,10 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             )
 
     with run.stage("evaluate", inputs, world=world, name=f"evaluate_{name}_{split}") as journal:
+        if world.is_main:  # figures first: an evaluation that is cut off must not leave them beside other pictures
+            remove(folder / "metrics.json")
+            shutil.rmtree(folder, ignore_errors=True)
+        world.barrier()
         evaluation = evaluate_pairs(
             model,
             pairs,
@@ -113,7 +113,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         found = {f"{split}/{key}": metrics[key] for key in ("mIoU", "mAcc", "aAcc")}
         found |= {f"{split}/iou/{key}": value for key, value in metrics["IoU"].items()}
         found |= {f"{split}/acc/{key}": value for key, value in metrics["Acc"].items()}
-        journal.metrics(0, {key: value for key, value in found.items() if value is not None})
+        journal.figures({key: value for key, value in found.items() if value is not None})
         for artifact in ("metrics.json", "per_class.csv", "iou.png"):
             journal.artifact(folder / artifact)
         print(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gss import __version__
-from gss.config import data_folder
+from gss.config import Stage, data_folder
 from gss.errors import CheckpointError, ConfigError
 from gss.files import sha256_file, write_atomic, write_text
 from gss.modelfile import load_model, save_model, tensors_sha256
@@ -81,7 +81,7 @@ def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
     state = read_published(path)
     parts = {key.removeprefix("module.").removeprefix("decode_head.").split(".")[0] for key in state}
     made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
-    palette_path, tokenizer_path = run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
+    palette_path, tokenizer_path = (run.file(run.folder / name) for name in ("palette.csv", "tokenizer.safetensors"))
     tokenizer = load_tokenizer(tokenizer_path)
     meta = latent_prior.describe(run, read_palette(palette_path), tokenizer)
     described = meta.pop("latent_prior")
@@ -120,7 +120,8 @@ def _write(run: Run, imported: _Imported) -> None:
     path, table = run.folder / f"{imported.kind}.pth", run.folder / "import" / f"{imported.kind}.csv"
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([KeyRow._fields, *imported.report.rows])
-    with run.stage("import", imported.inputs, name=f"import_{imported.kind}") as journal:
+    reads: Stage = "posterior" if imported.kind == "posterior" else "latent_prior"
+    with run.stage("import", imported.inputs, name=f"import_{imported.kind}", reads=reads) as journal:
         assert journal is not None
         write_text(table, text.getvalue())
         save_model(path, imported.kind, imported.tensors, imported.meta)
@@ -142,9 +143,9 @@ def export(
     Raises:
         CheckpointError: the model file is missing or foreign, or its X^-1 is none of the published ones.
     """
-    path = run.folder / f"{name}.pth"
+    path = run.file(run.folder / f"{name}.pth")
     file = load_model(path, name)
-    model = build_model(file, load_tokenizer(run.folder / "tokenizer.safetensors"), where=path)
+    model = build_model(file, load_tokenizer(run.file(run.folder / "tokenizer.safetensors")), where=path)
     state = to_published(model.prior, model.posterior, model.tokenizer if with_tokenizer else None)
     kept = OrderedDict(
         (key, value.contiguous())

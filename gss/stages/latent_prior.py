@@ -14,7 +14,7 @@ from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
 from gss.stages.assemble import build_prior, frozen_tokenizer
 from gss.stages.run import Run
-from gss.stages.training import class_weights, deliver, is_missing, loop_settings, make_loader
+from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, loop_settings, make_loader
 from gss.tokenizer.dvae import DVAE
 from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
@@ -40,9 +40,12 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     inputs = run.inputs(
         run.folder / "data" / "manifest.json", run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
     )
+    counts, statistics = balance_inputs(run, config.training)
+    inputs |= counts
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
-    with run.stage("latent_prior", inputs, world=world) as journal:
+    rule = None if until == steps else f"latent_prior_{until}"
+    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=statistics) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, until, weights, inputs)
         if world.is_main:

@@ -15,9 +15,9 @@ def merge(run: Run) -> None:
     Raises:
         CheckpointError: the parents differ in palette, classes or tokenizer, or X^-1 is not complete.
     """
-    prior = load_model(run.folder / "gss_ff.pth", "gss_ff")
+    prior = load_model(run.file(run.folder / "gss_ff.pth"), "gss_ff")
     source = run.experiment.posterior.from_ or run.name
-    posterior_path = run.folder.parent / source / "posterior.pth"
+    posterior_path = run.file(run.folder.parent / source / "posterior.pth")
     posterior = load_model(posterior_path, "posterior")
     refuse_strangers(prior, posterior, where=f"{run.folder / 'gss_ff.pth'} and {posterior_path}")
     load_strictly(build_posterior(posterior.meta), posterior.tensors, "posterior.", where=posterior_path)

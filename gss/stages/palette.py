@@ -25,8 +25,8 @@ def palette(run: Run) -> None:
     inputs = run.inputs(run.folder / "data" / "manifest.json")
     with run.stage("palette", inputs) as journal:
         assert journal is not None
-        journal.metrics(
-            0, {f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)}
+        journal.figures(
+            {f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)}
         )
         palette_swatches(folder / "start.png", made)
         journal.artifact(folder / "start.png")

@@ -10,7 +10,7 @@ from gss.models.posterior import Posterior
 from gss.models.training import PosteriorLearner
 from gss.stages.assemble import build_model, build_posterior, frozen_tokenizer
 from gss.stages.run import Run
-from gss.stages.training import class_weights, deliver, is_missing, loop_settings, make_loader
+from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, loop_settings, make_loader
 from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
 from gss.train.loop import train
@@ -21,7 +21,9 @@ def posterior(run: Run, world: World) -> None:
     start = start_file(run)
     finished = run.work("posterior") / "finished.pth"
     inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors")
-    with run.stage("posterior", inputs, world=world) as journal:
+    counts, statistics = balance_inputs(run, run.experiment.posterior.training)
+    inputs |= counts
+    with run.stage("posterior", inputs, world=world, looked_into=statistics) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, start, inputs)
         if world.is_main:

@@ -11,7 +11,7 @@ from gss.config import data_folder, data_set_folder
 from gss.config.schema import Data
 from gss.data.archives import Member, checksum, list_members, unpack
 from gss.errors import ConfigError, DataError
-from gss.files import write_json
+from gss.files import read_json, write_json
 from gss.stages.run import Run
 
 
@@ -28,13 +28,17 @@ def prepare(run: Run) -> None:
     data = run.experiment.data
     root = data_set_folder(data)
     wanted = _wanted(root, data)
+    path = run.folder / "data" / "prepared.json"
+    before = read_json(path) if path.is_file() else {"archives": [], "folders": {}}
+    _refuse_late_archives(data, wanted, before["archives"])
     record: list[dict] = []
-    sources: dict[Path, list[str]] = {folder: [] for folder in wanted}
+    sources = {folder: list(before["folders"].get(os.path.relpath(folder, root), [])) for folder in wanted}
     if _missing(wanted):
         _require_archives(wanted, data)
         with _alone(root) as work:
             if missing := _missing(wanted):  # nobody else unpacked them meanwhile
                 record, found = _chosen(data, missing)
+                sources |= {folder: [] for folder in missing}
                 for (_, members), archive in zip(found, data.archives, strict=True):
                     for folder in {member.folder for member in members}:
                         sources[folder].append(archive.file)
@@ -44,14 +48,34 @@ def prepare(run: Run) -> None:
         _say(f"{root}: all folders of the splits are there, nothing is unpacked")
     with run.stage("prepare", {}):
         write_json(
-            run.folder / "data" / "prepared.json",
+            path,
             {
                 "version": 1,
                 "root": data.root,  # as the configuration names it
-                "archives": record,
+                "archives": record or before["archives"],
                 "folders": {os.path.relpath(folder, root): files for folder, files in sources.items()},
             },
         )
+
+
+def _refuse_late_archives(data: Data, wanted: dict[Path, set[str]], known: list[dict]) -> None:
+    """Raise DataError when an archive was added to those unpacked before, and its files belong in folders that are
+    there."""
+    names = {(archive["file"], archive["into"]) for archive in known}
+    there = {folder: ends for folder, ends in wanted.items() if folder not in _missing(wanted)}
+    for archive in data.archives if known else ():
+        path = data_folder() / archive.file
+        if (archive.file, archive.into) in names or not path.is_file():
+            continue
+        late = [member for member in list_members(path, data_folder() / archive.into, there)
+                if not member.target.exists()]
+        if late:
+            folders = ", ".join(sorted({str(member.folder) for member in late}))
+            raise DataError(
+                f"the archive was added after others were unpacked; {len(late)} of its files are missing in {folders}",
+                where=path,
+                todo="unpack it there yourself, or move these folders away and run again: all are unpacked anew",
+            )
 
 
 def _say(line: str) -> None:

@@ -185,8 +185,7 @@ def _check(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette:
                     flush=True,
                 )
                 if doubled:
-                    journal.metrics(
-                        0,
+                    journal.figures(
                         {
                             f"{split}/mIoU": found.mIoU or 0.0,
                             f"{split}/aAcc": found.aAcc or 0.0,

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,12 @@ import yaml
 
 import gss
 from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, origins, require_data
+from gss.config.load import EXPERIMENTS
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import DataError
-from gss.files import json_text, sha256_file, write_text
+from gss.files import json_text, remove, sha256_file, sha256_json, write_error, write_text
+from gss.records import Made, as_made, made_sha256, record_file, write_record
 from gss.tracking.journal import Journal
 from gss.tracking.work import open_work
 
@@ -34,24 +36,56 @@ class Run:
     """An experiment and its results folder.
 
     Args:
-        name: name of the experiment.
+        name: of the folder: the experiment's own, with other settings `<experiment>+<hash>`.
         experiment: its configuration.
         folder: `results/<name>`.
-        origins: where each value of the configuration comes from.
+        now: what is stored as the configuration of all that was not made yet.
+        workflow: with other settings, the folder of the experiment as its file describes it: what `folder` lacks is
+            taken from there.
     """
 
     name: str
     experiment: Experiment
     folder: Path
-    origins: dict[str, str] = field(default_factory=dict)
+    now: Made
+    workflow: Path | None = None
 
     @staticmethod
     def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run":
-        """The run of an experiment given by name or YAML path; see `load_experiment` for errors."""
-        name_only = experiment_path(name).stem
-        overrides = list(overrides)
+        """The run of an experiment given by name or YAML path; see `load_experiment` for errors.
+
+        What is made with other settings than those of the experiment's own file never stands where the workflow's
+        results do, but in a folder of its own. Overrides that can change no result, such as `run.workers=0`, need none.
+        """
+        path, overrides = experiment_path(name), list(overrides)
         experiment = load_experiment(name, overrides)
-        return Run(name_only, experiment, results / name_only, origins(name, overrides, experiment))
+        own = EXPERIMENTS / f"{path.stem}.yaml"
+        if not own.is_file():
+            own = path
+        filed = load_experiment(own)
+        given, expected = ((config.sha256, config.posterior.from_) for config in (experiment, filed))
+        if given == expected:
+            now = Made(_dump(filed), origins(own, (), filed))
+            return Run(path.stem, experiment, results / path.stem, now)
+        folder = results / f"{path.stem}+{sha256_json(given)[:8]}"
+        if os.environ.get("RANK", "0") == "0":
+            print(f"other settings than those of {own}: the results are in {folder}", flush=True)
+        now = Made(_dump(experiment), origins(name, overrides, experiment))
+        return Run(folder.name, experiment, folder, now, results / path.stem)
+
+    def file(self, path: Path) -> Path:
+        """A file that a stage reads; of other settings, the workflow's where they made none of their own."""
+        if self.workflow is not None and path.is_relative_to(self.folder) and not path.exists():
+            source = self.workflow / path.relative_to(self.folder)
+            if source.is_file():
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.unlink(missing_ok=True)  # a link to a file that was moved away
+                    with contextlib.suppress(FileExistsError):  # another process was faster
+                        path.symlink_to(os.path.relpath(source, path.parent))
+                except OSError as error:
+                    raise write_error(path, error) from error
+        return path
 
     @cached_property
     def root(self) -> Path:
@@ -74,19 +108,27 @@ class Run:
         """Class names, colours and the map from native ids, as they were when the data set was checked."""
         return self.manifest.space
 
+    @property
+    def class_table(self) -> Path | None:
+        """The file that names the classes; None where the configuration does."""
+        classes = self.experiment.data.classes
+        if not isinstance(classes, str):
+            return None
+        shipped = Path(gss.__file__).parent / "resources" / "classes" / f"{classes}.csv"
+        return shipped if shipped.is_file() else self.root / classes
+
     def declared_space(self) -> ClassSpace:
         """The class space that configuration and class table describe now."""
         data = self.experiment.data
         if not isinstance(data.classes, str):
             return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
-        shipped = Path(gss.__file__).parent / "resources" / "classes" / f"{data.classes}.csv"
-        table = shipped if shipped.is_file() else self.root / data.classes
-        return read_class_space(table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
+        assert self.class_table is not None
+        return read_class_space(self.class_table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
 
     @cached_property
     def manifest(self) -> Manifest:
         """The pairs found by the check, at the data folder of today."""
-        return replace(read_manifest(self.folder / "data" / "manifest.json"), root=self.root)
+        return replace(read_manifest(self.file(self.folder / "data" / "manifest.json")), root=self.root)
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
@@ -99,75 +141,95 @@ class Run:
             DataError: one is missing.
         """
         for path in paths:
-            if not path.is_file():
+            if not self.file(path).is_file():
                 raise DataError("an input of this stage is missing", where=path, todo=f"make it with: snakemake {path}")
         return {os.path.relpath(path, self.folder): sha256_file(path) for path in paths}
 
     @contextlib.contextmanager
     def stage(
-        self, stage: Stage, inputs: dict[str, str], *, world: "World | None" = None, name: str | None = None
+        self,
+        stage: Stage,
+        inputs: dict[str, str],
+        *,
+        world: "World | None" = None,
+        name: str | None = None,
+        rule: str | None = None,
+        reads: Stage | None = None,
+        looked_into: Iterable[Path] = (),
     ) -> Iterator[Journal | None]:
         """Work on a stage: its work folder is this configuration's, its journal is open and says how it ended.
 
-        Content of another configuration or of other inputs is put aside before anyone reads it.
+        Content of another configuration or of other inputs is put aside before anyone reads it. The record of what the
+        stage made before goes first, and the new one comes when all is written: where there is one, it is true.
 
         Args:
             inputs: SHA-256 of what the stage reads, by name.
             world: the processes that share the work; None: this one alone.
             name: of the work folder, where a stage has several.
+            rule: name of the record, where several rules share a work folder.
+            reads: the stage whose settings this one reads; default: its own.
+            looked_into: files of which `inputs` names only what was taken from them; their hashes are recorded.
 
         Yields:
             The journal; None in processes other than the main one.
         """
         work = self.work(name or stage)
         is_main = world is None or world.is_main
-        message = (
-            open_work(work, {"stage": stage, "config": self.experiment.slice(stage), "inputs": inputs})
-            if is_main
-            else None
-        )
+        settings = self.experiment.slice(reads or stage)
+        message = open_work(work, {"stage": stage, "config": settings, "inputs": inputs}) if is_main else None
         if message:
             print(message, flush=True)
         if world is not None:
             world.barrier()
-        journal = self._journal(stage, work, inputs) if is_main else None
-        if journal is None:
+        if not is_main:
             yield None
-        else:
-            with journal:
-                yield journal
+            return
+        rule = rule or work.name
+        remove(record_file(self.folder, rule))
+        made = self.made(stage)
+        self.write_config(stage)
+        header = {
+            "experiment": self.name,
+            "stage": work.name,
+            "dataset": Path(self.experiment.data.root).name,
+            "config_sha256": made_sha256(made, self.experiment),
+        }
+        with Journal(work / "journal.jsonl", header) as journal:
+            journal.params(settings)
+            journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
+            yield journal
+            inputs = {**inputs, **self.inputs(*looked_into)}
+            write_record(self.folder, rule, self.provenance(stage, inputs, reads=reads))
+            self.write_config(stage)
 
-    def _journal(self, stage: Stage, work: Path, inputs: dict[str, str]) -> Journal:
-        self.write_config()
-        journal = Journal(
-            work / "journal.jsonl",
-            {
-                "experiment": self.name,
-                "stage": work.name,
-                "dataset": Path(self.experiment.data.root).name,
-                "config_sha256": self.experiment.sha256,
-            },
-        )
-        journal.params(self.experiment.slice(stage))
-        journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
-        return journal
+    def made(self, stage: Stage) -> Made:
+        """The configuration of what a stage makes: before it, what is there was made with the values it says."""
+        return as_made(self.folder, self._of_workflow(stage), before=stage)
 
-    def write_config(self) -> None:
-        """Store the resolved configuration and the origin of its values beside the results, when they changed."""
-        config = yaml.safe_dump(self.experiment.model_dump(mode="json", by_alias=True), sort_keys=False)
-        for name, text in {"config.yaml": config, "config_origins.json": json_text(self.origins)}.items():
+    def write_config(self, stage: Stage) -> None:
+        """Store the configuration that the results were made with, and the origin of its values, when they changed."""
+        made = as_made(self.folder, self._of_workflow(stage))
+        config = yaml.safe_dump(made.config, sort_keys=False)
+        for name, text in {"config.yaml": config, "config_origins.json": json_text(made.origins)}.items():
             path = self.folder / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
 
-    def provenance(self, stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
-        """What a model file says about where it comes from."""
+    def _of_workflow(self, stage: Stage) -> Made:
+        """The configuration to store, of other settings with what was taken from the workflow's results."""
+        return self.now if self.workflow is None else as_made(self.workflow, self.now, before=stage)
+
+    def provenance(self, stage: Stage, inputs: dict[str, str], *, reads: Stage | None = None) -> dict[str, Any]:
+        """What a record or a model file says about where the results come from."""
+        made = self.made(stage)
         return {
             "experiment": self.name,
             "stage": stage,
+            "settings": self.experiment.slice(reads or stage),
             "inputs": inputs,
-            "config": self.experiment.model_dump(mode="json", by_alias=True),
-            "config_sha256": self.experiment.sha256,
+            "config": made.config,
+            "config_sha256": made_sha256(made, self.experiment),
+            "origins": made.origins,
             "environment": environment(),
         }
 
@@ -180,6 +242,10 @@ class Run:
                 where=f"data.splits of {self.name}",
                 todo="name its folders there",
             )
+
+
+def _dump(experiment: Experiment) -> dict[str, Any]:
+    return experiment.model_dump(mode="json", by_alias=True)
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gss.config.schema import Training
 from gss.data.augment import Augment
 from gss.data.loader import TrainLoader
-from gss.files import read_json, replace_with_link
+from gss.files import read_json, replace_with_link, sha256_json
 from gss.stages.run import Run
 from gss.train.distributed import World
 from gss.train.settings import LoopSettings
@@ -80,6 +80,19 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
     return from_step
 
 
+def class_pixels(run: Run) -> list[int]:
+    """Pixels of every class in the training labels, as the check counted them."""
+    rows = read_json(run.file(run.folder / "data" / "statistics.json"))["splits"]["train"]["classes"]
+    return [row["pixels"] for row in rows]
+
+
+def balance_inputs(run: Run, training: Training) -> tuple[dict[str, str], list[Path]]:
+    """For `Run.stage`: the hash of the counts that `class_balance` reads, and the file they stand in."""
+    if not training.class_balance:
+        return {}, []
+    return {"class pixels": sha256_json(class_pixels(run))}, [run.folder / "data" / "statistics.json"]
+
+
 def class_weights(run: Run, exponent: float) -> Tensor | None:
     """float32 [N] weights (median frequency / frequency)^exponent of the training labels, 1 on average per pixel.
 
@@ -87,8 +100,7 @@ def class_weights(run: Run, exponent: float) -> Tensor | None:
     """
     if exponent == 0:
         return None
-    rows = read_json(run.folder / "data" / "statistics.json")["splits"]["train"]["classes"]
-    pixels = np.array([row["pixels"] for row in rows], dtype=np.float64)
+    pixels = np.array(class_pixels(run), dtype=np.float64)
     present = pixels[pixels > 0]
     weights = (np.median(present) / np.maximum(pixels, present.min())) ** exponent
     weights *= pixels.sum() / (weights * pixels).sum()

@@ -34,7 +34,7 @@ class Journal:
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path = path
         self._last_step: dict[str, int] = {}
-        self._known: dict[str, dict[str, Any]] = {"params": {}, "tags": {}}
+        self._known: dict[str, dict[str, Any]] = {"params": {}, "tags": {}, "figures": {}}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab+")
@@ -57,6 +57,13 @@ class Journal:
         new = {name: value for name, value in values.items() if step > self._last_step.get(name, -1)}
         if new:
             self._event({"step": step, "m": new})
+
+    def figures(self, values: Mapping[str, float]) -> None:
+        """Write final figures of the stage, as step 0; those of a repeated stage only where they differ: the last
+        ones count."""
+        new = {name: value for name, value in values.items() if self._known["figures"].get(name) != value}
+        if new:
+            self._event({"step": 0, "m": new})
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Write parameters; nested ones become `outer.inner`, known ones are left out."""
@@ -111,6 +118,8 @@ class Journal:
             self._last_step[name] = max(event["step"], self._last_step.get(name, -1))
         for kind, known in self._known.items():
             known.update(event.get(kind, {}))
+        if event.get("step") == 0:
+            self._known["figures"].update(event["m"])
 
     def _append(self, event: Mapping[str, Any]) -> None:
         """Write one line with a single system call, so that a reader never meets half of it for long."""

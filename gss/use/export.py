@@ -62,10 +62,16 @@ def export(
         _folder(run, name, output)
 
 
+def _model(run: Run, name: str) -> Path:
+    """The model file, with its tokenizer beside it."""
+    run.file(run.folder / "tokenizer.safetensors")
+    return run.file(run.folder / f"{name}.pth")
+
+
 def _folder(run: Run, name: str, output: Path) -> None:
     from gss.use.card import write_card
 
-    path = run.folder / f"{name}.pth"
+    path = _model(run, name)
     predictor, file = load(path), load_model(path)
     file = replace(file, meta=public(file.meta))
     found = {split: run.folder / "evaluation" / name / split / "metrics.json" for split in ("test", "val")}
@@ -90,7 +96,7 @@ def _folder(run: Run, name: str, output: Path) -> None:
 def _onnx(run: Run, name: str, output: Path, size: tuple[int, int] | None) -> None:
     from gss.use.onnx import missing_steps, write_onnx  # its packages take seconds to load
 
-    path = run.folder / f"{name}.pth"
+    path = _model(run, name)
     predictor = load(path)
     pairs = _unseen(run)
     size = size or default_size(predictor, pairs[0])

@@ -51,7 +51,7 @@ def test_they_are_kept_beside_the_results_and_change_no_hash(tmp_path: Path) -> 
     path = tmp_path / "pets.yaml"
     path.write_text(TEXT)
     run = Run.open(str(path), ["seed=3"], tmp_path / "results")
-    run.write_config()
+    run.write_config("check")
     kept = json.loads((run.folder / "config_origins.json").read_text())
     assert kept["seed"] == "command line" and kept["data.root"].endswith("pets.yaml:2")
 

@@ -13,7 +13,8 @@ from synthetic_results import EVIL, SyntheticResults
 
 from gss.modelfile import save_model
 from gss.report.page import SECTIONS, write_report
-from gss.report.results import Results, read_model_metadata
+from gss.records import model_metadata
+from gss.report.results import Results
 from gss.report.summary import summary
 
 
@@ -143,9 +144,9 @@ def test_what_is_missing_is_told_and_breaks_nothing(folder: Path, act: Callable,
 def test_model_files_are_read_without_torch(tmp_path: Path) -> None:
     meta = {"classes": ["a", "b"], "palette": [[1, 2, 3]], "provenance": {"stage": "merge", "lr": 0.5, "none": None}}
     save_model(tmp_path / "m.pth", "gss_ft", {"w": torch.zeros(3, 4), "n": torch.zeros(2, dtype=torch.int64)}, meta)
-    assert read_model_metadata(tmp_path / "m.pth") == meta
+    assert model_metadata(tmp_path / "m.pth") == meta
     torch.save({"meta": Path("/")}, tmp_path / "strange.pth")
-    assert read_model_metadata(tmp_path / "strange.pth") == {}
+    assert model_metadata(tmp_path / "strange.pth") == {}
 
 
 def test_a_report_is_cheap(folder: Path) -> None:

@@ -45,9 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_path: Path) -> None:
     make_toy(tmp_path / "toy", sizes={"train": 1, "val": 1, "test": 3})
-    run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", "evaluation.pictures=0"], tmp_path)
-    run = Run(run.name, run.experiment.model_copy(update={
-        "evaluation": run.experiment.evaluation.model_validate({**protocol, "pictures": 0})}), run.folder)  # fmt: skip
+    changes = [f"evaluation.{key}={value}" for key, value in {**protocol, "pictures": 0}.items()]
+    run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", *changes], tmp_path)
     check(run)
     write_models(run.folder, classes=run.space.names, **protocol)
     evaluate(run, ALONE, name, "test")

@@ -1,0 +1,140 @@
+"""What results were made with: each stage leaves a record when it has ended well.
+
+What a page, a run in MLflow or Snakemake says of results comes from these records and from the model files, never from
+the configuration of today: that one may have been edited since.
+"""
+
+import contextlib
+import copy
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gss.config import STAGES, Experiment, Stage, read_settings
+from gss.errors import GssError
+from gss.files import read_json, write_json
+
+# Of keys that several stages read (seed, crop, precision), the latent prior's values are shown: they come last.
+_ORDER: tuple[Stage, ...] = ("check", "palette", "tokenizer", "reconstruct", "evaluate", "posterior", "latent_prior")
+_MODELS: dict[Stage, str] = {"latent_prior": "gss_ff.pth", "posterior": "posterior.pth"}
+
+
+class Made(NamedTuple):
+    """A configuration whose values are those that results were made with.
+
+    Args:
+        config: every value, as `Experiment.model_dump(mode="json", by_alias=True)` gives it.
+        origins: where each comes from, by its dotted key.
+    """
+
+    config: dict[str, Any]
+    origins: dict[str, str]
+
+
+def record_file(folder: Path, name: str) -> Path:
+    """Where a rule's record lies.
+
+    Args:
+        folder: `results/<experiment>`.
+        name: of the rule's log and benchmark, such as `latent_prior` or `evaluate_gss_ff_test`.
+    """
+    return folder / "records" / f"{name}.json"
+
+
+def write_record(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    """Write what `gss.stages.run.Run.stage` says of a stage: `settings`, `inputs`, `config`, `environment` and more."""
+    write_json(record_file(folder, name), {"version": 1, **record})
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """The record of a rule; None where there is none that can be read."""
+    with contextlib.suppress(GssError):
+        record = read_json(record_file(folder, name))
+        if isinstance(record, dict) and isinstance(record.get("settings"), dict):
+            return record
+    return None
+
+
+def as_made(folder: Path, now: Made, *, before: Stage | None = None) -> Made:
+    """A configuration with the values that what lies in a results folder was made with.
+
+    Args:
+        now: for what was not made yet, or says nothing of itself.
+        before: look at what the stages before this one made; None: at everything.
+    """
+    made = copy.deepcopy(now)
+    earlier = STAGES if before is None else STAGES[: STAGES.index(before)]
+    for stage in _ORDER:
+        if stage in earlier:
+            for record in _records(folder, stage):
+                for key in read_settings(stage):
+                    _take(made, record, tuple(key.split(".")))
+    return made
+
+
+def made_sha256(made: Made, default: Experiment) -> str:
+    """Hash of everything in a configuration that can change a result; the default's where it is not of this version."""
+    with contextlib.suppress(ValueError):  # pydantic's ValidationError is one
+        return Experiment.model_validate(made.config).sha256
+    return default.sha256
+
+
+def _records(folder: Path, stage: Stage) -> Iterator[Mapping[str, Any]]:
+    """What is known of a stage's results: of models, what the file says of itself."""
+    model = _MODELS.get(stage)
+    if model is not None:
+        found = model_metadata(folder / model).get("provenance") or read_record(folder, stage)
+        yield from [found] if found else []
+        return
+    for path in sorted((folder / "records").glob(f"{stage}*.json")):
+        if record := read_record(folder, path.stem):
+            yield record
+
+
+def _take(made: Made, record: Mapping[str, Any], key: tuple[str, ...]) -> None:
+    """Put the record's value, or section, in the place of today's."""
+    value: Any = record.get("config")
+    target: Any = made.config
+    try:
+        for part in key:
+            value = value[part]
+        for part in key[:-1]:
+            target = target[part]
+    except (KeyError, TypeError):  # made by a version that had no such key
+        return
+    target[key[-1]] = copy.deepcopy(value)
+    inside = ".".join(key)
+    for name in [name for name in made.origins if name == inside or name.startswith(f"{inside}.")]:
+        del made.origins[name]
+    made.origins.update({
+        name: origin for name, origin in record.get("origins", {}).items()
+        if name == inside or name.startswith(f"{inside}.")
+    })  # fmt: skip
+
+
+def model_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a model file, without loading its tensors and without torch; empty when it is none of ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                content = _Metadata(file).load()
+        return dict(content["meta"])
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, StopIteration, KeyError, TypeError, EOFError):
+        return {}
+
+
+class _Metadata(pickle.Unpickler):
+    """Reads plain values; tensors become None, and nothing else can be named."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module in ("torch", "torch._utils"):  # kinds of storage, and what puts a tensor together
+            return lambda *arguments: None
+        raise pickle.UnpicklingError(f"{module}.{name} in a model file")
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
