@@ -262,10 +262,15 @@ def _benchmark(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from gss.report.page import write_report
+    from gss.report.page import READ, write_report
     from gss.report.summary import summary
 
     folder = given.results / Path(given.experiment).stem
+    if given.overrides:
+        run = _run(given)
+        folder = run.folder
+        for file in READ if folder.is_dir() else ():
+            run.file(folder / file)
     page = write_report(folder)
     print(summary(folder, page))
 

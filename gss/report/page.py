@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gss.errors import GssError
-from gss.files import replace_with_link, write_error
+from gss.files import replace_with_link, sha256_file, write_error
+from gss.records import write_record
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data, palette
 from gss.report.html import write_page
@@ -27,6 +28,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Results], Any]]] = {
     "cost": ("Time", cost),
     "provenance": ("Provenance", provenance),
 }
+
+
+# What sections read beside evaluations and what these were made from.
+READ = ("data/manifest.json", "data/statistics.json", "palette.csv", "reconstruction/metrics.json")
 
 
 def write_report(folder: Path, *, notice: str = "") -> Path:
@@ -74,6 +79,10 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
         missing=missing,
         config_sha256=config_sha256(results),
     )
+    shown = [found.folder / "metrics.json" for found in results.evaluations.values()]
+    shown += folder.glob("reconstruction/metrics.json")
+    inputs = {str(path.relative_to(folder)): sha256_file(path) for path in shown}
+    write_record(folder, "report", {"settings": {}, "inputs": inputs})
     return page
 
 

@@ -38,8 +38,8 @@ def check(run: Run) -> None:
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
     manifest["root"] = data.root  # as the configuration names it: the manifest is the same on every machine
-    read = [file for file in (folder / "prepared.json", run.class_table) if file is not None and file.is_file()]
-    with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=read) as journal:
+    looked_into = [folder / "prepared.json", *([run.class_table] if run.class_table else [])]
+    with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
         write_json(folder / "statistics.json", statistics)

@@ -34,6 +34,7 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
         raise ConfigError(f"step {until} is no milestone; they are {list(config.milestones)}")
     work = run.work("latent_prior")
     output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
+    before = [run.folder / f"latent_prior/step_{step}.pth" for step in config.milestones if step < until][-1:]
     finished = work / f"step_{until}.pth"
     backbone = config.backbone
     weights = read_backbone_weights(backbone.name, backbone.weights, data_folder()) if backbone.weights else None
@@ -45,7 +46,7 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
     rule = None if until == steps else f"latent_prior_{until}"
-    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=statistics) as journal:
+    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=[*statistics, *before]) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, until, weights, inputs)
         if world.is_main:

@@ -168,7 +168,8 @@ class Run:
             name: of the work folder, where a stage has several.
             rule: name of the record, where several rules share a work folder.
             reads: the stage whose settings this one reads; default: its own.
-            looked_into: files of which `inputs` names only what was taken from them; their hashes are recorded.
+            looked_into: files of which `inputs` names only what was taken from them; the hashes of those that are
+                there are recorded.
 
         Yields:
             The journal; None in processes other than the main one.
@@ -198,7 +199,7 @@ class Run:
             journal.params(settings)
             journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
             yield journal
-            inputs = {**inputs, **self.inputs(*looked_into)}
+            inputs = {**inputs, **self.inputs(*(path for path in looked_into if self.file(path).is_file()))}
             write_record(self.folder, rule, self.provenance(stage, inputs, reads=reads))
             self.write_config(stage)
 

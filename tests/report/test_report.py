@@ -12,8 +12,8 @@ import torch
 from synthetic_results import EVIL, SyntheticResults
 
 from gss.modelfile import save_model
-from gss.report.page import SECTIONS, write_report
 from gss.records import model_metadata
+from gss.report.page import SECTIONS, write_report
 from gss.report.results import Results
 from gss.report.summary import summary
 

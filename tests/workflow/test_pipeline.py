@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from project import Project
 
 from gss.data.images import read_native_label
@@ -169,6 +170,59 @@ def test_tracking_comments_and_machine_settings_rerun_nothing(edited: Project) -
 
 def test_default_written_out_reruns_nothing(edited: Project) -> None:
     edited.configure("toy", palette__strategy="maximal", evaluation__mode="whole", posterior__variant="window")
+    assert edited.planned("all") == {}
+
+
+def test_overrides_by_hand_stand_apart(edited: Project) -> None:
+    """What the workflow made stays as it is, and what it lacks is taken from there by links."""
+    made = [path for path in results(edited).rglob("*") if path.is_file() and "work" not in path.parts]
+    kept = {path: path.read_bytes() for path in made}
+    gss(edited, "evaluate", "toy", "evaluation.flip=true", "--split", "val")
+    assert {path: path.read_bytes() for path in made} == kept
+    assert edited.planned("all") == {}
+    [apart] = edited.folder.glob("results/toy+*")
+    assert (apart / "gss_ft.pth").is_symlink() and (apart / "gss_ft.pth").samefile(results(edited) / "gss_ft.pth")
+    assert json.loads((apart / "evaluation/gss_ft/val/metrics.json").read_text())["protocol"]["flip"] is True
+    assert yaml.safe_load((apart / "config.yaml").read_text())["evaluation"]["flip"] is True
+    gss(edited, "report", "toy", "evaluation.flip=true")
+    assert "with flip" in (apart / "report.html").read_text()
+    gss(edited, "evaluate", "toy", "run.workers=0", "--split", "val")  # no result depends on it
+    assert [*edited.folder.glob("results/toy+*")] == [apart]
+    shutil.rmtree(apart)
+
+
+def test_what_is_said_of_a_model_is_what_it_was_made_with(edited: Project) -> None:
+    """Also after its configuration was edited and other stages ran by hand."""
+    edited.configure("toy", latent_prior__training__lr=0.0077)
+    for verb in ("check", "evaluate"):
+        gss(edited, verb, "toy")
+    gss(edited, "report", "toy")
+    stored = yaml.safe_load((results(edited) / "config.yaml").read_text())
+    assert stored["latent_prior"]["training"]["lr"] == 0.002
+    page = (results(edited) / "report.html").read_text()
+    assert "latent_prior.training.lr was 0.002, is 0.0077" in page and "lr 0.002" in page
+    assert "lr=0.002 now" in edited.snakemake("-n", "all").stdout.replace("latent_prior.training.", "")
+
+
+def test_a_copy_without_snakemakes_memory_is_judged_by_its_records(edited: Project, tmp_path: Path) -> None:
+    copied = Project(tmp_path)
+    for name in ("config", "data", "results"):  # as `cp -r` does it: the times are new, and in no order
+        shutil.copytree(edited.folder / name, tmp_path / name, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    assert copied.planned("all") == {}
+    copied.configure("toy", posterior__training__lr=0.0077)
+    assert copied.planned("all") == {"posterior": 1, "merge": 1, "evaluate": 2, "report": 1, "all": 1}
+    copied.configure("toy", palette__seed=1)
+    assert copied.planned("all")["palette"] == 1
+
+
+def test_what_was_made_by_hand_from_an_edited_file_is_made_again(edited: Project) -> None:
+    before = edited.experiment("toy").read_bytes()
+    edited.configure("toy", evaluation__flip=True)
+    gss(edited, "evaluate", "toy", "--split", "val")
+    edited.experiment("toy").write_bytes(before)
+    assert edited.planned("all") == {"evaluate": 1, "report": 1, "all": 1}
+    gss(edited, "evaluate", "toy", "--split", "val")
+    gss(edited, "report", "toy")
     assert edited.planned("all") == {}
 
 
