@@ -244,6 +244,25 @@ def test_a_folder_may_come_from_two_archives(data: Path, results: Path, tmp_path
     assert run_verb("prepare", path, results, "data.root=other") == 2, "files that both hold"
 
 
+def test_an_archive_added_later_is_not_passed_over(
+    data: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folders are there, so that nothing would be unpacked; what was unpacked before stays recorded."""
+    files = small_files()
+    (data / "one.zip").write_bytes(zip_of({name: files[name] for name in files if name.endswith("a.png")}))
+    (data / "two.zip").write_bytes(zip_of({name: files[name] for name in files if name.endswith("b.png")}))
+    both = [{"file": "one.zip", "into": "set"}, {"file": "two.zip", "into": "set"}]
+    assert run_verb("prepare", experiment(tmp_path, archives=both[:1]), results) == 0
+    record = read_json(results / "mine" / "data" / "prepared.json")
+    assert run_verb("prepare", experiment(tmp_path, archives=both[:1]), results) == 0
+    assert read_json(results / "mine" / "data" / "prepared.json") == record, "nothing new, nothing forgotten"
+    assert run_verb("prepare", experiment(tmp_path, archives=both), results) == 2
+    assert "two.zip" in (said := capsys.readouterr().err) and "added after others were unpacked" in said
+    for name in files:
+        (data / "set" / name).write_bytes(files[name])
+    assert run_verb("prepare", experiment(tmp_path, archives=both), results) == 0, "unpacked by hand"
+
+
 def test_names_of_windows_archives(data: Path, results: Path, tmp_path: Path) -> None:
     files = small_files()
     (data / "set.zip").write_bytes(zip_of({name.replace("/", "\\"): content for name, content in files.items()}))
