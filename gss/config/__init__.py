@@ -3,6 +3,7 @@
 from gss.config.load import (
     data_folder,
     data_set_folder,
+    experiment_name,
     experiment_path,
     list_experiments,
     load_cluster,
@@ -25,6 +26,7 @@ __all__ = [
     "Stage",
     "data_folder",
     "data_set_folder",
+    "experiment_name",
     "experiment_path",
     "json_schema",
     "leaves",

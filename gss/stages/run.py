@@ -15,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import gss
-from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, origins, require_data
+from gss.config import (
+    Experiment,
+    Stage,
+    data_set_folder,
+    experiment_name,
+    experiment_path,
+    list_experiments,
+    load_experiment,
+    origins,
+    require_data,
+)
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
-from gss.errors import DataError
+from gss.errors import ConfigError, DataError
 from gss.files import json_text, sha256_file, write_text
 from gss.tracking.journal import Journal
 from gss.tracking.work import open_work
@@ -47,11 +57,23 @@ class Run:
 
     @staticmethod
     def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run":
-        """The run of an experiment given by name or YAML path; see `load_experiment` for errors."""
-        name_only = experiment_path(name).stem
-        overrides = list(overrides)
-        experiment = load_experiment(name, overrides)
-        return Run(name_only, experiment, results / name_only, origins(name, overrides, experiment))
+        """The run of an experiment given by name or YAML path; see `load_experiment` for errors.
+
+        Raises:
+            ConfigError: the project has an experiment of the same name, whose results these would mix with.
+        """
+        path, overrides = experiment_path(name), list(overrides)
+        bare = experiment_name(path)
+        if results.absolute() == RESULTS.absolute() and bare in list_experiments():
+            own = experiment_path(bare)
+            if not own.samefile(path):
+                raise ConfigError(
+                    f"the results of {path} would mix with those of {own}: both are called {bare!r}",
+                    where=results / bare,
+                    todo="rename the file, or choose another folder: --results FOLDER",
+                )
+        experiment = load_experiment(path, overrides)
+        return Run(bare, experiment, results / bare, origins(path, overrides, experiment))
 
     @cached_property
     def root(self) -> Path:
