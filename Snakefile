@@ -46,4 +46,4 @@ onerror:
 rule all:
     default_target: True
     input:
-        workflow_of.targets(),
+        workflow_of.targets,

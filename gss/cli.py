@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     verb("merge", _merge, "make one model file of latent prior and posterior", stage)
     evaluated = verb("evaluate", _evaluate, "measure a model on a split: metrics, tables, pictures", stage)
     evaluated.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
-    evaluated.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
+    evaluated.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
     imported = verb("import", _import, "make model files of checkpoints of the published code (mmseg)")
     for action in stage._actions:
         imported._add_action(action)
@@ -212,8 +212,9 @@ def _evaluate(given: argparse.Namespace) -> None:
     from gss.train.distributed import worker
 
     run = _run(given)
-    with worker(run.work(f"evaluate_{given.model}_{given.split}")) as world:
-        evaluate(run, world, given.model, given.split)
+    split = given.split or run.experiment.last_split
+    with worker(run.work(f"evaluate_{given.model}_{split}")) as world:
+        evaluate(run, world, given.model, split)
 
 
 def _import(given: argparse.Namespace) -> None:
@@ -262,15 +263,19 @@ def _benchmark(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
+    from gss.config import experiment_name, results_name
     from gss.report.page import READ, write_report
     from gss.report.summary import summary
 
-    folder = given.results / Path(given.experiment).stem
     if given.overrides:
         run = _run(given)
         folder = run.folder
         for file in READ if folder.is_dir() else ():
             run.file(folder / file)
+    elif "+" in given.experiment:
+        folder = given.results / results_name(given.experiment)
+    else:
+        folder = given.results / experiment_name(given.experiment)
     page = write_report(folder)
     print(summary(folder, page))
 

@@ -7,7 +7,7 @@ Functions of `wildcards` take any object with the attributes `experiment` and, f
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -41,8 +41,12 @@ def prefer_this_python() -> None:
         os.environ["PATH"] = os.pathsep.join([own, *found])
 
 
-def targets() -> list[str]:
-    """Files that `snakemake all` makes: what config/config.yaml lists of experiments and comparisons."""
+def targets(wildcards: Any = None) -> list[str]:
+    """Files that `snakemake all` makes: what config/config.yaml lists of experiments and comparisons.
+
+    Args:
+        wildcards: none; as a function of them it is asked only where `all` is.
+    """
     project = load_project()
     pages = [f"results/comparisons/{name}/index.html" for name in project.comparisons]
     return [*(file for name in project.experiments for file in experiment_targets(name)), *pages]
@@ -59,8 +63,7 @@ def report_inputs(wildcards: Any) -> list[str]:
 
 
 def _evaluations(name: str) -> list[str]:
-    experiment = _experiment(name)
-    splits = [split for split in experiment.evaluation.splits if split in experiment.data.splits]
+    splits = _experiment(name).evaluated
     return [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in MODELS for split in splits]
 
 
@@ -77,9 +80,17 @@ def comparison_runs(wildcards: Any) -> list[str]:
 
 
 def comparison_split(wildcards: Any) -> str:
-    """The split a comparison is made on: `test` where the baseline's experiment evaluates it."""
-    experiment = _experiment(run_parts(comparison_runs(wildcards)[0])[0])
-    return "test" if {"test"} <= set(experiment.evaluation.splits) & set(experiment.data.splits) else "val"
+    """The split a comparison is made on: the first of `test` and `val` that every experiment in it evaluates."""
+    runs = {experiment: _experiment(experiment).evaluated for experiment, _ in map(run_parts, comparison_runs(wildcards))}
+    common = [split for split in ("test", "val") if all(split in evaluated for evaluated in runs.values())]
+    if not common:
+        raise ConfigError(
+            "the experiments evaluate no split in common: "
+            + ", ".join(f"{name} {', '.join(evaluated)}" for name, evaluated in runs.items()),
+            where=f"comparison {wildcards.comparison!r} in config/config.yaml",
+            todo="add the split to evaluation.splits, or compare others",
+        )
+    return common[0]
 
 
 def comparison_inputs(wildcards: Any) -> list[str]:
@@ -213,8 +224,8 @@ def launch(command: str, *, work: str) -> str:
     """
     return (
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
-        f"--cpus {{resources.cpus_per_task}} --work results/{{wildcards.experiment}}/work/{work} --log {{log}} "
-        f"-- {command} >> {{log}} 2>&1"
+        f"--cpus {{resources.cpus_per_task}} --work results/{{wildcards.experiment:q}}/work/{work} --log {{log:q}} "
+        f"-- {command} >> {{log:q}} 2>&1"
     )
 
 
@@ -225,22 +236,42 @@ def data_inputs(wildcards: Any) -> list[str]:
     """
     data = _experiment(wildcards.experiment).data
     if data.generate:
-        return [f"{data_set_folder(data)}/classes.csv"]
+        return [_input(data_set_folder(data) / "classes.csv")]
     table = data_set_folder(data) / data.classes if isinstance(data.classes, str) else None
     prepared = [f"results/{wildcards.experiment}/data/prepared.json"] if data.archives else []
-    return [*prepared, str(table)] if table is not None and table.is_file() else prepared
+    return [*prepared, _input(table)] if table is not None and table.is_file() else prepared
+
+
+def _input(path: Path) -> str:
+    """A file of the user's as an input of a rule."""
+    if "{" in str(path) or "}" in str(path):
+        raise ConfigError("Snakemake takes braces in a path for a wildcard", where=path, todo="rename the folder")
+    return str(path)
 
 
 def importing(part: Literal["latent_prior", "posterior"]) -> str:
     """Experiments that import a part from a checkpoint instead of training it, as a pattern."""
-    names = [name for name in list_experiments() if getattr(_experiment(name), part).checkpoint]
-    return "|".join(map(re.escape, names)) or "(?!)"  # the latter matches nothing
+    return _pattern(name for name, experiment in _readable() if getattr(experiment, part).checkpoint)
 
 
 def generated_folders() -> str:
     """Folders of the data sets that the project makes, as a pattern: no other folder is ever written to."""
-    sets = [_experiment(name).data for name in list_experiments()]
-    return "|".join(re.escape(str(data_set_folder(data))) for data in sets if data.generate)
+    return _pattern(str(data_set_folder(experiment.data)) for _, experiment in _readable() if experiment.data.generate)
+
+
+def _readable() -> Iterator[tuple[str, Experiment]]:
+    """The experiments whose files can be read: another one stops those who ask for it, and nobody else."""
+    for name in list_experiments():
+        try:
+            yield name, _experiment(name)
+        except ConfigError:
+            continue
+
+
+def _pattern(texts: Iterable[str]) -> str:
+    """For `wildcard_constraints`: any of the texts. Snakemake takes braces for those of a wildcard."""
+    escaped = (re.escape(text).replace("{", "x7b").replace("}", "x7d") for text in texts)
+    return "|".join(escaped) or "(?!)"  # the latter matches nothing
 
 
 def reconstruction_inputs(wildcards: Any) -> dict[str, str]:

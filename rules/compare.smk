@@ -13,4 +13,4 @@ rule compare:
         folder="results/comparisons/{comparison}",
     log: "results/comparisons/{comparison}/compare.log"
     conda: "../envs/cpu.yaml"
-    shell: "python -m gss compare {params.runs:q} --split {params.split} -o {params.folder} > {log} 2>&1"
+    shell: "python -m gss compare {params.runs:q} --split {params.split} -o {params.folder:q} > {log:q} 2>&1"

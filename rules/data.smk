@@ -6,7 +6,7 @@ rule toy_data:
     log: "{folder}/toy_data.log"
     conda: "../envs/cpu.yaml"
     retries: 0
-    shell: "python -m gss toy-data {wildcards.folder} > {log} 2>&1"
+    shell: "python -m gss toy-data {wildcards.folder:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -19,7 +19,7 @@ rule prepare:
     threads: ask.threads("prepare")
     resources: **ask.resources("prepare")
     retries: 0
-    shell: "python -m gss prepare {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss prepare {wildcards.experiment:q} > {log:q} 2>&1"
 
 
 rule check:
@@ -35,4 +35,4 @@ rule check:
     threads: ask.threads("check")
     resources: **ask.resources("check")
     retries: 0
-    shell: "python -m gss check {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss check {wildcards.experiment:q} > {log:q} 2>&1"

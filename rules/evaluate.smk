@@ -18,5 +18,5 @@ rule evaluate:
     resources: **ask.resources("evaluate")
     retries: 0
     shell:
-        workflow_of.launch("evaluate {wildcards.experiment} --model {wildcards.model} --split {wildcards.split}",
+        workflow_of.launch("evaluate {wildcards.experiment:q} --model {wildcards.model} --split {wildcards.split}",
                            work="evaluate_{wildcards.model}_{wildcards.split}")

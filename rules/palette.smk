@@ -14,7 +14,7 @@ rule palette:
     threads: ask.threads("palette")
     resources: **ask.resources("palette")
     retries: 0
-    shell: "python -m gss palette {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss palette {wildcards.experiment:q} > {log:q} 2>&1"
 
 
 rule tokenizer:
@@ -28,7 +28,7 @@ rule tokenizer:
     conda: ask.environment("tokenizer")
     threads: ask.threads("tokenizer")
     resources: **ask.resources("tokenizer")
-    shell: workflow_of.launch("tokenizer {wildcards.experiment}", work="tokenizer")
+    shell: workflow_of.launch("tokenizer {wildcards.experiment:q}", work="tokenizer")
 
 
 rule reconstruct:
@@ -46,4 +46,4 @@ rule reconstruct:
     conda: ask.environment("reconstruct")
     threads: ask.threads("reconstruct")
     resources: **ask.resources("reconstruct")
-    shell: workflow_of.launch("reconstruct {wildcards.experiment}", work="reconstruct")
+    shell: workflow_of.launch("reconstruct {wildcards.experiment:q}", work="reconstruct")

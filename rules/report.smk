@@ -15,4 +15,4 @@ rule report:
     log: "results/{experiment}/logs/report.log"
     conda: "../envs/cpu.yaml"
     retries: 0
-    shell: "python -m gss report {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss report {wildcards.experiment:q} > {log:q} 2>&1"

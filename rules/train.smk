@@ -17,7 +17,7 @@ rule latent_prior_segment:
     conda: ask.environment("latent_prior")
     threads: ask.threads("latent_prior")
     resources: **ask.resources("latent_prior")
-    shell: workflow_of.launch("train latent-prior {wildcards.experiment} --until {params.until}", work="latent_prior")
+    shell: workflow_of.launch("train latent-prior {wildcards.experiment:q} --until {params.until}", work="latent_prior")
 
 
 use rule latent_prior_segment as latent_prior with:
@@ -39,7 +39,7 @@ rule posterior:
     conda: ask.environment("posterior")
     threads: ask.threads("posterior")
     resources: **ask.resources("posterior")
-    shell: workflow_of.launch("train posterior {wildcards.experiment}", work="posterior")
+    shell: workflow_of.launch("train posterior {wildcards.experiment:q}", work="posterior")
 
 
 rule import_latent_prior:
@@ -57,7 +57,7 @@ rule import_latent_prior:
     threads: ask.threads("import")
     resources: **ask.resources("import")
     retries: 0
-    shell: "python -m gss import {wildcards.experiment} --as {params.kind} > {log} 2>&1"
+    shell: "python -m gss import {wildcards.experiment:q} --as {params.kind} > {log:q} 2>&1"
 
 
 use rule import_latent_prior as import_posterior with:
@@ -86,4 +86,4 @@ rule merge:
     threads: ask.threads("merge")
     resources: **ask.resources("merge")
     retries: 0
-    shell: "python -m gss merge {wildcards.experiment} > {log} 2>&1"
+    shell: "python -m gss merge {wildcards.experiment:q} > {log:q} 2>&1"

@@ -3,6 +3,7 @@
 from gss.config.load import (
     data_folder,
     data_set_folder,
+    experiment_name,
     experiment_path,
     list_experiments,
     load_cluster,
@@ -22,6 +23,7 @@ from gss.config.schema import (
     Resources,
     Stage,
     read_settings,
+    results_name,
     run_parts,
 )
 
@@ -36,6 +38,7 @@ __all__ = [
     "Stage",
     "data_folder",
     "data_set_folder",
+    "experiment_name",
     "experiment_path",
     "json_schema",
     "leaves",
@@ -47,5 +50,6 @@ __all__ = [
     "read_settings",
     "reference",
     "require_data",
+    "results_name",
     "run_parts",
 ]

@@ -1,8 +1,10 @@
 """Configuration files: reading, overriding, checking, and messages that name the key."""
 
+import contextlib
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +12,38 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gss.config.reference import model_in
-from gss.config.schema import Cluster, Data, Experiment, Project
+from gss.config.schema import Cluster, Data, Experiment, Project, valid_name
 from gss.errors import ConfigError
 
 EXPERIMENTS = Path("config/experiments")
 PROJECT = Path("config/config.yaml")
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML was built with libyaml
+SUFFIXES = (".yaml", ".yml")
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C ten times as fast
+    """YAML whose plain words and numbers are those of YAML 1.2, as editors read them.
+
+    PyYAML knows 1.1 alone, where `no` and `off` are false, `012` is ten, `1:30` ninety, and `1e-3` a text.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        digits = node.value.replace("_", "")
+        return int(digits, 0 if digits.startswith(("0x", "0o")) else 10)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+     "-+.0123456789"),
+    ("merge", "<<", "<"),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def load_project(path: Path = PROJECT) -> Project:
@@ -36,8 +63,20 @@ def load_cluster(content: Mapping[str, Any], where: Path = Path("the profile's c
 
 
 def list_experiments(folder: Path = EXPERIMENTS) -> list[str]:
-    """Names of the experiments, sorted."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    """Names of the experiments, sorted; whether their files can be read is not looked at.
+
+    What editors and file systems leave beside them (`.#mine.yaml`, `._mine.yaml`) cannot be a name and is none.
+    """
+    return sorted(_experiment_files(folder))
+
+
+def _experiment_files(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*")):
+        if path.suffix in SUFFIXES and path.is_file():
+            with contextlib.suppress(ConfigError):
+                found.setdefault(experiment_name(path), []).append(path)
+    return found
 
 
 def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -67,16 +106,47 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
     return default
 
 
-def experiment_path(name: str | Path) -> Path:
-    """The YAML file of an experiment given by name or path."""
+def experiment_name(name: str | Path) -> str:
+    """The name of an experiment given by name or by the path of its file, which need not exist.
+
+    Raises:
+        ConfigError: it cannot be a name, see `gss.config.schema.valid_name`.
+    """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = EXPERIMENTS / f"{name}.yaml"
+    try:
+        return valid_name(path.stem if path.suffix in SUFFIXES else str(name))
+    except ValueError as error:
+        todo = "rename it; a file elsewhere is named by its path, with its ending .yaml"
+        raise ConfigError(str(error), todo=todo) from error
+
+
+def experiment_path(name: str | Path) -> Path:
+    """The YAML file of an experiment given by name or path.
+
+    Raises:
+        ConfigError: no such experiment, or two files of this name.
+    """
+    path, bare = Path(name), experiment_name(name)
+    if path.suffix not in SUFFIXES:
+        files = _experiment_files(EXPERIMENTS).get(bare, [EXPERIMENTS / f"{bare}.yaml"])
+        if len(files) > 1:
+            raise ConfigError(
+                f"experiment {bare!r} has two files, {files[0].name} and {files[1].name}",
+                where=EXPERIMENTS,
+                todo="rename or remove one of them",
+            )
+        path = files[0]
     if not path.is_file():
-        known = list_experiments(path.parent)
-        near = difflib.get_close_matches(path.stem, known, n=1)
+        known = list_experiments(path.parent) or list_experiments()
+        near = difflib.get_close_matches(bare, known, n=1)
+        what = f"no {'file' if path == Path(name) else 'experiment'} {str(name)!r}; "
+        what += f"there are: {', '.join(known) or 'none'}"
+        if path.is_symlink():
+            what = f"the file of experiment {bare!r} is a link to {os.readlink(path)}, which is no file"
+        elif path.is_dir():
+            what = f"the file of experiment {bare!r} is a folder"
         raise ConfigError(
-            f"no experiment {path.stem!r}; there are: {', '.join(known) or 'none'}",
+            what,
             where=path,
             todo=f"did you mean {near[0]!r}?" if near else "write this file, see config/README.md",
         )
@@ -116,15 +186,61 @@ def data_folder() -> Path:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _YAML)
+        text = path.read_text(encoding="utf-8")
+        content = _parsed(text)
     except FileNotFoundError as error:
         raise ConfigError("configuration file not found", where=path) from error
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not readable as YAML: {error}", where=path) from error
+    except OSError as error:
+        raise ConfigError(f"the configuration cannot be read: {error.strerror}", where=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = re.sub(r'\n\s*in "<unicode string>",', " in", str(error)).replace("\n", ", ")
+        tabs = re.search(r"^ *\t", text, re.MULTILINE)
+        todo = "indent with blanks, not with tabs" if tabs else None
+        raise ConfigError(f"not readable as YAML: {reason}", where=path, todo=todo) from error
     if not isinstance(content, dict):
         raise ConfigError("a configuration is a mapping of sections", where=path, todo="see config/README.md")
     return content
+
+
+def _parsed(text: str) -> Any:
+    """The content of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or a key is given twice in one mapping, of which PyYAML takes the last.
+    """
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if repeated := list(_repeated(loader, root, (), set())):
+            raise yaml.YAMLError("; ".join(repeated))
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _repeated(loader: _Loader, node: yaml.Node, above: tuple[str, ...], seen: set[int]) -> Iterator[str]:
+    """What to say of each key that a mapping has twice; `7` and `"7"` are one, merged ones (`<<`) are not its own."""
+    if id(node) in seen:  # an alias, perhaps of what it stands in
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated(loader, item, above, seen)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            inside = above
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                name, line = str(loader.construct_object(key)).strip(), key.start_mark.line + 1
+                inside = (*above, name)
+                if name in lines:
+                    yield f"the key {'.'.join(inside)!r} is given twice, in lines {lines[name]} and {line}"
+                lines[name] = line
+            yield from _repeated(loader, value, inside, seen)
 
 
 def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +262,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise ConfigError(f"{section!r} in the override {override!r} is a value, not a section")
     try:
-        content[last] = yaml.safe_load(value)
+        content[last] = _parsed(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of the override {override!r} is not valid YAML", todo="quote it") from error
 
@@ -159,17 +275,28 @@ def _validate(model: type[Model], content: dict[str, Any], path: Path) -> Model:
         raise ConfigError("; ".join(messages), where=path, todo="every key: docs/reference/config.md") from error
 
 
+_MEANT = {  # what pydantic says in terms of Python
+    "string_type": "text is expected",
+    "model_type": "a section with keys is expected",
+    "dict_type": "keys with values are expected",
+    "tuple_type": "a list is expected",
+    "bool_type": "true or false is expected",
+}
+
+
 def _explain(model: type[BaseModel], fault: Any) -> str:
     location = [part for part in fault["loc"] if isinstance(part, str)]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
     if fault["type"] == "extra_forbidden":
         valid = _keys_at(model, location[:-1])
         near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
         return f"unknown key {key!r}, " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(valid)}")
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = _MEANT.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     found = "" if isinstance(fault["input"], dict) else f", found {fault['input']!r}"
+    if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
+        found += "; in quotes it is text"
     return f"{key or 'configuration'}: {message}{found}"
 
 

@@ -1,8 +1,10 @@
 """The configuration: typed, frozen, the one source of defaults, of the JSON schema and of the reference page."""
 
+import re
+import unicodedata
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gss.files import sha256_json
 
@@ -14,13 +16,55 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
 STAGE_VERSIONS: dict[Stage, int] = {**dict.fromkeys(STAGES, 1), "latent_prior": 2, "posterior": 2, "evaluate": 2}
 
+_TAKEN = ("comparisons", "mlflow.log")  # what else lies in the results folder
+
+
+def valid_name(name: str) -> str:
+    """The name of an experiment or a comparison as its files have it, Unicode composed (NFC).
+
+    Raises:
+        ValueError: it would need quotes in a shell, hides its folder, looks like an option or a file, or is taken.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    if not re.fullmatch(r"\w[\w.-]*", composed) or composed.lower().endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"{ascii(name)} cannot be a name: names have letters, digits, `_`, `.` and `-`, begin with none of the last "
+            "two and do not end in `.yaml`"
+        )
+    if composed in _TAKEN:
+        raise ValueError(f"{name!r} cannot be a name: results/{name} is something else")
+    return composed
+
+
+def results_name(name: str) -> str:
+    """The name of a results folder: that of an experiment, or of other settings of one, `<experiment>+<hash>`.
+
+    Raises:
+        ValueError: see `valid_name`.
+    """
+    experiment, plus, digest = name.partition("+")
+    return valid_name(experiment) + plus + digest if re.fullmatch("[0-9a-f]{8}", digest) else valid_name(name)
+
+
 Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[Positive, Positive]
+Name = Annotated[str, AfterValidator(valid_name)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`flip: true` would mean the probability 1, `batch_size: yes` one image."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and not {kind, *get_args(kind)} & {bool, Any, str}:
+            raise ValueError("true and false are no values here")
+        return value
 
 
 class Split(Section):
@@ -63,6 +107,16 @@ class Data(Section):
     obtain: str = ""
     """Where the data come from: shown when the folder is missing."""
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_are_text(cls, classes: Any) -> Any:
+        if not isinstance(classes, str | list | tuple):
+            raise ValueError("a list of names, or one name of a class table, is expected")
+        for name in () if isinstance(classes, str) else classes:
+            if not isinstance(name, str):
+                raise ValueError(f"the class name {name!r} is no text; in quotes it is")
+        return classes
+
     @model_validator(mode="after")
     def _something_to_measure(self) -> Self:
         if "train" not in self.splits or len(self.splits) < 2:
@@ -84,13 +138,20 @@ class Augment(Section):
     photometric: bool = True
     """Random brightness, contrast, saturation and hue."""
 
+    @model_validator(mode="after")
+    def _ratio_is_a_range(self) -> Self:
+        low, high = self.ratio
+        if not 0 < low <= high:
+            raise ValueError(f"`ratio` is a smallest and a largest ratio above 0, not {list(self.ratio)}")
+        return self
+
 
 class Palette(Section):
     strategy: Literal["maximal", "grid", "dataset", "published"] = "maximal"
     """Where the colours come from: optimised distances, the published random grid, the data set's, a published list."""
     published: Literal["ade20k", "cityscapes", "mseg"] | None = None
     """The published list, with `strategy: published`."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of `maximal` and `grid`."""
 
     @model_validator(mode="after")
@@ -107,7 +168,7 @@ class TokenizerTraining(Section):
     """Crops per update, over all processes."""
     crop: Positive = 64
     """Side of the square maskige crops, pixels; a multiple of 8."""
-    lr: float = 3e-3
+    lr: Rate = 3e-3
     """Peak learning rate."""
     palettes: Literal["fixed", "random"] = "fixed"
     """Learn the experiment's palette, or freshly drawn colours in every crop, so that any palette can follow."""
@@ -159,17 +220,17 @@ class Reconstruction(Section):
 class Training(Section):
     batch_size: Positive = 16
     """Images per update, over all processes."""
-    lr: float = 1.5e-3
+    lr: Rate = 1.5e-3
     """Base learning rate."""
-    backbone_lr_factor: float = 1.0
+    backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     """The image encoder's learning rate as a multiple of `lr`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 1500
     """Updates of linear warm-up."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW weight decay."""
     decay_rule: Literal["default", "published"] = "default"
     """Spared from decay: all 1-D parameters and bias tables, or the published list of names."""
-    clip_norm: float | None = None
+    clip_norm: Rate | None = None
     """Largest gradient norm."""
     ema: Fraction | None = None
     """Decay of an exponential moving average of the weights; the average is what is exported."""
@@ -234,7 +295,7 @@ class LatentPrior(Section):
 class Posterior(Section):
     variant: Literal["window", "conv", "nearest"] = "window"
     """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
-    from_: Annotated[str | None, Field(alias="from")] = None
+    from_: Annotated[Name | None, Field(alias="from")] = None
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
     checkpoint: str | None = None
     """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
@@ -333,7 +394,7 @@ class Experiment(Section):
     """Tokens -> classes, GSS-FT."""
     evaluation: Evaluation = Evaluation()
     """The protocol of the final figures."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of sampling, augmentation and initialisation."""
     numerics: Literal["default", "reference"] = "default"
     """`reference` keeps what the published code does where this project does better, see docs/deviations.md."""
@@ -367,9 +428,28 @@ class Experiment(Section):
             raise ValueError("`numerics: reference` trains in fp32; remove `training.precision: bf16`")
         return self
 
+    @model_validator(mode="after")
+    def _something_is_evaluated(self) -> Self:
+        if not set(self.evaluation.splits) & set(self.data.splits):
+            raise ValueError(
+                f"evaluation.splits are {list(self.evaluation.splits)}, data.splits {list(self.data.splits)}: "
+                "nothing would be evaluated"
+            )
+        return self
+
     @property
     def milestones(self) -> list[int]:
         return list(self.latent_prior.milestones)
+
+    @property
+    def evaluated(self) -> list[Literal["val", "test"]]:
+        """Those of `evaluation.splits` that the data set has."""
+        return [split for split in self.evaluation.splits if split in self.data.splits]
+
+    @property
+    def last_split(self) -> Literal["val", "test"]:
+        """What is measured where nobody names a split: `test`, or `val` where there is no other."""
+        return "test" if "test" in self.data.splits else "val"
 
     def resources(self, stage: Stage) -> Resources:
         return self.run.resources.get(stage, Resources())
@@ -436,9 +516,9 @@ def run_parts(run: str) -> tuple[str, str]:
         ValueError: it is no such name.
     """
     experiment, slash, model = run.partition("/")
-    if not experiment or (slash and model not in ("gss_ff", "gss_ft")):
+    if slash and model not in ("gss_ff", "gss_ft"):
         raise ValueError(f"{run!r} is no run: write EXPERIMENT, EXPERIMENT/gss_ff or EXPERIMENT/gss_ft")
-    return experiment, model or "gss_ft"
+    return results_name(experiment), model or "gss_ft"
 
 
 class Mlflow(Section):
@@ -447,11 +527,11 @@ class Mlflow(Section):
 
 
 class Project(Section):
-    experiments: tuple[str, ...] = ("toy",)
+    experiments: tuple[Name, ...] = ("toy",)
     """What `snakemake all` builds: names of files in config/experiments."""
     data_root: str = "data"
     """Folder of the data sets when the environment does not name one (`GSS_DATA`)."""
-    comparisons: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], tuple[str, ...]] = {}
+    comparisons: dict[Name, tuple[str, ...]] = {}
     """Pages `results/comparisons/NAME/`: two or more runs `EXPERIMENT[/MODEL]`, the baseline first."""
     mlflow: Mlflow = Mlflow()
     """What MLflow gets beside numbers, tables and figures."""

@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import gss
-from gss.config import Experiment, Stage, data_set_folder, experiment_path, load_experiment, origins, require_data
-from gss.config.load import EXPERIMENTS
+from gss.config import (
+    Experiment,
+    Stage,
+    data_set_folder,
+    experiment_name,
+    experiment_path,
+    list_experiments,
+    load_experiment,
+    origins,
+    require_data,
+)
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
-from gss.errors import DataError
+from gss.errors import ConfigError, DataError
 from gss.files import json_text, remove, sha256_file, sha256_json, write_error, write_text
 from gss.records import Made, as_made, made_sha256, record_file, write_record
 from gss.tracking.journal import Journal
@@ -54,24 +63,31 @@ class Run:
     def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run":
         """The run of an experiment given by name or YAML path; see `load_experiment` for errors.
 
-        What is made with other settings than those of the experiment's own file never stands where the workflow's
-        results do, but in a folder of its own. Overrides that can change no result, such as `run.workers=0`, need none.
+        What is made with other settings than those of the experiment's file never stands where the workflow's results
+        do, but in a folder of its own. Overrides that can change no result, such as `run.workers=0`, need none.
+
+        Raises:
+            ConfigError: the project has an experiment of the same name, whose results these would mix with.
         """
         path, overrides = experiment_path(name), list(overrides)
-        experiment = load_experiment(name, overrides)
-        own = EXPERIMENTS / f"{path.stem}.yaml"
-        if not own.is_file():
-            own = path
-        filed = load_experiment(own)
-        given, expected = ((config.sha256, config.posterior.from_) for config in (experiment, filed))
+        bare = experiment_name(path)
+        if results.absolute() == RESULTS.absolute() and bare in list_experiments():
+            own = experiment_path(bare)
+            if not own.samefile(path):
+                raise ConfigError(
+                    f"the results of {path} would mix with those of {own}: both are called {bare!r}",
+                    where=results / bare,
+                    todo="rename the file, or choose another folder: --results FOLDER",
+                )
+        filed, experiment = load_experiment(path), load_experiment(path, overrides)
+        expected, given = ((config.sha256, config.posterior.from_) for config in (filed, experiment))
         if given == expected:
-            now = Made(_dump(filed), origins(own, (), filed))
-            return Run(path.stem, experiment, results / path.stem, now)
-        folder = results / f"{path.stem}+{sha256_json(given)[:8]}"
+            return Run(bare, experiment, results / bare, Made(_dump(filed), origins(path, (), filed)))
+        folder = results / f"{bare}+{sha256_json(given)[:8]}"
         if os.environ.get("RANK", "0") == "0":
-            print(f"other settings than those of {own}: the results are in {folder}", flush=True)
-        now = Made(_dump(experiment), origins(name, overrides, experiment))
-        return Run(folder.name, experiment, folder, now, results / path.stem)
+            print(f"other settings than those of {path}: the results are in {folder}", flush=True)
+        now = Made(_dump(experiment), origins(path, overrides, experiment))
+        return Run(folder.name, experiment, folder, now, results / bare)
 
     def file(self, path: Path) -> Path:
         """A file that a stage reads; of other settings, the workflow's where they made none of their own."""

@@ -72,3 +72,13 @@ def test_data_without_a_test_split_are_compared_on_val(project: Project, monkeyp
     monkeypatch.chdir(project.folder)
     found = workflow.comparison_inputs(SimpleNamespace(comparison="swin"))
     assert found[0] == "results/ade20k/evaluation/gss_ff/val/metrics.json"
+
+
+def test_the_split_is_one_that_every_experiment_has(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_comparisons(project, mixed=["toy", "ade20k"], none=["other", "ade20k"])
+    project.experiment("other").write_text(project.experiment("toy").read_text())
+    project.configure("other", evaluation__splits=["test"])
+    monkeypatch.chdir(project.folder)
+    assert workflow.comparison_split(SimpleNamespace(comparison="mixed")) == "val"
+    with pytest.raises(ConfigError, match="no split in common: other test, ade20k val"):
+        workflow.comparison_split(SimpleNamespace(comparison="none"))

@@ -9,6 +9,7 @@ from project import Project
 from gss.config import list_experiments, load_experiment
 
 CHAIN = ("check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge")
+UNQUOTED = {"wildcards.model", "wildcards.split", "params.split", "params.until", "params.kind"}  # choices, a number
 EVERYTHING = {**dict.fromkeys((*CHAIN, "toy_data", "latent_prior_segment", "report", "all"), 1), "evaluate": 4}
 
 
@@ -70,6 +71,42 @@ def test_unknown_experiment_names_the_nearest(project: Project) -> None:
     assert "did you mean 'camvid'?" in done.stdout
 
 
+def test_only_what_is_asked_for_must_load(project: Project) -> None:
+    folder = project.experiment("toy").parent
+    project.experiment("draft").write_text("data:\n\troot: x\n")
+    project.experiment("typo").write_text(project.experiment("toy").read_text() + "palete: {}\n")
+    project.experiment("folder").mkdir()
+    project.experiment("lost").symlink_to("nowhere")
+    (folder / ".#toy.yaml").symlink_to("nobody@nowhere.1")
+    (folder / "._toy.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert project.planned("all") == EVERYTHING
+    assert project.snakemake("--unlock").returncode == 0
+    for name, said in (("draft", "not readable as YAML"), ("typo", "did you mean 'palette'?"), ("lost", "is a link to")):
+        done = project.snakemake("-n", f"results/{name}/gss_ft.pth")
+        assert done.returncode != 0
+        assert done.stdout.count(said) == 1 and f"where: config/experiments/{name}.yaml" in done.stdout
+    project_file = project.folder / "config/config.yaml"
+    project_file.write_text(project_file.read_text().replace("[toy]", "[toy, draft]"))
+    assert project.planned("results/toy/report.html") == {rule: n for rule, n in EVERYTHING.items() if rule != "all"}
+    assert "config/experiments/draft.yaml" in project.snakemake("-n", "all").stdout
+
+
+def test_names_with_dots_and_folders_with_blanks_and_quotes(tmp_path: Path) -> None:
+    project = Project(tmp_path / "it's a  folder")
+    project.experiment("v1.2").write_text(project.experiment("toy").read_text())
+    project_file = project.folder / "config/config.yaml"
+    project_file.write_text(project_file.read_text().replace("data_root: data", """data_root: 'my "data"; $HOME'"""))
+    assert project.planned("results/v1.2/report.html")["merge"] == 1
+    made = 'my "data"; $HOME/toy/classes.csv'
+    done = project.snakemake("--cores", "1", "--", made)
+    assert done.returncode == 0, done.stdout
+    assert (project.folder / made).is_file() and (project.folder / made).with_name("toy_data.log").is_file()
+    project_file.write_text(project_file.read_text().replace("my", "{my}"))
+    done = project.snakemake("-n", "results/v1.2/report.html")
+    assert "Snakemake takes braces in a path for a wildcard" in done.stdout
+    assert "cannot be a name" in project.snakemake("-n", "results/a b/gss_ft.pth").stdout
+
+
 def test_wrong_key_stops_before_any_job(project: Project) -> None:
     project.configure("toy", palette__sead=1)
     done = project.snakemake("all")
@@ -94,3 +131,5 @@ def test_rules_are_declarations() -> None:
             assert len(lines) <= 21, f"{path}: {lines[0]} has {len(lines)} lines"
             assert block.count("python -m gss") + block.count("launch(") <= 1
             assert "run:" not in block and "script:" not in block
+            shell = block.partition("shell:")[2]
+            assert set(re.findall(r"{([\w.]+)}", shell)) <= UNQUOTED, f"{path}: write {{...:q}}"
