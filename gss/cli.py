@@ -4,6 +4,7 @@ Modules are imported by the verb that needs them: `gss --help` loads no torch.
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 import traceback
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gss
-from gss.errors import GssError, Interrupted
+from gss.errors import GssError, Interrupted, OutputClosed
+from gss.output import open_output
 
 SOME_FAILED = 3
 TRAINED = ("latent-prior", "posterior")
@@ -22,8 +24,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done; 1 a fault of ours; 2 the user can mend it; 3 some inputs failed, the rest is done;
-        75 interrupted in good order, call again to go on.
+        75 interrupted in good order, call again to go on; 130 interrupted; 141 nobody reads the output any more.
     """
+    open_output()
+    try:
+        try:
+            return _call(arguments)
+        finally:
+            sys.stdout.flush()  # what cannot be written is told now, not when Python ends
+    except OutputClosed as closed:
+        return closed.exit_code
+    except GssError as error:
+        _complain(f"error: {error}")
+        return error.exit_code
+    except Interrupted as signal:
+        _complain(str(signal))
+        return signal.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except Exception:
+        _complain(f"{traceback.format_exc()}this is a fault of gss itself; please report it with the lines above")
+        return 1
+
+
+def _complain(text: str) -> None:
+    """Print on standard error, if it takes it."""
+    with contextlib.suppress(GssError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _call(arguments: Sequence[str] | None) -> int:
     grammar = parser()
     given, rest = grammar.parse_known_args(arguments)
     strange = [word for word in rest if word.startswith("-") or not ("=" in word or "file" in given)]
@@ -31,21 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grammar.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # words after an option: argparse of Python 3.11 takes them only before
         given.overrides = [*given.overrides, *rest]
-    try:
-        return given.act(given) or 0
-    except GssError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except Interrupted as signal:
-        print(signal, file=sys.stderr, flush=True)
-        return signal.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception:
-        traceback.print_exc()
-        print("this is a fault of gss itself; please report it with the lines above", file=sys.stderr, flush=True)
-        return 1
+    return given.act(given) or 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+_NO_MEMORY = ("out of memory", "allocate", "not enough memory", "insufficient memory", "bad_alloc", "new thread")
+
 
 class GssError(Exception):
     """Something the user can mend: printed without a traceback, exit code 2.
@@ -38,6 +40,20 @@ class CheckpointError(GssError):
 
 class TokenizerError(GssError):
     """A tokenizer file cannot be used, or its training collapsed."""
+
+
+class OutputClosed(GssError):
+    """Nobody reads any more what a command prints, as in `gss ... | head`: a quiet end, as that of any program."""
+
+    exit_code = 141  # 128 + SIGPIPE
+
+    def __init__(self) -> None:
+        super().__init__("nobody reads the output any more")
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocation failed: torch, OpenCV and the system have no common class for it."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 class Interrupted(Exception):

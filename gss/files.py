@@ -97,7 +97,8 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise GssError("file not found", where=path, todo="run the stage that writes it") from error
     except (ValueError, OSError) as error:
-        raise GssError(f"cannot be read as JSON: {error}", where=path, todo="delete it and run again") from error
+        todo = "mend it, or move it away and run again"
+        raise GssError(f"cannot be read as JSON: {error}", where=path, todo=todo) from error
 
 
 def replace_with_link(source: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """The model files `gss_ff.pth`, `posterior.pth`, `gss_ft.pth`: plain tensors and plain metadata."""
 
 import hashlib
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, load, save
 
 from gss import __version__
-from gss.errors import CheckpointError
+from gss.errors import CheckpointError, GssError
+from gss.filekind import file_kind
 from gss.files import sha256_file, write_atomic
 
 FORMAT = 1
@@ -23,14 +24,16 @@ class ModelFile:
     Args:
         kind: `gss_ff`, `posterior` or `gss_ft`.
         tensors: parameter name -> tensor on the CPU.
-        meta: names, palette, tokenizer, architecture, provenance: JSON-like values only.
+        meta: names, colours, palette, tokenizer, architecture, protocol, provenance: JSON-like values only.
         sha256: hash of the file read.
+        version: of gss that wrote it.
     """
 
     kind: str
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     sha256: str
+    version: str = ""
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -56,19 +59,51 @@ def load_model(path: Path, kind: str | None = None) -> ModelFile:
         kind: the kind expected, None for any.
 
     Raises:
-        CheckpointError: missing, damaged, foreign or of another kind.
+        CheckpointError: missing, damaged, foreign, of another kind or of a later format; says what a foreign file is.
     """
-    if not path.is_file():
-        raise CheckpointError("model file not found", where=path, todo="build it: snakemake " + str(path))
+    if not path.exists():
+        raise CheckpointError("model file not found", where=path, todo=f"build it: snakemake {path}")
     try:
-        content = load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(
-            f"not readable as a model file: {reason}", where=path, todo="delete it and build it again"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError("not a model file of this project", where=path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign files, of which the error says more
+            content = load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a damaged pickle there is no saying which
+        raise _no_model(path, error) from error
+    if not isinstance(content, dict) or not {"format", "kind", "tensors", "meta"} <= content.keys():
+        raise _no_model(path)
+    version = str(content.get("version", ""))
+    require_format(content["format"], FORMAT, version, where=path)
     if kind is not None and content["kind"] != kind:
         raise CheckpointError(f"this is a {content['kind']!r} file, expected {kind!r}", where=path)
-    return ModelFile(content["kind"], content["tensors"], content["meta"], sha256_file(path))
+    return ModelFile(content["kind"], content["tensors"], content["meta"], sha256_file(path), version)
+
+
+def _no_model(path: Path, error: Exception | None = None) -> CheckpointError:
+    if isinstance(error, OSError) and error.errno:
+        return CheckpointError(f"the model file cannot be read: {error.strerror}", where=path)
+    kind = file_kind(path)
+    if kind.sort == "model" and error is not None:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return CheckpointError(f"the model file is damaged: {reason}", where=path, todo="copy it or build it again")
+    return CheckpointError(
+        f"not readable as a model file: it is {kind.name}",
+        where=path,
+        todo=kind.todo or "give the gss_ft.pth or gss_ff.pth of an experiment",
+    )
+
+
+def require_format(
+    found: object, known: str | int, version: str, *, where: Path, error: type[GssError] = CheckpointError
+) -> None:
+    """Raise `error` unless a file of ours is written in the format that is known here.
+
+    Args:
+        version: of gss that wrote the file.
+    """
+    if found != known:
+        raise error(
+            f"written in format {found} by gss {version or 'of another version'}; this is gss {__version__}, which "
+            f"reads format {known}",
+            where=where,
+            todo="update gss, or use the version that wrote the file",
+        )

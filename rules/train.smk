@@ -44,6 +44,7 @@ rule posterior:
 
 rule import_latent_prior:
     input:
+        "results/{experiment}/data/manifest.json",
         "results/{experiment}/palette.csv",
         "results/{experiment}/tokenizer.safetensors",
     output: "results/{experiment}/gss_ff.pth"

@@ -26,6 +26,7 @@ from gss.benchmark.stopwatch import WAITING, WARM_UP, Section, Stopwatch
 from gss.cluster.exit import die_with
 from gss.data.images import read_label
 from gss.data.loader import read_pair
+from gss.errors import is_no_memory
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_png
@@ -50,7 +51,6 @@ LEAST_LAPS = 5
 _LABELS = 64  # to cut a tokenizer's crops from
 import_timm()  # before memory is measured
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
-_NO_MEMORY = ("out of memory", "allocate", "not enough memory", "insufficient memory", "bad_alloc", "new thread")
 
 
 class NoMemory(Exception):
@@ -251,7 +251,7 @@ def in_child(measurement: Callable[..., Any], *arguments: Any, **options: Any) -
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             return measurement(*arguments, **options)
     except (RuntimeError, MemoryError, OSError, cv2.error) as error:
-        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+        if is_no_memory(error):
             raise NoMemory(str(error).partition("\n")[0]) from None
         raise
 
@@ -292,7 +292,7 @@ def random_networks(run: Run, variant: str, device: torch.device) -> tuple[Laten
     torch.manual_seed(run.experiment.seed)
     dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
     colours = _colours(run)
-    meta = latent_prior.describe(run, Palette(colours, run.space.names), dvae)
+    meta = latent_prior.describe(run, run.space, Palette(colours, run.space.names), dvae)
     meta["posterior"] = posterior.describe(run) if variant != "nearest" else {
         "variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
     return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)

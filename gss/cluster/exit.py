@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from gss.errors import GssError, Interrupted
+from gss.errors import GssError, Interrupted, OutputClosed
 
 TORCHRUN_PID = "GSS_TORCHRUN_PID"
 _PR_SET_PDEATHSIG = 1
@@ -75,7 +75,7 @@ def worker_exit(work: Path) -> Iterator[None]:
     SIGTERM and SIGINT raise `Interrupted`, except where the training loop has taken them over.
 
     Raises:
-        SystemExit: 2 after a `GssError`, 75 after `Interrupted`, 1 after any other exception.
+        SystemExit: with the exit code of a `GssError` or of `Interrupted`, 1 after any other exception.
     """
     die_with_torchrun()
     if TORCHRUN_PID not in os.environ:
@@ -87,6 +87,8 @@ def worker_exit(work: Path) -> Iterator[None]:
         yield
     except Interrupted as stop:
         leave(work, stop.exit_code, str(stop), step=stop.step, deadline=stop.deadline)
+    except OutputClosed as closed:
+        leave(work, closed.exit_code, "")
     except GssError as error:
         leave(work, error.exit_code, f"error: {error}")
     except Exception:
@@ -97,8 +99,9 @@ def leave(work: Path, code: int, reason: str, *, step: int | None = None, deadli
     """End this process; the first process of a job that does so also tells why."""
     for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them again while we write
         signal.signal(number, signal.SIG_IGN)
-    if write_exit(work, code, reason, step=step, deadline=deadline):
-        print(reason, file=sys.stderr, flush=True)
+    if write_exit(work, code, reason, step=step, deadline=deadline) and reason:
+        with contextlib.suppress(GssError):  # nobody reads it
+            print(reason, file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

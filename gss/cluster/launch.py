@@ -17,7 +17,7 @@ from gss.cluster import slurm
 from gss.cluster.deadline import Deadline
 from gss.cluster.exit import die_with, read_exit
 from gss.cluster.lock import owner_lock, wait_for_writer
-from gss.errors import GssError
+from gss.errors import GssError, OutputClosed
 
 _SPARE_SECONDS = 60  # before the end of the job, for those who have waited for another one in vain
 # glibc gives large blocks back to the kernel and gets them zeroed anew for every tensor: 40 % of a CPU training step.
@@ -126,7 +126,7 @@ def _exit_code(left: Mapping[str, Any] | None, status: int, *, stopped: bool) ->
         return left["code"]
     if stopped and status != 0:
         return 75
-    return status if status in (0, 2, 75) else 1
+    return status if status in (0, 2, 75, OutputClosed.exit_code) else 1
 
 
 def _requeue(job: str) -> None:

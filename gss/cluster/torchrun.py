@@ -14,6 +14,7 @@ from types import FrameType
 
 from gss.cluster.exit import TORCHRUN_PID, die_with, leave, read_exit
 from gss.errors import GssError
+from gss.output import open_output
 
 PRETENDED_GPUS = "GSS_PRETENDED_GPUS"  # set by tests, whose SLURM has GPUs that torch does not see
 
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
         0, or the exit code of the first worker that failed; 1 when a signal ended that one, 75 when a signal came
         to torchrun itself. With several nodes the highest code wins; only `exit.json` knows the first.
     """
+    open_output()
     given = _grammar().parse_args(arguments)
     die_with(os.getppid())  # the launcher, or SLURM's watcher of this node
     signal.signal(signal.SIGUSR1, _stop_once)

@@ -1,9 +1,10 @@
 """Class spaces: what the ids in label files mean."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,25 @@ class ClassSpace:
             )
         return label
 
+    def require_names(self, names: Sequence[str], *, where: str | Path, todo: str) -> None:
+        """Refuse a file that was made for other classes, or for these in another order: ids would change their meaning.
+
+        Args:
+            names: of the classes the file was made for.
+            where: the file.
+
+        Raises:
+            DataError: names the first class that differs.
+        """
+        for index, (theirs, ours) in enumerate(zip_longest(names, self.names)):
+            if theirs != ours:
+                raise DataError(
+                    f"made for other classes than those of the data set: class {index} is {_quoted(theirs)} there, "
+                    f"{_quoted(ours)} here",
+                    where=where,
+                    todo=todo,
+                )
+
     def allowed(self) -> str:
         """The native ids that mean something, as text for messages: '0..10, 255'."""
         return format_ids(np.flatnonzero(self.table() >= 0))
@@ -112,6 +132,10 @@ class ClassSpace:
             reduce_zero_label=content["reduce_zero_label"],
             label_map={int(native): target for native, target in content["label_map"].items()},
         )
+
+
+def _quoted(name: str | None) -> str:
+    return "none" if name is None else repr(name)
 
 
 def format_ids(ids: np.ndarray) -> str:

@@ -1,6 +1,5 @@
 """Reading one image, one label."""
 
-import contextlib
 import warnings
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from gss.data.classes import ClassSpace
-from gss.errors import DataError
+from gss.errors import DataError, is_no_memory
 
 _ID_MODES = ("L", "P", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
@@ -25,12 +24,17 @@ def read_image(path: Path) -> np.ndarray:
         DataError: missing, truncated or damaged file, or no image at all.
     """
     encoded = np.frombuffer(_read_bytes(path), np.uint8)
-    image = None
-    with contextlib.suppress(cv2.error):  # raised for a file without content, and for more than 2**30 pixels
+    image, reason = None, "truncated, damaged, or not an image"
+    try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # of a file without content, too
+        if "MAX_IMAGE_PIXELS" in str(error):
+            reason = "more than the 2**30 pixels that OpenCV reads"
+        elif is_no_memory(error):
+            reason = "its picture does not fit into memory"
     if image is None:
         raise DataError(
-            f"the image cannot be decoded ({encoded.size} bytes: truncated, damaged, or not an image)",
+            f"the image cannot be decoded ({encoded.size} bytes: {reason})",
             where=path,
             todo="replace the file, or remove the image and its label",
         )

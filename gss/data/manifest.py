@@ -160,7 +160,8 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise GssError("file not found", where=path, todo="run the stage that writes it") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise GssError(f"cannot be read as a manifest: {error}", where=path, todo="delete it and run again") from error
+        todo = "move it away and check the data set again: gss check EXPERIMENT"
+        raise GssError(f"cannot be read as a manifest: {error}", where=path, todo=todo) from error
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:

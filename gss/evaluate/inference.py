@@ -31,6 +31,16 @@ class Segmenter(Protocol):
         ...
 
 
+class Painter(Protocol):
+    """A model whose maskige can be seen, see `Segmenter`."""
+
+    training: bool
+
+    def rgb(self, image: Tensor) -> Tensor:
+        """float [B, 3, ., .] in 0..1 of a normalised float32 image [B, 3, R, S]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Inference:
     """The protocol of inference; every key changes the figures.
@@ -133,7 +143,8 @@ def _decide(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy |
     return _first_maximum(_test_probabilities(views, size, taxonomy), size)
 
 
-def network_input(
+def decode_maskige(
+    model: Painter,
     image: np.ndarray,
     inference: Inference,
     *,
@@ -141,8 +152,40 @@ def network_input(
     std: Sequence[float],
     device: torch.device,
 ) -> Tensor:
-    """Resized and normalised image, float32 [1, 3, R, S]; arguments as in `predict`."""
-    return normalise(_pixels(image, inference, device), mean, std)  # [1, 3, R, S]
+    """The maskige that a prediction by this protocol is of; arguments as in `predict`.
+
+    In mode `slide` those of the windows, averaged where windows overlap; with `flip` the mean of the image's and of its
+    mirror image's.
+
+    Returns:
+        uint8 [P, Q, 3], RGB, on the CPU. In mode `whole` of the size that the model decodes; in mode `slide` of the
+        largest multiple of the network input's size that the maskige of a window reaches.
+    """
+    assert not model.training, "call eval() first: dropout and batch statistics would change the result"
+    with torch.inference_mode():
+        pixels = _pixels(image, inference, device)  # [1, 3, R, S]
+
+        def rgb(part: Tensor) -> Tensor:
+            return model.rgb(normalise(part, mean, std))[0]  # [3, ., .]
+
+        def window(part: Tensor) -> Tensor:
+            """At a whole multiple of the window's size, so that windows meet."""
+            whole, (height, width) = rgb(part), part.shape[2:]
+            factor = max(1, min(whole.shape[1] // height, whole.shape[2] // width))
+            size = (factor * height, factor * width)
+            return F.interpolate(whole[None], size, mode="bilinear", align_corners=False)[0]
+
+        mirrored = [False, True] if inference.flip else [False]
+        if inference.mode == "whole":
+            return _as_bytes([_one_view(rgb, pixels, flip) for flip in mirrored])
+        strips = zip(*(_slide(window, pixels, inference, flip) for flip in mirrored), strict=True)
+        return torch.cat([_as_bytes([view for _, view in views]) for views in strips])
+
+
+def _as_bytes(views: list[Tensor]) -> Tensor:
+    """The mean of maskiges [3, P, Q] in 0..1 as uint8 [P, Q, 3] on the CPU."""
+    rgb = views[0] if len(views) == 1 else torch.stack(views).mean(dim=0)
+    return (rgb.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu()
 
 
 def _pixels(image: np.ndarray, inference: Inference, device: torch.device) -> Tensor:
@@ -209,9 +252,10 @@ def _one_view(scores: Scores, pixels: Tensor, flip: bool) -> Tensor:
 
 
 def _slide(scores: Scores, pixels: Tensor, inference: Inference, flip: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the network input from top to bottom, and mean scores [N, ., S], valid until the next.
+    """Rows of the maps from top to bottom, and mean scores [N, ., f S], valid until the next.
 
     Args:
+        scores: maps [N, ., .] of a window at f times its size, the same whole number f for every window.
         flip: show the network the mirror image, and mirror its scores.
     """
     if flip:
@@ -222,16 +266,20 @@ def _slide(scores: Scores, pixels: Tensor, inference: Inference, flip: bool) -> 
     grid = windows(height, width, inference.crop, inference.stride)
     strips = [list(strip) for _, strip in itertools.groupby(grid, lambda window: window[0])]
     dtype = torch.promote_types(torch.float32, pixels.dtype)  # float32 as published; float64 in tests
-    sums: Tensor | None = None  # [N + 1, window height, S], the number of windows on a pixel last
+    sums: Tensor | None = None  # [N + 1, f window height, f S], the number of windows on a pixel last
+    factor = 1
     for strip, following in itertools.zip_longest(strips, strips[1:]):
         for rows, columns in strip:
-            window = scores(pixels[:, :, rows, columns])  # [N, window height, window width]
+            window = scores(pixels[:, :, rows, columns])  # [N, f window height, f window width]
             if sums is None:
-                sums = torch.zeros(len(window) + 1, window.shape[1], width, dtype=dtype, device=window.device)
-            sums[:-1, :, columns] += window
-            sums[-1, :, columns] += 1
+                factor = window.shape[1] // (rows.stop - rows.start)
+                sums = torch.zeros(len(window) + 1, window.shape[1], factor * width, dtype=dtype, device=window.device)
+            place = slice(factor * columns.start, factor * columns.stop)
+            sums[:-1, :, place] += window
+            sums[-1, :, place] += 1
         assert sums is not None
-        done = slice(strip[0][0].start, following[0][0].start if following else height)  # no later window touches them
+        end = following[0][0].start if following else height  # no later window touches the rows before
+        done = slice(factor * strip[0][0].start, factor * end)
         count = done.stop - done.start
         yield done, sums[:-1, :count].div_(sums[-1, :count])
         sums[:, :-count] = sums[:, count:].clone()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
+from gss.filekind import file_kind
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import ConvPosterior, Posterior
 from gss.models.published import from_published_order, is_reordered, published_name, to_published_order
@@ -69,25 +70,26 @@ def read_published(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing or damaged; not only tensors; or a pickle that refers to anything but tensors, plain
             values and numpy scalars: names what.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError("checkpoint not found", where=path)
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except Exception as error:  # of a damaged pickle there is no saying which
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign:
-            raise CheckpointError(
-                f"the file refers to {foreign[1]}, which no state dict needs; nothing of it was executed",
-                where=path,
-                todo="save only the tensors: torch.save({'state_dict': checkpoint['state_dict']}, file)",
-            ) from error
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(f"not readable as a checkpoint: {reason}", where=path) from error
+        kind, said = file_kind(path), ""
+        todo = kind.todo if kind.sort != "published" else None
+        if kind.sort != "object" and (foreign := re.search(r"GLOBAL (\S+)", str(error))):
+            said = f"; it refers to {foreign[1]}, which no state dict needs: nothing of it was executed"
+            todo = todo or "save only the tensors: torch.save({'state_dict': checkpoint['state_dict']}, file)"
+        raise CheckpointError(
+            f"not readable as a checkpoint: it is {kind.name}{said}", where=path, todo=todo
+        ) from error
     for key in ("state_dict", "model"):  # of mmseg; of the files that accompany the Swin paper
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError("no state dict: not every entry is a tensor", where=path)
+        kind = file_kind(path)
+        todo = "use it as it is" if kind.sort == "model" else None
+        raise CheckpointError(f"no state dict: it is {kind.name}", where=path, todo=todo)
     return dict(content)
 
 

@@ -1,11 +1,14 @@
 """From the metadata of a model file to modules: the only place that knows how they are described there."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gss import __version__
 from gss.errors import CheckpointError
 from gss.modelfile import ModelFile
 from gss.models import build
@@ -50,21 +53,38 @@ def build_model(
         vote_temperature: of the nearest colour's votes, see `NearestPosterior`.
 
     Raises:
-        CheckpointError: the tokenizer is another one, or the tensors do not fit the description.
+        CheckpointError: the tokenizer is another one, this version cannot build what the file describes, or the tensors
+            do not fit the description.
     """
     nearest = {"variant": "nearest", "temperature": vote_temperature}
-    meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": nearest}
-    if tokenizer.sha256 != meta["tokenizer"]:
-        raise CheckpointError(
-            f"made for the tokenizer {meta['tokenizer'][:12]}, not for {tokenizer.sha256[:12]}",
-            where=where,
-            todo="use the tokenizer.safetensors of the same experiment",
-        )
-    model = GSS(build_prior(meta), tokenizer, build_posterior(meta))
+    with described(file, where):
+        meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": nearest}
+        if tokenizer.sha256 != meta["tokenizer"]:
+            raise CheckpointError(
+                f"made for the tokenizer {meta['tokenizer'][:12]}, not for {tokenizer.sha256[:12]}",
+                where=where,
+                todo="use the tokenizer.safetensors of the same experiment",
+            )
+        model = GSS(build_prior(meta), tokenizer, build_posterior(meta))
     load_strictly(model.prior, file.tensors, "prior.", where=where)
     if file.kind == "gss_ft":
         load_strictly(model.posterior, file.tensors, "posterior.", where=where)
     return model.eval()
+
+
+@contextlib.contextmanager
+def described(file: ModelFile, where: str | Path) -> Iterator[None]:
+    """Turn what a file's description lacks, or says in a way that this version does not know, into one clear error."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used: {' '.join(str(error).split())}"
+        raise CheckpointError(
+            f"what the file says of its model {said}; it was written by gss {file.version or 'of another version'}, "
+            f"this is gss {__version__}",
+            where=where,
+            todo="use the version that wrote it",
+        ) from error
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *, where: str | Path) -> None:

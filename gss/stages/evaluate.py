@@ -3,12 +3,10 @@
 import shutil
 
 import numpy as np
-import torch
 
 from gss.data.loader import read_pair
 from gss.data.manifest import Pair
-from gss.errors import CheckpointError
-from gss.evaluate.inference import Inference, network_input
+from gss.evaluate.inference import Inference, decode_maskige
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation, write_png
@@ -40,13 +38,10 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     model = build_model(file, tokenizer, where=path, vote_temperature=config.vote_temperature).to(world.device)
     backbone = model.prior.backbone
     names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.space
+    colours = file.meta.get("colours", space.colours)  # files of version 0.1.0 have none of their own
     inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
-    if tuple(names) != space.names:
-        raise CheckpointError(
-            "the model has other classes than the data set",
-            where=path,
-            todo="evaluate it on the data set it was trained for, or train it again",
-        )
+    todo = "evaluate it on the data set it was trained for, or train it again"
+    space.require_names(names, where=path, todo=todo)
     pairs = run.manifest.pairs(split)
     drawn = set(evenly_spaced(len(pairs), config.pictures))
 
@@ -58,11 +53,9 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         png = picture_name(index, source)
         write_png(folder / "predictions" / png, prediction)
         if index in drawn:
-            with torch.inference_mode():
-                rgb = model.rgb(
-                    network_input(image, inference, mean=backbone.mean, std=backbone.std, device=world.device)
-                )[0]  # [3, 8h, 8w]
-            maskige = (rgb.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
+            maskige = decode_maskige(
+                model, image, inference, mean=backbone.mean, std=backbone.std, device=world.device
+            ).numpy()
             write_png(folder / "maskiges" / png, maskige)
             panel(
                 folder / "pictures" / png,
@@ -72,7 +65,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
                 rgb=maskige / 255,
                 palette=palette,
                 names=names,
-                colours=space.colours,
+                colours=colours,
                 title=f"{name} {split} {source.stem}",
             )
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gss import __version__
 from gss.config import Stage, data_folder
+from gss.data.classes import ClassSpace
+from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError
 from gss.files import sha256_file, write_atomic, write_text
 from gss.modelfile import load_model, save_model, tensors_sha256
@@ -83,7 +85,9 @@ def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
     made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
     palette_path, tokenizer_path = (run.file(run.folder / name) for name in ("palette.csv", "tokenizer.safetensors"))
     tokenizer = load_tokenizer(tokenizer_path)
-    meta = latent_prior.describe(run, read_palette(palette_path), tokenizer)
+    palette, manifest = read_palette(palette_path), run.file(run.folder / "data" / "manifest.json")
+    space = read_manifest(manifest).space if manifest.is_file() else ClassSpace(palette.names)
+    meta = latent_prior.describe(run, space, palette, tokenizer)
     described = meta.pop("latent_prior")
     prior = x_inverse = None
     if made != "posterior":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gss.config import data_folder
+from gss.data.classes import ClassSpace
 from gss.errors import ConfigError
 from gss.modelfile import save_model, tensors_sha256
 from gss.models.exchange import read_backbone_weights
@@ -65,7 +66,7 @@ def _train(
     config = run.experiment.latent_prior
     colours = read_palette(run.folder / "palette.csv")
     tokenizer = frozen_tokenizer(run, "encoder", world.device)
-    meta = describe(run, colours, tokenizer)
+    meta = describe(run, run.space, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
     prior = build_prior(meta, weights=weights)
     learner = LatentPriorLearner(
@@ -92,13 +93,23 @@ def _train(
     world.barrier()
 
 
-def describe(run: Run, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
-    """What a model file says of classes, colours, tokenizer and architecture: plain values only."""
+def describe(run: Run, space: ClassSpace, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
+    """What a model file says of classes, colours, tokenizer, architecture and use: plain values only.
+
+    `palette` are the colours of the maskige, `colours` those that show predictions: the data set's, or None.
+
+    Raises:
+        DataError: the palette was made for other classes.
+    """
+    space.require_names(palette.names, where=run.folder / "palette.csv", todo=f"snakemake {run.folder / 'palette.csv'}")
     config = run.experiment.latent_prior
     backbone = config.backbone
     return {
         "classes": list(palette.names),
+        "colours": space.colours and [list(colour) for colour in space.colours],
         "palette": palette.colours.tolist(),
+        "training_crop": list(run.experiment.augment.crop),
+        "protocol": protocol(run),
         "tokenizer": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "latent_prior": {
@@ -119,4 +130,13 @@ def describe(run: Run, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:
             "token_stride": config.token_stride,
             "dropout": config.dropout,
         },
+    }
+
+
+def protocol(run: Run) -> dict[str, Any]:
+    """How an evaluation of this configuration predicts, as a model file says it: what its figures will be of."""
+    keys = {"mode", "crop", "stride", "scale", "flip", "vote_temperature"}
+    return {
+        **run.experiment.evaluation.model_dump(mode="json", include=keys),
+        "tokenizer_precision": run.experiment.tokenizer.precision,
     }

@@ -4,6 +4,7 @@ from gss.errors import CheckpointError
 from gss.files import sha256_file
 from gss.modelfile import ModelFile, load_model, save_model
 from gss.stages.assemble import build_posterior, load_strictly
+from gss.stages.latent_prior import protocol
 from gss.stages.run import Run
 
 SHARED = ("palette", "classes", "tokenizer")
@@ -25,6 +26,7 @@ def merge(run: Run) -> None:
     meta = {
         **prior.meta,
         "posterior": posterior.meta["posterior"],
+        "protocol": protocol(run),
         "parents": {
             "gss_ff": {"sha256": prior.sha256, **prior.meta["provenance"]},
             "posterior": {"sha256": posterior.sha256, **posterior.meta["provenance"]},

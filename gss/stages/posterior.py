@@ -43,6 +43,7 @@ def _train(
 ) -> None:
     config = run.experiment.posterior
     prior = load_model(start, "gss_ff")
+    run.space.require_names(prior.meta["classes"], where=start, todo=f"train it again: snakemake {start}")
     meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
     meta |= {"posterior": describe(run), "step": config.steps, "provenance": run.provenance("posterior", inputs)}
     torch.manual_seed(run.experiment.seed)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from gss.data.images import read_image, read_label
 from gss.data.loader import shard
-from gss.errors import DataError
 from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.files import write_json, write_text
@@ -47,10 +46,9 @@ def reconstruct(run: Run, world: World) -> None:
     inputs = run.inputs(manifest, palette_path, tokenizer_path)
     work = run.work("reconstruct")
     palette = read_palette(palette_path)
-    if palette.names != run.space.names:
-        raise DataError(
-            "the palette was made for other classes", where=palette_path, todo="`posterior.from` needs the same classes"
-        )
+    source = run.experiment.posterior.from_
+    todo = "`posterior.from` needs the same classes" if source else f"make it again: gss palette {run.name}"
+    run.space.require_names(palette.names, where=palette_path, todo=todo)
     with run.stage("reconstruct", inputs, world=world) as journal:
         if is_missing(work / "tokenizer.safetensors", world):
             dvae = load_tokenizer(tokenizer_path, device=world.device)

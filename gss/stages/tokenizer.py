@@ -54,7 +54,8 @@ class TrainingLabels(Sequence[np.ndarray]):
 
 def tokenizer(run: Run, world: World) -> None:
     """Import OpenAI's dVAE, or train one on the maskiges of the training labels; `tokenizer/start.safetensors`."""
-    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "palette" / "start.csv")
+    start = run.folder / "palette" / "start.csv"
+    inputs = run.inputs(run.folder / "data" / "manifest.json", start)
     finished = run.work("tokenizer") / "finished.safetensors"
     with run.stage("tokenizer", inputs, world=world) as journal:
         if is_missing(finished, world):
@@ -62,7 +63,9 @@ def tokenizer(run: Run, world: World) -> None:
                 if world.is_main:
                     _import(run, finished, inputs)
             else:
-                colours = read_palette(run.folder / "palette" / "start.csv").colours
+                palette = read_palette(start)
+                run.space.require_names(palette.names, where=start, todo=f"make it again: gss palette {run.name}")
+                colours = palette.colours
                 dvae = train_dvae(
                     run,
                     world,

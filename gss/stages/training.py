@@ -82,7 +82,9 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
 
 def class_pixels(run: Run) -> list[int]:
     """Pixels of every class in the training labels, as the check counted them."""
-    rows = read_json(run.file(run.folder / "data" / "statistics.json"))["splits"]["train"]["classes"]
+    path = run.file(run.folder / "data" / "statistics.json")
+    rows = read_json(path)["splits"]["train"]["classes"]
+    run.space.require_names([row["name"] for row in rows], where=path, todo=f"make it again: gss check {run.name}")
     return [row["pixels"] for row in rows]
 
 

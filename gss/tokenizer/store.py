@@ -10,11 +10,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gss.errors import TokenizerError
+from gss.filekind import file_kind
 from gss.files import write_atomic
-from gss.modelfile import tensors_sha256
+from gss.modelfile import require_format, tensors_sha256
 from gss.tokenizer.dvae import DVAE
 
-FORMAT = "gss-tokenizer-1"
+_OURS = "gss-tokenizer-"
+FORMAT = f"{_OURS}1"
 SHAPE = ("vocab_size", "n_hid", "n_init", "blocks_per_group", "group_count")
 
 
@@ -59,7 +61,7 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
         raise TokenizerError(
             f"the weights hash to {dvae.sha256[:12]}, the file says {meta['sha256'][:12]}",
             where=path,
-            todo="the file was changed or damaged: delete it and run the tokenizer stage again",
+            todo="the file was changed or damaged: copy it again, or move it away and run the tokenizer stage",
         )
     return dvae.to(device=device, dtype=dtype)
 
@@ -80,16 +82,31 @@ def build_tokenizer(shape: dict[str, int], tensors: dict[str, Tensor]) -> DVAE:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise TokenizerError("tokenizer file not found", where=path, todo="run the tokenizer stage")
+    if not path.exists():
+        raise TokenizerError(
+            "tokenizer file not found",
+            where=path,
+            todo="it stands beside the model file in the results: copy it from there, or run the tokenizer stage",
+        )
     try:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {}).get("gss", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TokenizerError(
-            f"not readable as a tokenizer: {error}", where=path, todo="delete it and run the tokenizer stage again"
-        ) from error
-    if meta.get("format") != FORMAT:
-        raise TokenizerError("not a tokenizer file of this project", where=path)
+        format = str(meta.get("format", ""))
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise TokenizerError(f"the tokenizer cannot be read: {error.strerror}", where=path) from error
+        raise _no_tokenizer(path) from error
+    if not format.startswith(_OURS):
+        raise _no_tokenizer(path)
+    require_format(format, FORMAT, str(meta.get("environment", {}).get("gss", "")), where=path, error=TokenizerError)
     return meta, tensors
+
+
+def _no_tokenizer(path: Path) -> TokenizerError:
+    kind = file_kind(path)
+    return TokenizerError(
+        f"not readable as a tokenizer: it is {kind.name}",
+        where=path,
+        todo=kind.todo or "give the tokenizer.safetensors of the same experiment",
+    )

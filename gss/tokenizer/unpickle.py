@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gss.errors import TokenizerError
+from gss.filekind import content_kind
 from gss.tokenizer.dvae import DVAE
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -128,9 +129,11 @@ def read_module(content: bytes) -> dict[str, Tensor]:
         UnicodeError,
         ImportError,
     ) as error:
+        kind = content_kind(io.BytesIO(content))
+        found = f"damaged: {error}" if kind.sort == "dalle" else f"it is {kind.name}"
         raise TokenizerError(
-            f"not readable as a pickled DALL-E module: {error}",
-            todo="use OpenAI's encoder.pkl and decoder.pkl, complete",
+            f"not readable as a pickled DALL-E module: {found}",
+            todo=(kind.sort == "other" and kind.todo) or "use OpenAI's encoder.pkl and decoder.pkl, complete",
         ) from error
 
 

@@ -3,12 +3,14 @@
 Letters: N classes; H, W size of an image.
 """
 
+import contextlib
 import csv
 import glob
 import io
 import sys
+import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +23,14 @@ from torch import Tensor
 
 from gss.data.check import is_picture
 from gss.data.images import read_image
-from gss.errors import DataError, GssError
-from gss.files import write_atomic, write_text
+from gss.errors import DataError, GssError, is_no_memory
+from gss.files import write_atomic, write_error, write_text
 from gss.progress import Progress
+from gss.use.given import refuse_models
 from gss.use.predictor import Predictor, load
 
+SCORES = "_scores.npz"
+ENDINGS = (".png", "_colour.png", "_overlay.png", SCORES)
 READ_AHEAD, WRITE_BEHIND = 2, 3  # images in memory before and after the model has them
 
 
@@ -45,7 +50,8 @@ def predict_files(
 ) -> int:
     """Predict images and write `<name>.png` (ids), `<name>_colour.png`, `<name>_overlay.png` and `classes.csv`.
 
-    An input that cannot be read is named on stderr, and the others go on.
+    An image that cannot be read or does not fit into memory is named on stderr, and the others go on. What an earlier
+    run left under the same names is taken away first: no file is of another image or model than those beside it.
 
     Args:
         inputs: images, folders (searched recursively) or patterns, see `find_jobs`.
@@ -53,42 +59,69 @@ def predict_files(
         scores: write `<name>_scores.npz`, too: `probabilities` uint8 [N, H, W] in 255ths.
 
     Returns:
-        The number of inputs that could not be read.
+        The number of images that were not predicted.
 
     Raises:
-        GssError: before anything is written: no input, or the outputs of two would have one name; later: a file cannot
-            be written.
+        GssError: before anything is written: no input, a second model, the outputs of two would have one name, or `out`
+            holds files that are no predictions of these classes; later: a file cannot be written.
     """
-    endings = [".png", "_colour.png", "_overlay.png", *(["_scores.npz"] if scores else [])]
+    endings = [ending for ending in ENDINGS if scores or ending != SCORES]
+    refuse_models(inputs)
     jobs = find_jobs(inputs, out, endings)
-    predictor = load(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    _write_classes(out / "classes.csv", predictor)
+    if any(Path(name).is_dir() and Path(name).resolve() == out.resolve() for name in inputs):
+        raise GssError(
+            "the next call would take the predictions for images", where=out, todo=f"choose another -o: {out}/predicted"
+        )
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _say(f"note: {message}")
+        predictor = load(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    _take_folder(out, [job.file(ending) for job in jobs for ending in endings], predictor)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it does not name the files it complains of
     progress = Progress("predict", len(jobs), "img")
     failed, is_told = 0, False
+
+    def fail(job: Job, reason: str) -> None:
+        nonlocal failed
+        failed += 1
+        _take_away(job)
+        _say(f"failed: {job.image}: {reason}")
+
+    def finish(job: Job, written: Future[None]) -> None:
+        with _memory_told(partial(fail, job)):
+            written.result()
+
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
-        writing: deque[Future[None]] = deque()
+        writing: deque[tuple[Job, Future[None]]] = deque()
         for done, (job, reading) in enumerate(_read_ahead(reader, jobs), 1):
-            try:
+            with _memory_told(partial(fail, job)):
                 image = reading.result()  # [H, W, 3]
-            except DataError as error:
-                failed += 1
-                _say(f"failed: {job.image}: {error.what}")
-            else:
                 if not is_told and (message := predictor.cut(image.shape[0], image.shape[1])):
                     is_told = True
                     _say(f"note, for this and all images like it: {job.image}: {message}")
                 shape = (len(predictor.classes), *image.shape[:2])
                 shares = torch.empty(shape, dtype=torch.uint8, device=predictor.device) if scores else None
                 ids = predictor.launch(image, probabilities=shares)
-                writing.append(writer.submit(_write, job, image, ids, shares, predictor.colours))
+                writing.append((job, writer.submit(_write, job, image, ids, shares, predictor.colours)))
             while len(writing) >= WRITE_BEHIND:
-                writing.popleft().result()
+                finish(*writing.popleft())
             progress.show(done)
         for pending in writing:
-            pending.result()
+            finish(*pending)
     print(f"{len(jobs) - failed} of {len(jobs)} images predicted, see {out}")
     return failed
+
+
+@contextlib.contextmanager
+def _memory_told(fail: Callable[[str], None]) -> Iterator[None]:
+    """Call `fail` with the reason when an image cannot be read or does not fit into memory."""
+    try:
+        yield
+    except DataError as error:
+        fail(error.what)
+    except (MemoryError, RuntimeError) as error:
+        if not is_no_memory(error):
+            raise
+        fail("it does not fit into memory: make it smaller, or choose another --device")
 
 
 def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[Job]:
@@ -164,13 +197,23 @@ def _read_ahead(reader: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tup
 
 def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | None, colours: np.ndarray) -> None:
     """Write the files of an image; that of the ids is the last one, so that with it all are there."""
+    _take_away(job)
     ids = prediction.cpu().numpy()  # waits for the device, here and not where the next image is launched
     colour = colours[ids]  # [H, W, 3]
     if shares is not None:
-        write_atomic(job.file("_scores.npz"), partial(np.savez_compressed, probabilities=shares.cpu().numpy()))
+        write_atomic(job.file(SCORES), partial(np.savez_compressed, probabilities=shares.cpu().numpy()))
     _write_png(job.file("_overlay.png"), cv2.addWeighted(image, 0.5, colour, 0.5, 0))
     _write_png(job.file("_colour.png"), colour)
     _write_png(job.file(".png"), ids)
+
+
+def _take_away(job: Job) -> None:
+    """Remove what an earlier run left of an image, that of the ids first."""
+    for ending in ENDINGS:
+        try:
+            job.file(ending).unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(job.file(ending), error) from error
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:
@@ -178,13 +221,30 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
     write_atomic(path, lambda file: file.write(encoded.tobytes()))
 
 
-def _write_classes(path: Path, predictor: Predictor) -> None:
+def _take_folder(out: Path, targets: Sequence[Path], predictor: Predictor) -> None:
+    """Write `classes.csv`, which says what the ids in a folder mean, and that the files there are predictions.
+
+    Raises:
+        GssError: it says something else, or a target is there without it: that file is not ours to replace.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("index", "name", "r", "g", "b"))
     for index, (name, colour) in enumerate(zip(predictor.classes, predictor.colours.tolist(), strict=True)):
         table.writerow((index, name, *colour))
-    write_text(path, text.getvalue())
+    path, content = out / "classes.csv", text.getvalue()
+    if not path.is_file():
+        if stranger := next((target for target in targets if target.exists()), None):
+            raise GssError(
+                "a file is there that no earlier prediction wrote", where=stranger, todo="choose another -o"
+            )
+    elif path.read_bytes() != content.encode():
+        raise GssError(
+            "the folder has a table of other classes or colours: what lies there would change its meaning",
+            where=path,
+            todo="choose another -o",
+        )
+    write_text(path, content)
 
 
 def _say(line: str) -> None:

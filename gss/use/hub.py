@@ -11,13 +11,15 @@ from safetensors.torch import load_file, save
 
 import gss
 from gss.errors import CheckpointError, GssError
+from gss.filekind import FileKind, file_kind
 from gss.files import read_json, sha256_file, write_atomic, write_json, write_text
-from gss.modelfile import ModelFile
+from gss.modelfile import ModelFile, require_format
 from gss.palette.palette import Palette, write_palette
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import SHAPE, build_tokenizer
 
-FORMAT = "gss-folder-1"
+_OURS = "gss-folder-"
+FORMAT = f"{_OURS}1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _TOKENIZER = "tokenizer."  # its tensors' names in the weights start so
 _AGAIN = "copy or export it again"
@@ -64,32 +66,40 @@ def write_folder(
     })  # fmt: skip
 
 
-def read_folder(folder: Path) -> tuple[ModelFile, DVAE, list[list[int]]]:
-    """What `write_folder` wrote.
+def is_export(folder: Path) -> bool:
+    """Whether a folder has the configuration of a model hub's, ours or another project's."""
+    return (folder / CONFIG).is_file()
 
-    Returns:
-        the model; its tokenizer; RGB of the N classes, 0..255.
+
+def read_folder(folder: Path) -> tuple[ModelFile, DVAE]:
+    """The model and its tokenizer that `write_folder` wrote.
 
     Raises:
-        CheckpointError: missing, damaged, foreign, or files of different exports.
+        CheckpointError: missing, damaged, foreign, of a later format, or files of different exports.
     """
     path = folder / WEIGHTS
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if config.get("format") != FORMAT:
+    config = read_json(folder / CONFIG)
+    format = str(config.get("format", "")) if isinstance(config, dict) else ""
+    if not format.startswith(_OURS):
         raise CheckpointError(
-            "not a folder that gss export wrote", where=folder, todo=f"name a model file, or a folder with its {CONFIG}"
+            "not a folder that gss export wrote",
+            where=folder / CONFIG,
+            todo="give a folder that gss export wrote, or a gss_ft.pth; other models are run by their own code",
         )
+    require_format(format, FORMAT, config.get("version", ""), where=folder / CONFIG)
     try:
         tensors, digest = load_file(path), sha256_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"not readable as weights: {error}", where=path, todo=_AGAIN) from error
+        kind = file_kind(path) if path.is_file() else FileKind(f"missing ({error})", _AGAIN)
+        raise CheckpointError(f"not readable as weights: it is {kind.name}", where=path, todo=kind.todo) from error
     if digest != config["weights_sha256"]:
         raise CheckpointError(
             f"not the weights that {CONFIG} describes: their SHA-256 differs", where=path, todo=_AGAIN
         )
     names = [name for name in tensors if name.startswith(_TOKENIZER)]
     dvae = build_tokenizer(config["tokenizer"], {name.removeprefix(_TOKENIZER): tensors.pop(name) for name in names})
-    return ModelFile(config["kind"], tensors, config["meta"], config["model_sha256"]), dvae, config["colours"]
+    meta = {**config["meta"], "colours": config["colours"]}
+    return ModelFile(config["kind"], tensors, meta, config["model_sha256"], config["version"]), dvae
 
 
 def public(meta: dict[str, Any]) -> dict[str, Any]:

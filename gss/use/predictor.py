@@ -5,28 +5,31 @@ Letters: N classes; H, W size of the image.
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from gss import __version__
 from gss.config.schema import Evaluation
 from gss.data.augment import fit_size
 from gss.data.images import read_image
 from gss.data.manifest import read_manifest
-from gss.errors import CheckpointError, ConfigError
+from gss.errors import CheckpointError, ConfigError, GssError
 from gss.evaluate.inference import Inference, predict
 from gss.modelfile import ModelFile, load_model
 from gss.models.gss import GSS
 from gss.models.posterior import NearestPosterior
-from gss.stages.assemble import at_precision, build_model
+from gss.stages.assemble import at_precision, build_model, described
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.store import load_tokenizer
-from gss.use.hub import read_folder
+from gss.use.given import no_model_there
+from gss.use.hub import is_export, read_folder
 
 CROPS_AT_ONCE = 4  # a network input of more pixels than this many training crops is cut into windows ...
 PIXELS_AT_ONCE = 2**21  # ... but none of up to this many, 2048 x 1024
@@ -42,7 +45,7 @@ class Predictor:
     Args:
         model: in eval mode, on `device`.
         classes: names of the N classes.
-        colours: uint8 [N, 3], RGB: those of the data set, or else of the model's palette.
+        colours: uint8 [N, 3], RGB, by the model file: those of its data set, or else of its palette.
         inference: how an image goes through the network: that of `gss evaluate` when the model was made.
         crop: (height, width) of the model's training crops.
         device: where it works.
@@ -136,51 +139,73 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     # Torch reads it at the first allocation and asks for large pages then: less time on CPUs, see bench/step.md.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     path, device = Path(path), usable_device(device)
-    if path.is_dir():
-        file, tokenizer, exported = read_folder(path)
-        return build_predictor(file, tokenizer, where=path, device=device, colours=exported)
+    if is_export(path):
+        return build_predictor(*read_folder(path), where=path, device=device)
+    if not path.is_file():
+        raise no_model_there(path)
     file = load_model(path)
-    manifest = path.parent / "data" / "manifest.json"
-    colours = read_manifest(manifest).space.colours if manifest.is_file() else None
-    return build_predictor(
-        file, load_tokenizer(path.with_name("tokenizer.safetensors")), where=path, device=device, colours=colours
-    )
+    if "colours" not in file.meta:  # files of version 0.1.0
+        file.meta["colours"] = _colours_beside(path, file.meta)
+    return build_predictor(file, load_tokenizer(path.with_name("tokenizer.safetensors")), where=path, device=device)
 
 
-def build_predictor(
-    file: ModelFile,
-    tokenizer: DVAE,
-    *,
-    where: str | Path,
-    device: torch.device,
-    colours: Sequence[Sequence[int]] | None = None,
-) -> Predictor:
+def _colours_beside(path: Path, meta: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:
+    """Colours of the data set that was checked beside a model file, if its classes are the model's."""
+    try:
+        space = read_manifest(path.parent / "data" / "manifest.json").space
+    except GssError:
+        return None
+    return space.colours if list(space.names) == meta.get("classes") else None
+
+
+def build_predictor(file: ModelFile, tokenizer: DVAE, *, where: str | Path, device: torch.device) -> Predictor:
     """A predictor from a model's content, wherever that came from.
+
+    What the file says and this version does not know is passed over with a warning.
 
     Args:
         tokenizer: on the CPU in float32, with its `sha256` filled in; becomes part of the predictor.
         where: named in messages.
-        colours: RGB, 0..255, of the N classes; None: those of the model's palette.
 
     Raises:
-        CheckpointError: no whole model, made for another tokenizer, or the tensors do not fit.
+        CheckpointError: no whole model, made for another tokenizer, described as this version cannot build or use it,
+            or the tensors do not fit.
     """
     if file.kind not in ("gss_ff", "gss_ft"):
         raise CheckpointError(
             f"{file.kind!r} alone predicts no classes", where=where, todo="take gss_ff.pth or gss_ft.pth"
         )
-    config = file.meta["provenance"]["config"]
-    protocol = Evaluation.model_validate(config["evaluation"])
-    at_precision(tokenizer, config["tokenizer"].get("precision", "fp32"), device)
+    with described(file, where):
+        stored, crop = _protocol(file.meta)
+        protocol = Evaluation.model_validate({key: stored[key] for key in stored if key in Evaluation.model_fields})
+        precision = stored["tokenizer_precision"]
+    if unknown := sorted(stored.keys() - {*Evaluation.model_fields, "tokenizer_precision"}):
+        warnings.warn(
+            f"{where} was made by gss {file.version} and asks for {', '.join(unknown)}, which gss {__version__} does "
+            "not know and passes over: predictions may differ from those it was measured with",
+            stacklevel=3,
+        )
+    at_precision(tokenizer, precision, device)
     model = build_model(file, tokenizer, where=where, vote_temperature=protocol.vote_temperature)
     return Predictor(
         model.to(device).requires_grad_(False),
         tuple(file.meta["classes"]),
-        np.array(file.meta["palette"][:-1] if colours is None else colours, np.uint8),
+        np.array(file.meta.get("colours") or file.meta["palette"][:-1], np.uint8),
         Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip),
-        tuple(config["augment"]["crop"]),
+        crop,
         device,
     )
+
+
+def _protocol(meta: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:
+    """How a model is evaluated, and the (height, width) of its training crops; files of 0.1.0 have a configuration."""
+    if "protocol" in meta:
+        height, width = meta["training_crop"]
+        return meta["protocol"], (height, width)
+    config = meta["provenance"]["config"]
+    height, width = config["augment"]["crop"]
+    precision = config["tokenizer"].get("precision", "fp32")
+    return {**config["evaluation"], "tokenizer_precision": precision}, (height, width)
 
 
 def usable_device(name: str | torch.device) -> torch.device:

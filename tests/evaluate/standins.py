@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gss.evaluate.inference import Inference
+from gss.data.device import normalise
+from gss.evaluate.inference import Inference, resize_image
 
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # the network sees the raw levels 0..255
 CPU = torch.device("cpu")
@@ -41,6 +42,28 @@ class Position(nn.Module):
         height, width = image.shape[2:]
         generator = torch.Generator().manual_seed(height * 1000 + width)
         return torch.rand(1, self.num_classes, height, width, generator=generator) + image[:, :1] / 255
+
+
+def network_input(image: np.ndarray, inference: Inference) -> Tensor:
+    """Resized and normalised image, float32 [1, 3, R, S]."""
+    pixels = torch.from_numpy(resize_image(image, inference.scale)).permute(2, 0, 1)[None]
+    return normalise(pixels, MEAN, STD)
+
+
+class Decoder(nn.Module):
+    """A maskige of `factor` times the image's size, rounded up to a grid of `cell` image pixels as tokens are; what is
+    decoded depends on the place in the window."""
+
+    def __init__(self, cell: int = 4, factor: int = 2) -> None:
+        super().__init__()
+        self.cell, self.factor = cell, factor
+        self.eval()
+
+    def rgb(self, image: Tensor) -> Tensor:
+        height, width = (self.factor * self.cell * -(-side // self.cell) for side in image.shape[2:])
+        generator = torch.Generator().manual_seed(height * 1000 + width)
+        shade = F.interpolate(image, (height, width), mode="bilinear") / 255
+        return 0.8 * shade + 0.3 * torch.rand(1, 3, height, width, generator=generator)
 
 
 def class_image(ids: np.ndarray) -> np.ndarray:

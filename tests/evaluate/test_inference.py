@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from gss.errors import ConfigError
 from gss.evaluate import inference
-from gss.evaluate.inference import Inference, lowest_best, network_input, predict, resize_image, windows
+from gss.evaluate.inference import Inference, decode_maskige, lowest_best, predict, resize_image, windows
 
-from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Position, class_image
+from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Decoder, Position, class_image, network_input
 
 
 def _predict(model, image, protocol=WHOLE):
@@ -62,7 +62,7 @@ def test_slide_averages_where_windows_overlap():
 def test_strips_of_windows_equal_the_sums_over_the_whole_image(size, stride, flip):
     image = np.random.default_rng(6).integers(0, 256, (*size, 3)).astype(np.uint8)
     model, protocol = Position(7), Inference("slide", (24, 24), stride, flip=flip)
-    prepared = network_input(image, protocol, mean=MEAN, std=STD, device=CPU)
+    prepared = network_input(image, protocol)
     views = []
     for view in [prepared, prepared.flip(-1)][: 1 + flip]:
         total, visits = torch.zeros(7, *size), torch.zeros(size)
@@ -223,7 +223,7 @@ def test_overlapping_windows_are_averaged_before_the_resize():
     image = np.random.default_rng(5).integers(0, 256, (37, 61, 3), dtype=np.uint8)
     protocol = Inference("slide", crop=(24, 32), stride=(16, 13), scale=(100, 60))
     model = Position(5)
-    picture = network_input(image, protocol, mean=MEAN, std=STD, device=CPU)
+    picture = network_input(image, protocol)
     height, width = picture.shape[2:]
     total, visits = torch.zeros(5, height, width), torch.zeros(height, width)
     for rows, columns in windows(height, width, protocol.crop, protocol.stride):
@@ -232,3 +232,50 @@ def test_overlapping_windows_are_averaged_before_the_resize():
     assert visits.max() > visits.min()
     resized = F.interpolate((total / visits)[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
     assert torch.equal(_predict(model, image, protocol).long(), resized.argmax(0))
+
+
+def _maskige(model, image, protocol):
+    return decode_maskige(model, image, protocol, mean=MEAN, std=STD, device=CPU)
+
+
+def _as_bytes(rgb):
+    return (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("cell", "factor", "crop"), [(4, 2, (24, 20)), (8, 1, (24, 24)), (4, 2, (23, 18))])
+def test_the_maskige_of_windows_is_stitched_of_the_windows_that_are_measured(cell, factor, crop, flip):
+    image = np.random.default_rng(8).integers(0, 256, (41, 50, 3)).astype(np.uint8)
+    model, protocol = Decoder(cell, factor), Inference("slide", crop, (16, 13), flip=flip)
+    views = []
+    for mirrored in (False, True)[: 1 + flip]:
+        prepared = network_input(image[:, ::-1].copy() if mirrored else image, protocol)
+        total, visits = torch.zeros(3, 41 * factor, 50 * factor), torch.zeros(41 * factor, 50 * factor)
+        for rows, columns in windows(41, 50, crop, (16, 13)):
+            part = prepared[:, :, rows, columns]
+            size = factor * part.shape[2], factor * part.shape[3]
+            place = tuple(slice(factor * side.start, factor * side.stop) for side in (rows, columns))
+            total[:, *place] += F.interpolate(model.rgb(part), size, mode="bilinear", align_corners=False)[0]
+            visits[place] += 1
+        views.append((total / visits).flip(-1) if mirrored else total / visits)
+    found = _maskige(model, image, protocol)
+    assert found.dtype == torch.uint8 and found.shape == (41 * factor, 50 * factor, 3)
+    assert (found.int() - _as_bytes(torch.stack(views).mean(0)).int()).abs().max() <= 1  # the order of sums is rounding
+    whole = _maskige(model, image, Inference(flip=flip))[: 41 * factor, : 50 * factor]
+    assert (found.int() - whole.int()).abs().max() > 9
+
+
+def test_the_maskige_of_a_whole_image_is_what_the_model_decodes():
+    image = np.random.default_rng(9).integers(0, 256, (41, 50, 3)).astype(np.uint8)
+    model = Decoder()
+    for protocol in (WHOLE, Inference(scale=(70, 60)), Inference("slide", (64, 64), (32, 32), scale=(64, 64))):
+        assert torch.equal(_maskige(model, image, protocol), _as_bytes(model.rgb(network_input(image, protocol))[0]))
+
+
+def test_no_more_than_a_strip_of_decoded_windows_is_kept(monkeypatch):
+    image, kept = np.zeros((400, 30, 3), np.uint8), []
+    as_bytes = inference._as_bytes
+    monkeypatch.setattr(inference, "_as_bytes", lambda views: kept.append(views[0]) or as_bytes(views))
+    _maskige(Decoder(), image, Inference("slide", (24, 24), (16, 16)))
+    sizes = {view.untyped_storage().nbytes() for view in kept}
+    assert sizes == {4 * (2 * 24) * (2 * 30) * 4}  # three channels and the number of windows, float32

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from tiny_gss import all_scores
 
 from gss.errors import DataError
-from gss.evaluate.inference import Inference, network_input, predict
+from gss.evaluate.inference import Inference, predict
 from gss.evaluate.taxonomy import TestTaxonomy, read_taxonomy
 from gss.files import read_json
 
-from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Convolution, Position, class_image
+from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Convolution, Position, class_image, network_input
 
 # test set: rows of the table that are filled, classes reached, classes, universal classes without a target
 FACTS = {
@@ -136,7 +136,7 @@ PROTOCOLS = [
 
 def full_scores(model, image: np.ndarray, protocol: Inference) -> list[torch.Tensor]:
     """[N, H, W] at the size of the image, from the image and its mirror image."""
-    prepared = network_input(image, protocol, mean=MEAN, std=STD, device=CPU)
+    prepared = network_input(image, protocol)
     views = [all_scores(model, prepared, protocol)]
     if protocol.flip:
         views.append(all_scores(model, prepared.flip(-1), protocol).flip(-1))

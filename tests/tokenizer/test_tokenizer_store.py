@@ -42,7 +42,7 @@ def test_wrong_files_are_clear_errors(tmp_path):
     with pytest.raises(TokenizerError, match="not readable"):
         load_tokenizer(tmp_path / "text")
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign")
-    with pytest.raises(TokenizerError, match="not a tokenizer file"):
+    with pytest.raises(TokenizerError, match="not readable as a tokenizer: it is a safetensors file"):
         load_tokenizer(tmp_path / "foreign")
 
 

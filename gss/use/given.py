@@ -1,0 +1,51 @@
+"""What a person gave as a model, or among the images, that is none; and what they may have meant."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from gss.config import list_experiments
+from gss.data.check import is_picture
+from gss.errors import CheckpointError, GssError
+
+MODELS = ("gss_ft.pth", "gss_ff.pth")
+WEIGHTS = (".pth", ".pt", ".ckpt", ".onnx", ".safetensors")
+_ORDER = "the model comes first: gss predict MODEL INPUT ... -o FOLDER"
+
+
+def no_model_there(path: Path) -> CheckpointError:
+    """What to say of a folder that is no export, or of a name that there is not."""
+    what, todo = _of_folder(path) if path.is_dir() else _of_name(path)
+    return CheckpointError(what, where=path, todo=todo)
+
+
+def _of_folder(path: Path) -> tuple[str, str]:
+    for model in MODELS:
+        if (path / model).is_file():
+            return "this is the folder of a model, not the model", f"give {path / model}"
+    if (path / "config.yaml").is_file():
+        return "no model is finished in this results folder", f"build it: snakemake {path / MODELS[0]}"
+    if any(is_picture(file, "") for file in path.iterdir()):
+        return "this is a folder of images", _ORDER
+    return "this folder holds no model", f"give a {MODELS[0]}, or a folder that gss export wrote"
+
+
+def _of_name(path: Path) -> tuple[str, str]:
+    results = Path("results") / path.name
+    for model in MODELS:
+        if (results / model).is_file():
+            return "this is the name of an experiment, not of a model file", f"give {results / model}"
+    what = "model file not found"
+    if path.name in MODELS:
+        return what, f"build it: snakemake {path}"
+    if path.name in list_experiments():
+        return what, f"build it: snakemake {results / MODELS[0]}"
+    names = [file.name for file in path.parent.glob("*")]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return what, f"did you mean {path.with_name(near[0])}?" if near else f"give the {MODELS[0]} of an experiment"
+
+
+def refuse_models(inputs: Sequence[str]) -> None:
+    """Raise GssError when one of the images is a model."""
+    if models := [name for name in inputs if name.lower().endswith(WEIGHTS)]:
+        raise GssError("a model among the images", where=models[0], todo=f"one model at a time; {_ORDER}")
