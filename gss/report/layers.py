@@ -32,6 +32,14 @@ def layers(results: Results) -> dict[str, Any]:
         GssError: nothing was evaluated, or there is neither a prediction nor a data set to show.
     """
     require_evaluations(results)
+    for found in results.evaluations.values():
+        if found.metrics["data"]["manifest_sha256"] != results.manifest.sha256:
+            raise GssError(
+                f"the data set was checked anew since {MODELS[found.model]} was measured on {found.split}, and is "
+                "another one: which picture is which is not known any more",
+                where=found.folder,
+                todo=f"snakemake -R evaluate -- {found.folder}/metrics.json",
+            )
     names, colours = results.colours
     notes = [f"The data set is not at {results.manifest.root}: photographs and labels are left out."]
     has_data = results.manifest.root.is_dir()

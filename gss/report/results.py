@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -232,10 +232,30 @@ class Results:
 
     @cached_property
     def colours(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names of the classes and the colours uint8 [N, 3] that show them: the data set's own, else the palette's."""
-        space = self.manifest.space
-        own = self.palette.colours[:-1] if space.colours is None else np.array(space.colours)
-        return space.names, own.astype(np.uint8)
+        """Names of the classes that the figures are of, and the colours uint8 [N, 3] that show them.
+
+        The models say them; where these are gone, the data set, then the palette.
+
+        Raises:
+            GssError: nothing says what colour a class has: it was named anew since.
+        """
+        known: dict[str, Sequence[int]] = {}
+        with contextlib.suppress(GssError):
+            known = dict(zip(self.palette.names, self.palette.colours.tolist(), strict=False))
+        with contextlib.suppress(GssError):
+            known |= dict(zip(self.manifest.space.names, self.manifest.space.colours or (), strict=False))
+        for model in MODELS:
+            said = self.model_metadata.get(f"{model}.pth", {})
+            known |= dict(zip(said.get("classes", ()), said.get("colours") or (), strict=False))
+        evaluated = next(iter(self.evaluations.values()), None)
+        names = tuple(evaluated.metrics["IoU"]) if evaluated else self.manifest.space.names
+        if strange := [name for name in names if name not in known]:
+            raise GssError(
+                f"no colour is known of {', '.join(map(repr, strange))}: the classes were named anew since",
+                where=self.folder,
+                todo=f"snakemake {self.folder}/report.html",
+            )
+        return names, np.array([known[name] for name in names], np.uint8).reshape(-1, 3)
 
     @cached_property
     def model_metadata(self) -> dict[str, dict[str, Any]]:

@@ -78,14 +78,15 @@ def _facts(results: Results) -> dict[str, str]:
             facts[title] = f"that of {setting('posterior.from')}"
         elif setting(f"{part}.{what}") != "nearest":
             crop = " × ".join(map(str, setting("augment.crop", ())))
+            batch, lr, precision = (training.get(key, "?") for key in ("batch_size", "lr", "precision"))
             facts[title] = (
-                f"{setting(f'{part}.{what}')}, {steps} steps of {training['batch_size']} images of train, "
-                f"crops {crop}, lr {training['lr']:g}, {training['precision']}, seed {setting('seed')}"
+                f"{setting(f'{part}.{what}')}, {steps} steps of {batch} images of train, crops {crop}, lr {lr}, "
+                f"{precision}, seed {setting('seed')}"
             )
     tokenizer = setting("tokenizer")
     if tokenizer:
-        facts["tokenizer"] = f"{tokenizer['vocab_size']} tokens, " + (
-            "trained on maskiges of the train labels" if tokenizer["source"] == "train" else "imported (DALL-E)"
+        facts["tokenizer"] = f"{tokenizer.get('vocab_size', '?')} tokens, " + (
+            "imported (DALL-E)" if tokenizer.get("source") == "openai" else "trained on maskiges of the train labels"
         )
     for protocol in list({protocol_line(found): None for found in results.evaluations.values()})[:2]:
         facts["protocol" if "protocol" not in facts else "protocol, other split"] = protocol

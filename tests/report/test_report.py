@@ -1,5 +1,6 @@
 """The report says what is there, what is missing and why, and lets no name of data become markup."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from synthetic_results import EVIL, SyntheticResults
 
+from gss.cli import main
 from gss.modelfile import save_model
 from gss.records import model_metadata
 from gss.report.page import SECTIONS, write_report
@@ -112,6 +115,34 @@ def imported(folder: Path) -> None:
     path.write_text(path.read_text().replace("checkpoint: null", "checkpoint: published.pth"))
 
 
+def another_version(folder: Path) -> None:
+    """Keys that this version does not know, and lacks of those it knows."""
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"] |= {"spectrum": "infrared", "splits": {"deep": config["data"]["splits"]}}
+    config["published"] = {"elsewhere": 1}
+    del config["posterior"], config["latent_prior"]["training"]["lr"]
+    path.write_text(yaml.safe_dump(config | {"future": {"x": [1]}}))
+
+
+def named_anew(folder: Path) -> None:
+    """The data set was checked again, with the first two classes changed about."""
+    path = folder / "data" / "manifest.json"
+    content = json.loads(path.read_text())
+    names = content["classes"]["names"]
+    names[:2] = names[1::-1]
+    path.write_text(json.dumps(content))
+
+
+def model_exchanged(folder: Path) -> None:
+    save_model(folder / "gss_ff.pth", "gss_ff", {"w": torch.ones(1)}, {"classes": ["a"]})
+
+
+def edited(folder: Path) -> None:
+    path = Path("config/experiments/made.yaml")
+    path.write_text(path.read_text() + "seed: 77\n")
+
+
 @pytest.mark.parametrize(
     ("act", "section", "said"),
     [
@@ -131,6 +162,12 @@ def imported(folder: Path) -> None:
         (remove("reconstruction"), "palette", "the reconstruction was not measured"),
         (imported, "curves", "imported from published.pth"),
         (unfinished, "provenance", "config"),
+        (another_version, "summary", "GSS-FF"),
+        (another_version, "configuration", "data.spectrum"),
+        (named_anew, "pictures", "which picture is which is not known"),
+        (named_anew, "summary", "was checked anew since GSS-FF was measured on val"),
+        (model_exchanged, "summary", "are those of another gss_ff.pth"),
+        (edited, "summary", "seed was 0, is 77"),
     ],
 )
 def test_what_is_missing_is_told_and_breaks_nothing(folder: Path, act: Callable, section: str, said: str) -> None:
@@ -139,6 +176,26 @@ def test_what_is_missing_is_told_and_breaks_nothing(folder: Path, act: Callable,
     assert list(found) == list(SECTIONS)
     assert said in found[section]
     assert summary(folder, folder / "report.html")
+
+
+def test_classes_have_the_colours_they_had(folder: Path) -> None:
+    """By their names, whatever the order of the data set is now; those of the model, where it says them."""
+    def shown() -> dict[str, list[int]]:
+        return {name: colour.tolist() for name, colour in zip(*Results(folder).colours, strict=True)}
+
+    before = shown()
+    named_anew(folder)
+    assert shown() == before
+    colours = {name: [index, 1, 2] for index, name in enumerate(before)}
+    save_model(folder / "gss_ff.pth", "gss_ff", {"w": torch.ones(1)},
+               {"classes": list(colours), "colours": list(colours.values())})
+    assert shown() == colours
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_user(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "report_pictures").write_text("in the way")
+    assert main(["report", "made"]) == 2
+    assert "cannot write" in (said := capsys.readouterr().err) and "report_pictures" in said
 
 
 def test_model_files_are_read_without_torch(tmp_path: Path) -> None:
