@@ -7,6 +7,7 @@ the configuration of today: that one may have been edited since.
 import contextlib
 import copy
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,6 +55,18 @@ def read_record(folder: Path, name: str) -> dict[str, Any] | None:
         record = read_json(record_file(folder, name))
         if isinstance(record, dict) and isinstance(record.get("settings"), dict):
             return record
+    return None
+
+
+def made_by(folder: Path, name: str) -> dict[str, Any] | None:
+    """`settings` and `inputs` of what a rule made: of its record or, of results older than records, of its work."""
+    if record := read_record(folder, name):
+        return record
+    work = re.sub(r"(latent_prior)_\d+", r"\1", name)  # segments share one
+    with contextlib.suppress(GssError, KeyError, TypeError):
+        found = read_json(folder / "work" / work / "fingerprint.json")
+        if found["stage"] != "import":  # its settings are not those of the rule
+            return {"settings": found["config"], "inputs": found["inputs"]}
     return None
 
 

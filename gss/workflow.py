@@ -25,7 +25,7 @@ from gss.config import (
     run_parts,
 )
 from gss.errors import ConfigError
-from gss.records import read_record
+from gss.records import made_by
 
 MODELS = ("gss_ff", "gss_ft")
 Value = TypeVar("Value")
@@ -147,7 +147,7 @@ def trust_records() -> None:
 
 def _record(job: Any) -> dict[str, Any] | None:
     """The record of what a job of Snakemake makes, as it was made last."""
-    return read_record(_results_of(job), Path(job.log[0]).stem) if job.log else None
+    return made_by(_results_of(job), Path(job.log[0]).stem) if job.log else None
 
 
 def _results_of(job: Any) -> Path:
