@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from gss.models.backbone import build_backbone
+from gss.models.build import build_posterior
 from gss.norm import BatchNorm2d
+from gss.tokenizer.dvae import DVAE
+from gss.tokenizer.learn import NormalisedDVAE
 
 pytestmark = pytest.mark.usefixtures("threads")
-SHAPES = [(2, 16, 360, 480), (3, 33, 37, 41), (1, 720, 19, 31), (2, 5, 1, 700), (2, 3, 700, 1)]
+SHAPES = [(2, 16, 180, 240), (3, 33, 37, 41), (1, 720, 19, 31), (2, 5, 1, 700), (2, 3, 700, 1)]
 
 
 @pytest.fixture
@@ -81,6 +84,20 @@ def test_bf16_statistics_are_single_precision() -> None:
     assert torch.allclose(norm.running_var.double(), variance, rtol=1e-5)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_x_inverse_knows_the_statistics_of_a_large_maskige(number: int) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(number)
+    layer = build_posterior(5, channels=8).projection
+    maskige = 0.5 + 0.1 * torch.rand(2, 3, 720, 960)
+    features = layer.conv.double()(maskige.double())
+    variance, mean = torch.var_mean(features, (0, 2, 3))
+    layer.bn.momentum = 1.0
+    layer.float()(maskige.contiguous(memory_format=torch.channels_last))
+    assert ((layer.bn.running_mean - mean).abs() <= 1e-4 * variance.sqrt()).all()
+    assert ((layer.bn.running_var - variance).abs() <= 1e-4 * variance).all()
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "efficientnet_b0"])  # the second has activations inside its norms
 def test_backbones_have_it_and_compute_the_same(name: str) -> None:
     torch.manual_seed(0)
@@ -95,3 +112,7 @@ def test_backbones_have_it_and_compute_the_same(name: str) -> None:
     for ours, theirs in zip(backbone.train()(image), plain.train()(image), strict=True):
         assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
     assert backbone.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_the_tokenizer_has_it() -> None:
+    assert type(NormalisedDVAE(DVAE(8, 8, 8, blocks_per_group=1)).norm) is BatchNorm2d
