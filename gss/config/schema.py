@@ -14,7 +14,9 @@ Stage = Literal[
 ]  # fmt: skip
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
-STAGE_VERSIONS: dict[Stage, int] = {**dict.fromkeys(STAGES, 1), "latent_prior": 2, "posterior": 2, "evaluate": 2}
+STAGE_VERSIONS: dict[Stage, int] = {
+    **dict.fromkeys(STAGES, 1), "tokenizer": 2, "reconstruct": 2, "latent_prior": 3, "posterior": 3, "evaluate": 2,
+}  # fmt: skip
 
 _TAKEN = ("comparisons", "mlflow.log")  # what else lies in the results folder
 

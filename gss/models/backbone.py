@@ -23,6 +23,7 @@ from gss.models.published import (
     publish_swin,
     published_name,
 )
+from gss.norm import correct_batch_norms
 
 _LEVELS = 4
 _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {  # prefix of the timm name -> what else the model must be built with
@@ -106,6 +107,7 @@ class Backbone(nn.Module):
         self.mean = tuple(255 * value for value in features.default_cfg["mean"])
         self.std = tuple(255 * value for value in features.default_cfg["std"])
         publish_hrnet(features)
+        correct_batch_norms(features)
         self.features: nn.Module = features.to(memory_format=torch.channels_last)
         # timm's Swin gives channels-last maps without the norms that the published one has.
         norms = [nn.LayerNorm(channels) for channels in self.channels] if publish_swin(features) else []

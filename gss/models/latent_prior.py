@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gss.models.backbone import Backbone
 from gss.models.losses import resize, scores_at_once
 from gss.models.window import SwinBlocks
+from gss.norm import BatchNorm2d
 
 _PUBLISHED_ORDER = (1, 0, 2, 3)  # the published heads list their inputs as strides 8, 4, 16, 32
 
@@ -24,7 +25,7 @@ class ConvBNReLU(nn.Module):
     def __init__(self, in_channels: int, channels: int, kernel: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = BatchNorm2d(channels)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gss.norm import BatchNorm2d
 from gss.palette.maskige import paint
 from gss.tokenizer.dvae import DVAE, EPSILON, Block, Convolution, map_pixels
 
@@ -34,7 +35,7 @@ class NormalisedDVAE(nn.Module):
         super().__init__()
         self.dvae: DVAE = dvae.requires_grad_(True).train()
         self.dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.norm = nn.BatchNorm2d(dvae.vocab_size)
+        self.norm = BatchNorm2d(dvae.vocab_size)
         if trained_on is None:
             self._initialise()
         else:

@@ -14,7 +14,7 @@ from gss.evaluate.inference import Inference, lowest_best
 
 from .conftest import Recorded
 from .test_training import CASES as TRAINING_CASES
-from .test_training import SCHEDULES, assert_close, recorded_model, recorded_of
+from .test_training import SCHEDULES, assert_close, both_precisions, recorded_model, recorded_of
 
 Size = tuple[int, int]
 Precision = Literal["double", "single"]
@@ -34,7 +34,6 @@ PROTOCOLS: dict[str, tuple[str, Inference, Size | None]] = {  # case -> case of 
 CASES = [("ff", case) for case in PROTOCOLS if case != "eval_d1"]
 CASES += [("ftw", case) for case in PROTOCOLS if case not in ("eval_flip", "eval_slide_small")]
 every_case = pytest.mark.parametrize(("variant", "case"), CASES)
-both_precisions = pytest.mark.parametrize("precision", ["double", "single"])
 
 pytestmark = pytest.mark.usefixtures("parity")
 
@@ -50,7 +49,8 @@ class Prediction:
 
 
 @cache
-def prediction(precision: Precision, variant: Variant, case: str) -> Prediction:
+def prediction(precision: Precision, variant: Variant, case: str, threads: int = 1) -> Prediction:
+    torch.set_num_threads(threads)
     recorded: Recorded = recorded_of(variant)
     source, protocol, size = PROTOCOLS[case]
     model = recorded_model(variant, posterior_depth=1 if case == "eval_d1" else 2).eval()
@@ -67,8 +67,8 @@ def prediction(precision: Precision, variant: Variant, case: str) -> Prediction:
 
 @both_precisions
 @pytest.mark.parametrize(("variant", "case"), [row for row in CASES if row[1] in ("eval_even", "eval_odd", "eval_d1")])
-def test_tokens_and_what_they_decode_to(precision: Precision, variant: Variant, case: str) -> None:
-    done = prediction(precision, variant, case)
+def test_tokens_and_what_they_decode_to(precision: Precision, threads: int, variant: Variant, case: str) -> None:
+    done = prediction(precision, variant, case, threads)
     assert torch.equal(done.seen["dec_in"], done.expected["tokens"].long())
     assert_close("dec_out", done.seen["dec_out"][..., ::3, ::3], done.expected["dec_out_sample"], precision)
     if variant == "ff":
@@ -78,9 +78,9 @@ def test_tokens_and_what_they_decode_to(precision: Precision, variant: Variant, 
 
 @both_precisions
 @every_case
-def test_scores_at_the_original_size(precision: Precision, variant: Variant, case: str) -> None:
+def test_scores_at_the_original_size(precision: Precision, threads: int, variant: Variant, case: str) -> None:
     """Votes of FF are float32 also in a double model, and resized as such unless windows are averaged."""
-    done = prediction(precision, variant, case)
+    done = prediction(precision, variant, case, threads)
     if "logits" in done.expected:
         assert_close("logits", done.scores, done.expected["logits"][0], precision)
         return
@@ -92,9 +92,9 @@ def test_scores_at_the_original_size(precision: Precision, variant: Variant, cas
 
 @both_precisions
 @every_case
-def test_classes_at_the_original_size(precision: Precision, variant: Variant, case: str) -> None:
+def test_classes_at_the_original_size(precision: Precision, threads: int, variant: Variant, case: str) -> None:
     """Exact ties, frequent in votes, are not excused: the lowest class wins."""
-    done = prediction(precision, variant, case)
+    done = prediction(precision, variant, case, threads)
     sure = done.expected["ambiguous"][0] == 0
     assert sure.double().mean() > 0.999
     assert torch.equal(done.ids[sure], done.expected["pred"][0][sure])

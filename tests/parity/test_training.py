@@ -42,7 +42,9 @@ ELSEWHERE = ("img", "label", "token_target", "f32.", "f64.", "grad", "bn_after."
 SECOND = ".post_transformer_block.blocks.1."
 SCHEDULES = {"steps_pub": (3, 1500, {"ff": 80000, "ftw": 40000}), "steps_short": (4, 2, {"ff": 20, "ftw": 20})}
 every_case = pytest.mark.parametrize(("variant", "case"), CASES)
-both_precisions = pytest.mark.parametrize("precision", ["double", "single"])
+both_precisions = pytest.mark.parametrize(
+    ("precision", "threads"), [("double", 1), ("single", 1), ("single", 2)], ids=["double", "single", "two-threads"]
+)
 
 pytestmark = pytest.mark.usefixtures("parity")
 
@@ -64,7 +66,8 @@ class Run:
 
 
 @cache
-def run(precision: str, variant: Variant, case: str) -> Run:
+def run(precision: str, variant: Variant, case: str, threads: int = 1) -> Run:
+    torch.set_num_threads(threads)
     recorded = recorded_of(variant)
     expected, inputs = recorded.below(case), recorded.below(INPUTS.get(case, case))
     dtype = torch.float64 if precision == "double" else torch.float32
@@ -137,8 +140,8 @@ def assert_close(name: str, ours: Tensor, theirs: Tensor, precision: str) -> Non
 
 @both_precisions
 @every_case
-def test_values_inside_the_network(precision: str, variant: Variant, case: str) -> None:
-    done = run(precision, variant, case)
+def test_values_inside_the_network(precision: str, threads: int, variant: Variant, case: str) -> None:
+    done = run(precision, variant, case, threads)
     names = [name for name in done.expected if not name.startswith(ELSEWHERE)]
     for name in names:
         ours, theirs = done.seen[name], done.expected[name]
@@ -151,8 +154,8 @@ def test_values_inside_the_network(precision: str, variant: Variant, case: str) 
 
 @both_precisions
 @pytest.mark.parametrize("case", ["train", "train_odd", "train_s8"])
-def test_labels_and_token_targets(precision: str, case: str) -> None:
-    done = run(precision, "ff", case)
+def test_labels_and_token_targets(precision: str, threads: int, case: str) -> None:
+    done = run(precision, "ff", case, threads)
     tokens, doubled = done.seen["token_target"], done.seen["label_resized"]
     assert torch.equal(doubled, done.expected["label_resized"][:, 0])
     filled = nearest(255 * done.seen["painted"], colours())  # what the tokenizer was given
@@ -165,8 +168,8 @@ def test_labels_and_token_targets(precision: str, case: str) -> None:
 
 @both_precisions
 @every_case
-def test_losses_and_accuracies(precision: str, variant: Variant, case: str) -> None:
-    done = run(precision, variant, case)
+def test_losses_and_accuracies(precision: str, threads: int, variant: Variant, case: str) -> None:
+    done = run(precision, variant, case, threads)
     ours = {"total": done.terms.sum().item(), "decode.loss_ce": done.terms[0].item()}
     if variant == "ff":
         ours["decode.loss_ce_pixel"] = done.terms[1].item()
@@ -187,8 +190,8 @@ def test_losses_and_accuracies(precision: str, variant: Variant, case: str) -> N
 
 @both_precisions
 @every_case
-def test_selected_gradients(precision: str, variant: Variant, case: str) -> None:
-    done = run(precision, variant, case)
+def test_selected_gradients(precision: str, threads: int, variant: Variant, case: str) -> None:
+    done = run(precision, variant, case, threads)
     ours = gradients(done.model)
     for key, theirs in done.expected.items():
         name = key.removeprefix("grad.")
