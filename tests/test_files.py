@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +46,21 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(GssError, match="a file stands where a folder is expected"):
         write_json(tmp_path / "results" / "x.json", 1)
+
+
+def test_permissions_are_the_users_also_with_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The umask belongs to the process: a thread that touches it makes the files of the others writable for all."""
+    path, before = tmp_path / "a.json", os.umask(0o027)
+    try:
+        write_json(path, 1)
+        assert path.stat().st_mode & 0o777 == 0o640
+        monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask of all threads was changed"))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: write_json(tmp_path / f"{number}.json", number), range(40)))
+    finally:
+        monkeypatch.undo()
+        assert os.umask(before) == 0o027
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}
 
 
 def test_nan_is_refused_in_json(tmp_path: Path) -> None:

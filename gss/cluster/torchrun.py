@@ -4,6 +4,7 @@
 """
 
 import argparse
+import ipaddress
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from gss.cluster.exit import TORCHRUN_PID, die_with, leave, read_exit
 from gss.errors import GssError
 from gss.output import open_output
 
+_LOCAL = "127.0.0.1"
 PRETENDED_GPUS = "GSS_PRETENDED_GPUS"  # set by tests, whose SLURM has GPUs that torch does not see
 
 
@@ -39,13 +41,18 @@ def main(arguments: list[str]) -> int:
 
     try:
         _check_gpus(given.nproc, given.gpus)
+        if given.nodes > 1:
+            _check_names(given.address)
     except GssError as error:
         leave(given.work, error.exit_code, f"error: {error}")
-    if given.nodes == 1:
-        meeting = ["--standalone"]
+    if given.nodes == 1:  # not --standalone, which looks up the address of this machine's name
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={_LOCAL}:0", f"--local-addr={_LOCAL}"]
+        stay_local()
     else:
         meeting = [f"--nnodes={given.nodes}", f"--node-rank={os.environ['SLURM_PROCID']}",
                    f"--master-addr={given.address}", f"--master-port={given.port}"]
+    # torch notes it with each event that it records, for nobody here; a silent name server takes 10 s every time
+    socket.getfqdn = lambda name="": name or socket.gethostname()
     os.environ[TORCHRUN_PID] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # it reports each ended worker with a traceback of its own
     try:
@@ -63,6 +70,12 @@ def main(arguments: list[str]) -> int:
     except SignalException as stopped:
         leave(given.work, 75, f"stopped by {stopped.sigval.name}; the same command starts it again")
     return 0
+
+
+def stay_local() -> None:
+    """Let the processes of this machine talk without asking a name server for its address."""
+    for interface in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def _grammar() -> argparse.ArgumentParser:
@@ -96,6 +109,37 @@ def _check_gpus(nproc: int, gpus: int | None) -> None:
     if seen and nproc > seen:
         raise GssError(f"{nproc} processes, but {seen} GPUs on {socket.gethostname()}",
                        where="gss launch --nproc", todo="ask for at most one process per GPU")
+
+
+def _check_names(address: str) -> None:
+    """That this node finds the first one, and is found by the others: each of them waits for half an hour otherwise.
+
+    gloo gives them the address that belongs to the name of its host.
+    """
+    here = socket.gethostname()
+    try:
+        first = _resolve(address)
+    except OSError as error:
+        raise GssError(f"{here} cannot find the first node, {address}: {error.strerror}",
+                       where="NodeAddr of `scontrol show node`",
+                       todo="have it added to /etc/hosts or the name server, or run the stage on one node") from error
+    if first.is_loopback or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    try:
+        found = str(_resolve(here))
+    except OSError as error:
+        found = error.strerror or str(error)
+    else:
+        if not ipaddress.ip_address(found).is_loopback:
+            return
+    raise GssError(f"other nodes cannot reach {here}: the address of its name is not known here ({found})",
+                   where="/etc/hosts, or the name server",
+                   todo="have it mended, or name the network between the nodes, as `ip address` does: "
+                        "export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0")
+
+
+def _resolve(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(socket.getaddrinfo(name, None)[0][4][0])
 
 
 if __name__ == "__main__":

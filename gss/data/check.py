@@ -8,6 +8,7 @@ import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -267,16 +268,25 @@ def _scan_pairs(
             yield from _scan_chunk(root, chunk)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of OpenCV's threads
-    with ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(),)) as executor:
+    fewer = f"give it more memory, or fewer processes: run.resources.check.threads (now {workers})"
+    try:
+        executor = ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(),))
+    except OSError as error:  # their locks lie in /dev/shm
+        raise DataError(f"processes that read files cannot be started: {error.strerror}", todo=fewer) from error
 
-        def begun(count: int) -> Iterator[Future[list[PairScan]]]:
-            return (executor.submit(_scan_chunk, root, chunk) for chunk in islice(chunks, count))
+    def begun(count: int) -> Iterator[Future[list[PairScan]]]:
+        return (executor.submit(_scan_chunk, root, chunk) for chunk in islice(chunks, count))
 
-        ahead = deque(begun(_CHUNKS_AHEAD * workers))
-        while ahead:
-            found = ahead.popleft().result()
-            ahead.extend(begun(1))
-            yield from found
+    try:
+        with executor:
+            ahead = deque(begun(_CHUNKS_AHEAD * workers))
+            while ahead:
+                found = ahead.popleft().result()
+                ahead.extend(begun(1))
+                yield from found
+    except BrokenProcessPool as error:
+        what = "a process that reads files was ended from outside, most often because memory ran out"
+        raise DataError(what, todo=fewer) from error
 
 
 def _prepare_worker(parent: int) -> None:

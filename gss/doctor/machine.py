@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -165,6 +166,24 @@ def driver() -> Iterator[Finding]:
         yield warn("driver", f"{versions}; memory in use by others on GPU {', '.join(busy)}", "see nvidia-smi")
     else:
         yield ok("driver", versions)
+
+
+def host_name() -> Iterator[Finding]:
+    """Whether the name of this machine leads to an address: torch and MPI programs ask for it, and may wait long."""
+    name, began = socket.gethostname(), time.monotonic()
+    alone = "runs on this machine do without"
+    mend = "add it to /etc/hosts, or have it added to the name server"
+    try:
+        address = socket.getaddrinfo(name, None)[0][4][0]
+    except OSError as error:
+        reason = f"{name} has no address here: {error.strerror}"
+        yield warn("host name", f"{reason}; {alone}, stages on several nodes do not", mend)
+        return
+    seconds = time.monotonic() - began
+    if seconds > 2:
+        yield warn("host name", f"it took {seconds:.0f} s to find the address of {name}; {alone}", mend)
+    else:
+        yield ok("host name", f"{name}, {address}")
 
 
 def disk(results: Path) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gss.cluster.exit import die_with
+from gss.cluster.torchrun import stay_local
 from gss.config import Experiment, load_experiment
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import nearest_folder
@@ -60,6 +61,7 @@ def _torchvision() -> None:
 
 
 def _two_processes() -> None:
+    stay_local()  # as on one machine `gss launch` does
     with tempfile.TemporaryDirectory() as folder:
         children = [_fork_rank(rank, Path(folder) / "meeting") for rank in (0, 1)]
         statuses = [os.waitpid(child, 0)[1] for child in children]

@@ -32,7 +32,11 @@ def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int
             Check("packages", lambda: machine.packages(Path.cwd())),
             Check("torch", lambda: probe.about("torch"), 100),
         ],
-        "GPUs and processes": [Check("driver", machine.driver), Check("GPU", lambda: probe.about("GPU"), 100)],
+        "GPUs and processes": [
+            Check("driver", machine.driver),
+            Check("GPU", lambda: probe.about("GPU"), 100),
+            Check("host name", machine.host_name),
+        ],
         "disk": [
             Check("results folder", lambda: machine.disk(results), 60),
             Check("space", lambda: probe.about("disk"), 100),

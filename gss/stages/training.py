@@ -1,5 +1,6 @@
 """What the training stages share: settings of the loop, class weights, batches, and finished files."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,8 @@ from torch import Tensor
 from gss.config.schema import Training
 from gss.data.augment import Augment
 from gss.data.loader import TrainLoader
+from gss.data.shared_memory import REMEDY, Demand
+from gss.errors import GssError
 from gss.files import read_json, replace_with_link, sha256_json
 from gss.stages.run import Run
 from gss.train.distributed import World
@@ -49,8 +52,17 @@ def run_settings(run: Run) -> dict[str, Any]:
 
 
 def make_loader(run: Run, training: Training, world: World) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
-    """Batches of the training split from any step on."""
-    config = run.experiment.augment
+    """Batches of the training split from any step on.
+
+    Raises:
+        GssError: the loader processes of this machine need more shared memory than there is.
+    """
+    config, workers = run.experiment.augment, run.experiment.run.workers
+    samples = training.batch_size // (training.accumulation * world.size)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    shortage = Demand(samples, config.crop, training.accumulation, workers, processes).shortage()
+    if shortage:
+        raise GssError(shortage, where=f"run.workers of {run.name}", todo=REMEDY)
     augment = Augment(
         base_scale=config.base_scale,
         ratio=config.ratio,
@@ -71,7 +83,7 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
             accumulation=training.accumulation,
             rank=world.rank,
             world_size=world.size,
-            workers=run.experiment.run.workers,
+            workers=workers,
             start_step=step,
             pin_memory=world.device.type == "cuda",
         )

@@ -1,6 +1,8 @@
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -8,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from apart import apart
 
+from gss.cluster import torchrun
 from gss.cluster.launch import launch
 from gss.cluster.torchrun import PRETENDED_GPUS
 from gss.errors import GssError
@@ -124,6 +128,52 @@ def test_nodes_and_cores_are_those_of_this_machine_outside_slurm(tmp_path, monke
     assert launch(1, [str(tmp_path), "done"], work=tmp_path, nodes=2, module="ending_worker", cpus=6) == 0
     assert capfd.readouterr().out.count("threads 3 of 2") == 2
     assert not (tmp_path / "exit.json").exists()
+
+
+@pytest.mark.slow
+def test_processes_of_one_machine_meet_without_a_name_for_it(tmp_path):
+    program = PROGRAM.replace("ending_worker", "meeting_worker")
+    command = shlex.join([sys.executable, "-c", program, "2", str(tmp_path), ""])
+    nameless = f"hostname no-such-name-anywhere && exec {command}"
+    done = subprocess.run([*apart("--uts"), "sh", "-c", nameless], env=ENVIRONMENT, capture_output=True, text=True,
+                          timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads((tmp_path / f"note_{rank}.json").read_text())["total"] for rank in (0, 1)] == [3, 3]
+    assert "no-such-name-anywhere" not in done.stderr
+
+
+def addresses(monkeypatch, **known):
+    """A name server that knows these names only."""
+
+    def resolve(name, *_):
+        if name not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(None, None, None, "", (known[name], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "gethostname", lambda: "n2")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+
+
+@pytest.mark.parametrize(("known", "said"), [
+    ({"n2": "10.0.0.2"}, "n2 cannot find the first node, n1: Name or service not known"),
+    ({"n1": "10.0.0.1"}, "other nodes cannot reach n2: .*Name or service not known"),
+    ({"n1": "10.0.0.1", "n2": "127.0.1.1"}, r"(?s)other nodes cannot reach n2: .*127\.0\.1\.1.*GLOO_SOCKET_IFNAME"),
+])
+def test_nodes_that_could_not_meet_say_so_at_once(monkeypatch, known, said):
+    addresses(monkeypatch, **known)
+    with pytest.raises(GssError, match=said):
+        torchrun._check_names("n1")
+
+
+def test_nodes_that_can_meet_are_let_through(monkeypatch):
+    addresses(monkeypatch, n1="10.0.0.1", n2="10.0.0.2")
+    torchrun._check_names("n1")
+    addresses(monkeypatch, n1="10.0.0.1", n2="127.0.1.1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
+    torchrun._check_names("n1")
+    addresses(monkeypatch, n1="127.0.0.1")  # both on one machine
+    torchrun._check_names("n1")
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 import os
 import select
+import shlex
+import signal
 import subprocess
 import sys
 from itertools import islice
@@ -7,10 +9,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from apart import apart
 
+from gss.data import loader as loading
 from gss.data.augment import Augment
 from gss.data.loader import Batch, SampleOrder, TrainLoader, read_pair, sample_seed, shard
-from gss.errors import ConfigError, DataError
+from gss.errors import ConfigError, DataError, GssError
 
 PINNED_SEEDS = [1607770444, 656268352, 2235919913]
 AUGMENT = Augment(base_scale=(56, 40), ratio=(0.5, 2.0), crop=(32, 48))
@@ -161,6 +165,68 @@ def test_workers_end_with_a_killed_process(tiny):
     ready, _, _ = select.select([reader], [], [], 2)  # readable: nobody holds the other end any more
     os.close(reader)
     assert ready
+
+
+AT_WORK = """
+import multiprocessing, os, time
+from gss.data import loader
+loader._LOOK_SECONDS, loader._NOTE_SECONDS, loader._SILENCE_SECONDS = 1, 2, 4
+""" + LEAVE_EARLY.partition("try:")[0] + """
+workers = []
+try:
+    for number in range(20):
+        next(steps)
+        workers = workers or multiprocessing.active_children()
+        if number == 3:
+            for worker in workers:
+                os.kill(worker.pid, int(sys.argv[2]))
+            time.sleep(0.5)
+            print("still training")
+except loader.GssError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("number", "said"), [
+    (signal.SIGKILL, "was ended by SIGKILL, most often because memory ran out"),
+    (signal.SIGBUS, "was ended by SIGBUS: shared memory ran out"),
+    (signal.SIGSTOP, "the loader has delivered nothing for 4 s: process"),
+])
+def test_workers_that_deliver_nothing_are_one_clear_error(tiny, number, said):
+    """It is raised by whoever waits for a batch, not in the midst of a step or of a checkpoint."""
+    tiny.manifest()
+    command = [sys.executable, "-c", AT_WORK, str(tiny.root / "manifest.json"), str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    assert ended.stdout.startswith("still training\n") and said in ended.stdout, ended
+    assert "Traceback" not in ended.stderr
+    if number == signal.SIGSTOP:
+        assert "waiting for the loader for 2 s: process" in ended.stdout and "in state 'stopped'" in ended.stdout
+
+
+def test_the_file_that_holds_the_loader_up_is_named(tiny, monkeypatch):
+    manifest, silent = tiny.manifest(), tiny.image("train/c")
+    for name, seconds in (("_LOOK_SECONDS", 1), ("_NOTE_SECONDS", 2), ("_SILENCE_SECONDS", 3)):
+        monkeypatch.setattr(loading, name, seconds)
+    silent.unlink()
+    os.mkfifo(silent)
+    nothing = os.open(silent, os.O_RDWR)  # it can be opened, but there is nothing to read
+    try:
+        with pytest.raises(GssError, match=f"delivered nothing for 3 s: .*reading {silent}"):
+            next(iter(TrainLoader(manifest.pairs("train"), tiny.space, AUGMENT, seed=0, batch_size=4, workers=1)))
+    finally:
+        os.close(nothing)
+
+
+def test_shared_memory_that_is_too_small_is_one_clear_error(tiny):
+    tiny.manifest()
+    program = LEAVE_EARLY.replace("(32, 32)", "(256, 256)").replace("kept = error", "kept = error; print(error)")
+    command = shlex.join([sys.executable, "-c", program, str(tiny.root / "manifest.json")])
+    small = f"mount -t tmpfs -o size=200k tmpfs /dev/shm && exec {command}"
+    ended = subprocess.run([*apart("--mount"), "sh", "-c", small], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 0, ended.stderr
+    assert "cannot hand over its batch: unable to allocate shared memory" in ended.stdout
+    assert "docker run --shm-size" in ended.stdout and "run.workers" in ended.stdout
+    assert ended.stderr == ""
 
 
 def test_a_file_changed_since_the_check_is_named(tiny):
