@@ -129,6 +129,8 @@ def unpack(archives: Sequence[tuple[Path, list[Member]]], work: Path) -> None:
                 if not waiting[member.folder]:
                     with _writing(member.folder):
                         member.folder.parent.mkdir(parents=True, exist_ok=True)
+                        for hidden in os.listdir(member.folder) if member.folder.is_dir() else ():
+                            os.rename(member.folder / hidden, place / hidden)  # only an empty folder is replaced
                         os.rename(place, member.folder)
 
 

@@ -19,7 +19,7 @@ class Cases:
         return self.count > 0
 
     def __str__(self) -> str:
-        return f"{self.count} file{'s' * (self.count > 1)}, e.g. {self.example}"
+        return f"{self.count} file{'s' * (self.count > 1)} (e.g. {self.example})"
 
 
 def together(cases: Iterable[Cases]) -> Cases:

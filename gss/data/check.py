@@ -80,9 +80,10 @@ def scan(
             tallies[split].add(image, label, result)
     label_faults, label_warnings = compare({split: tally.labels for split, tally in tallies.items()})
     image_faults, image_warnings = judge({split: tally.images for split, tally in tallies.items()}, orientation)
+    reasons = [reason for listing in listings.values() for reason in listing.reasons]
     of_files = [fault for listing in listings.values() for fault in listing.faults]
     of_files += [fault for tally in tallies.values() for fault in tally.faults]
-    faults = list(dict.fromkeys(map(shown, (*image_faults, *label_faults, *of_files))))
+    faults = list(dict.fromkeys(map(shown, (*image_faults, *label_faults, *reasons, *of_files))))
     manifest = {
         "version": 1,
         "root": str(root),

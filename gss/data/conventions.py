@@ -124,11 +124,11 @@ def _one_class(pixels: np.ndarray, space: ClassSpace) -> str:
     zero = ", without reduce_zero_label" if space.reduce_zero_label else ""
     others = sorted(found - {0, 1, IGNORE_INDEX})
     value = others[0] if others and IGNORE_INDEX not in found else IGNORE_INDEX
-    when = "" if 1 not in found else f"where the object is {value}, not 1, "
+    where = "" if 1 not in found else f", where the object is {value} and not 1,"
     return (
         "one class cannot be learned against itself: whatever is predicted would be right. Name the background as well "
-        f"and say which id is the object: classes: [background, {space.names[0]}]{zero}, {when}with "
-        f"label_map: {format_map({value: 1})}; ids found: {format_ids(np.flatnonzero(pixels))}, 255 is ignored"
+        f"and say which id is the object: classes: [background, {space.names[0]}]{zero}{where} with label_map: "
+        f"{format_map({value: 1})}. Ids found: {format_ids(np.flatnonzero(pixels))}; 255 means ignored"
     )
 
 

@@ -221,8 +221,8 @@ def _label(path: Path) -> Iterator[Image.Image]:
 
 
 def _ids(file: Image.Image, path: Path) -> np.ndarray:
+    bits = re.match(r"L;([24])", _raw_mode(file))  # looked at first: decoding forgets it
     _refuse_other_than_ids(file, path)
-    bits = re.match(r"L;([24])", _raw_mode(file))
     ids = np.asarray(file, np.uint8)
     # Pillow spreads grey values of two and four bits over 0..255.
     return ids // (255 // (2 ** int(bits[1]) - 1)) if bits else ids
@@ -256,8 +256,8 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         found = f"a {kind} label with values {low}..{high}"
         todo = f"{_TO_IDS}; values up to 255 can be cast, others need a table of ids"
     else:
-        colours = file.convert("RGB").getcolors(maxcolors=1 << 24) or []
-        examples = ", ".join(str(colour) for _, colour in sorted(colours, reverse=True)[:3])
+        colours = file.convert("RGB").getcolors(maxcolors=1 << 12) or []
+        examples = ", ".join(str(colour) for _, colour in sorted(colours, reverse=True)[:3]) or "those of a photograph"
         found = f"a label with {len(file.getbands())} channels ({file.mode}), colours such as {examples}"
-        todo = f"{_TO_IDS}: replace every colour by the index of its class"
+        todo = f"{_TO_IDS}, every colour replaced by its class: see `Labels as colours` in config/README.md"
     raise DataError(found, where=path, todo=todo)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gss.data.cases import Cases
 from gss.data.walk import IMAGE_SUFFIXES, Walk, composed, on_disk
 
 # In one folder without suffixes the more likely label of two files is this one.
@@ -42,12 +43,14 @@ class Files:
     Args:
         extensions: of the files whose name follows from the key.
         odd: names of the others.
+        passed_over: pictures that lack the suffix.
     """
 
     folder: str
     suffix: str
     extensions: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    passed_over: Cases = field(default_factory=Cases)
 
     def name(self, key: str) -> str:
         """A file relative to the root of the data set."""
@@ -83,9 +86,15 @@ class PairNames:
 
 @dataclass(frozen=True)
 class Listing:
-    """The pairs of a split, what is wrong with its names, and how its folders were gone through."""
+    """The pairs of a split, what is wrong with its names, and how its folders were gone through.
+
+    Args:
+        reasons: why many partners are missing, a line each.
+        faults: a line for each file.
+    """
 
     pairs: PairNames
+    reasons: list[str]
     faults: list[str]
     walks: list[Walk]
 
@@ -134,6 +143,9 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
     no_label = sorted(images.extensions.keys() - labels.extensions.keys())
     no_image = sorted(labels.extensions.keys() - images.extensions.keys())
     reasons = _suffixes(no_label, no_image, folders)
+    for key, files, walk in (("image_suffix", images, image_walk), ("label_suffix", labels, label_walk)):
+        if not files.extensions and files.passed_over and files.suffix:
+            reasons.append(f"no picture in {walk.name} ends in {files.suffix} ({key}): {files.passed_over} do not")
     if no_image or not found:
         reasons += _other_format(image_walk, len(no_image), "images")
     if no_label:
@@ -143,7 +155,7 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
         faults.append(f"{images.name(key)}: its label is missing, expected {expected}")
     faults += [f"{labels.name(key)}: its image is missing in {folders.images}" for key in no_image]
     pairs = PairNames(sorted(images.extensions.keys() & labels.extensions.keys()), images, labels)
-    return Listing(pairs, reasons + faults, walks)
+    return Listing(pairs, reasons, faults, walks)
 
 
 def _prefix(root: Path, folder: str) -> str:
@@ -168,6 +180,7 @@ def _take(files: Files, pictures: Iterable[tuple[str, str]], not_ending: str | N
     for inside, name in pictures:
         stem = composed(os.path.splitext(name)[0])
         if not stem.endswith(files.suffix) or (not_ending is not None and stem.endswith(not_ending)):
+            files.passed_over.add(name)
             continue
         place = f"{files.folder}{inside}{name}"
         if not _is_utf8(place):
@@ -250,5 +263,5 @@ def _other_format(walk: Walk, missing: int, kind: str) -> list[str]:
     ((extension, count),) = walk.others.most_common(1) or [("", 0)]
     if not extension or 2 * count < missing:
         return []
-    files = f"{count} file{'s' * (count > 1)} *{extension}"
-    return [f"{walk.name} holds {files}, a format in which {kind} are not read ({', '.join(IMAGE_SUFFIXES)} are)"]
+    files, form = f"{count} file{'s' * (count > 1)} *{extension}", "PNG" if kind == "labels" else "JPEG or PNG"
+    return [f"{walk.name} holds {files}, a format that is not read: save {kind} as {form}"]

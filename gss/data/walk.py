@@ -62,7 +62,7 @@ class Walk:
                 if kind == "picture":
                     yield inside, entry.name
                 elif kind == "folder" and self.enters(where):
-                    if _is_hidden(entry.name):
+                    if is_hidden(entry.name):
                         self.hidden.append(self._shown(where))
                     elif not entry.is_symlink():
                         below.append((where, os.path.join(real, entry.name)))
@@ -118,7 +118,7 @@ def remarks(walks: Sequence[Walk]) -> list[str]:
 
 def is_picture(path: PurePath, suffix: str) -> bool:
     """Whether a file in a folder of pictures is an image or a label by its path below the folder."""
-    hidden = any(map(_is_hidden, path.parts[:-1])) or path.name.startswith(".")
+    hidden = any(map(is_hidden, path.parts[:-1])) or path.name.startswith(".")
     return path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(suffix) and not hidden
 
 
@@ -143,7 +143,8 @@ def on_disk(root: Path, folder: str) -> str:
     return folder if path == root / folder else os.path.relpath(path, root)
 
 
-def _is_hidden(folder: str) -> bool:
+def is_hidden(folder: str) -> bool:
+    """Whether a folder is no data by its name."""
     return folder.startswith(".") or folder in _SYSTEM_FOLDERS
 
 
