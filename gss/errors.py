@@ -5,6 +5,18 @@ from pathlib import Path
 _NO_MEMORY = ("out of memory", "allocate", "not enough memory", "insufficient memory", "bad_alloc", "new thread")
 
 
+def shown(text: str | Path) -> str:
+    r"""A name from a disk as one line of plain text: what cannot be printed is escaped.
+
+    Bytes that are not UTF-8 become `\xdf`, control characters `\n`, `\x1b`.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class GssError(Exception):
     """Something the user can mend: printed without a traceback, exit code 2.
 
@@ -20,7 +32,7 @@ class GssError(Exception):
         self.what, self.where, self.todo = what, where, todo
         lines = [what]
         if where is not None:
-            lines.append(f"  where: {where}")
+            lines.append(f"  where: {shown(where)}")
         if todo is not None:
             lines.append(f"  to do: {todo}")
         super().__init__("\n".join(lines))

@@ -72,7 +72,7 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     """
     manifest = baseline.results.manifest
     pair = manifest.pairs(baseline.split)[index]
-    image, label = read_image(pair.image), read_label(pair.label, manifest.space)
+    image, label = read_image(pair.image, pair.orientation), read_label(pair.label, manifest.space)
     first, second = (_prediction(each, index, label) for each in (baseline, run))
     right_first, right_second, scored = first == label, second == label, label != IGNORE_INDEX
     who = [right_first & right_second, ~right_first & right_second, right_first & ~right_second,

@@ -102,6 +102,9 @@ class Data(Section):
     """End of the image names (before the extension) that the label names lack."""
     label_suffix: str = ""
     """End of the label names (before the extension) that the image names lack."""
+    exif_orientation: Literal["apply", "stored"] | None = None
+    """What labels of photographs with an EXIF orientation follow: the picture as viewers turn it, or its pixels as
+    stored. Needed where there are such photographs."""
     archives: tuple[Archive, ...] = ()
     """Archives that `gss prepare` unpacks where folders of the splits are missing."""
     generate: Literal["toy"] | None = None
@@ -118,6 +121,16 @@ class Data(Section):
             if not isinstance(name, str):
                 raise ValueError(f"the class name {name!r} is no text; in quotes it is")
         return classes
+
+    @model_validator(mode="after")
+    def _classes_have_names(self) -> Self:
+        names = list(self.classes) if isinstance(self.classes, tuple) else ["a table"]
+        if not names or not all(name.strip() for name in names):
+            raise ValueError("`classes` needs a name for every class")
+        if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+            found = ", ".join(map(repr, twice))
+            raise ValueError(f"`classes` names {found} more than once: name every class differently")
+        return self
 
     @model_validator(mode="after")
     def _something_to_measure(self) -> Self:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from gss.data.check import is_picture
+from gss.data.walk import composed, is_picture
 from gss.errors import DataError, GssError
 from gss.progress import Progress
 
@@ -87,14 +87,16 @@ def list_members(archive: Path, into: Path, wanted: Mapping[Path, set[str]]) -> 
         members = []
         for entry in entries:
             name, is_plain, size = _describe(entry)
-            path = PurePosixPath(name.replace("\\", "/"))
+            path = PurePosixPath(composed(name.replace("\\", "/")))
             if path.is_absolute() or ".." in path.parts:
                 raise _hostile(archive, f"the path {name!r}, which leads out of its folder")
             if not is_plain:
                 raise _hostile(archive, f"{name!r}, which is a link or a device")
             target = into / path
             folder = next((folder for folder in wanted if target.is_relative_to(folder)), None)
-            if folder and not name.endswith("/") and any(is_picture(target, suffix) for suffix in wanted[folder]):
+            if folder is None or name.endswith("/"):
+                continue
+            if any(is_picture(target.relative_to(folder), suffix) for suffix in wanted[folder]):
                 members.append(Member(entry, size, folder, target))
         return members
 
@@ -127,6 +129,8 @@ def unpack(archives: Sequence[tuple[Path, list[Member]]], work: Path) -> None:
                 if not waiting[member.folder]:
                     with _writing(member.folder):
                         member.folder.parent.mkdir(parents=True, exist_ok=True)
+                        for hidden in os.listdir(member.folder) if member.folder.is_dir() else ():
+                            os.rename(member.folder / hidden, place / hidden)  # only an empty folder is replaced
                         os.rename(place, member.folder)
 
 

@@ -4,12 +4,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,37 +15,21 @@ import cv2
 import numpy as np
 
 from gss.cluster.exit import die_with
+from gss.data.cases import Cases
 from gss.data.classes import ClassSpace, format_ids
-from gss.data.images import read_image, read_native_label
+from gss.data.conventions import SplitLabels, compare
+from gss.data.images import ImageFacts, Orientation, inspect_image, inspect_label
 from gss.data.manifest import Rows
+from gss.data.pairing import Listing, SplitFolders, list_pairs, spelled
+from gss.data.photographs import SplitImages, judge
 from gss.data.record import PairScan, Record, stamp
-from gss.data.remap import propose_remap
-from gss.errors import DataError
+from gss.data.walk import composed, remarks
+from gss.errors import DataError, shown
 from gss.files import sha256_file
 from gss.progress import track
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PAIRS_PER_PROCESS = 32  # fewer are scanned in this process: starting another one costs more
 _CHUNK, _CHUNKS_AHEAD = 8, 4  # pairs given to a process at once, and chunks that wait for each
-_Names = tuple[str, str]  # an image and its label, relative to the root
-
-
-@dataclass(frozen=True)
-class SplitFolders:
-    """Where the images and labels of one split lie.
-
-    Args:
-        images, labels: folders, relative to the root of the data set or absolute; searched recursively.
-        image_suffix, label_suffix: end of the file names before the extension, such as `_leftImg8bit`; it is
-            cut off to find partners, and files that do not end so are passed over.
-        count: number of images there must be; None: any.
-    """
-
-    images: str
-    labels: str
-    image_suffix: str = ""
-    label_suffix: str = ""
-    count: int | None = None
 
 
 def scan(
@@ -55,6 +37,7 @@ def scan(
     splits: Mapping[str, SplitFolders],
     space: ClassSpace,
     *,
+    orientation: Orientation | None = None,
     workers: int = 1,
     quiet: bool = True,
     obtain: str | None = None,
@@ -65,6 +48,7 @@ def scan(
     Args:
         root: folder of the data set.
         splits: name of the split -> its folders.
+        orientation: how images with an EXIF orientation are read; None: it is a fault that there are any.
         workers: processes that read files; the result does not depend on it.
         quiet: without lines of progress.
         obtain: where the data can be had; part of the message when folders are missing.
@@ -74,41 +58,45 @@ def scan(
     Returns:
         manifest (what `write_manifest` writes), statistics (per split: images, sizes, native ids, class table,
         ignored pixels; warnings; faults) and faults: one line each, with file, values found and values
-        allowed, empty when the data set is sound. The first line proposes a remap where the ids follow a
-        known convention.
+        allowed, empty when the data set is sound. The first lines say what many files have in common, and the key that
+        mends it where there is one.
 
     Raises:
         DataError: folders are missing.
     """
+    splits = {split: spelled(root, folders) for split, folders in splits.items()}
     _require_folders(root, splits, obtain)
-    faults: list[str] = []
-    pairs: dict[str, _Pairs] = {}
-    for split, folders in splits.items():
-        pairs[split], split_faults = _find_pairs(root, split, folders)
-        faults += split_faults
-    tallies = {split: _Tally(space) for split in splits}
-    total = sum(map(len, pairs.values()))
+    listings = {split: list_pairs(root, split, splits) for split in splits}
+    tallies = {split: _Tally(space, orientation) for split in splits}
+    total = sum(len(listing.pairs) for listing in listings.values())
     with contextlib.closing(Record(record)) as kept:
         if len(kept) and not quiet:
             print(f"{len(kept)} pairs were looked at before; those that have not changed since are not read again")
-        known = ((image, label, kept.find(image, label)) for found in pairs.values() for image, label in found)
+        named = [(split, listing.pairs) for split, listing in listings.items()]
+        known = ((image, label, kept.find(image, label)) for _, pairs in named for image, label in pairs)
         results = track(_scan_pairs(root, known, workers, total), "check", total, "pairs", quiet=quiet)
-        names = ((split, *names) for split, found in pairs.items() for names in found)
+        names = ((split, *names) for split, pairs in named for names in pairs)
         for result, (split, image, label) in zip(results, names, strict=True):
             kept.keep(image, label, result)
-            faults += tallies[split].add(image, label, result)
-    proposal = propose_remap(sum((tally.native for tally in tallies.values()), np.zeros(256, np.int64)), space)
-    faults = [*([proposal] if proposal else []), *faults]
+            tallies[split].add(image, label, result)
+    label_faults, label_warnings = compare({split: tally.labels for split, tally in tallies.items()})
+    image_faults, image_warnings = judge({split: tally.images for split, tally in tallies.items()}, orientation)
+    reasons = [reason for listing in listings.values() for reason in listing.reasons]
+    of_files = [fault for listing in listings.values() for fault in listing.faults]
+    of_files += [fault for tally in tallies.values() for fault in tally.faults]
+    faults = list(dict.fromkeys(map(shown, (*image_faults, *label_faults, *reasons, *of_files))))
     manifest = {
         "version": 1,
         "root": str(root),
         "classes": space.as_dict(),
+        **({"exif_orientation": orientation} if orientation == "stored" else {}),
         "splits": {split: tally.rows for split, tally in tallies.items()},
     }
+    warnings = [*_passed_over(listings.values()), *_similar_names(space), *image_warnings, *label_warnings]
     statistics = {
         "version": 1,
         "splits": {split: tally.statistics() for split, tally in tallies.items()},
-        "warnings": _leaks(tallies) + _unseen_classes(tallies),
+        "warnings": [shown(warning) for warning in (*_leaks(tallies), *warnings)],
         "faults": faults,
     }
     return manifest, statistics, faults
@@ -121,9 +109,6 @@ def fault_error(faults: Sequence[str], root: Path, *, limit: int = 20) -> DataEr
         lines.append(f"  ... and {len(faults) - limit} more")
     what = "\n".join([f"the data set has {len(faults)} fault{'s' * (len(faults) > 1)}:", *lines])
     return DataError(what, where=root, todo="mend the files, or the data section of the experiment, and run again")
-
-
-# ---- pairs
 
 
 def _require_folders(root: Path, splits: Mapping[str, SplitFolders], obtain: str | None) -> None:
@@ -144,90 +129,6 @@ def _require_folders(root: Path, splits: Mapping[str, SplitFolders], obtain: str
     )
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Files of one folder: their extensions by the key, which is the name without `suffix` and extension."""
-
-    folder: str
-    suffix: str
-    extensions: dict[str, str]
-
-    def name(self, key: str) -> str:
-        """A file relative to the root of the data set."""
-        return f"{self.folder}{key}{self.suffix}{self.extensions[key]}"
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Names of image and label of each pair, made as they are asked for: they would take much memory."""
-
-    keys: list[str]
-    images: _Files
-    labels: _Files
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __iter__(self) -> Iterator[_Names]:
-        return ((self.images.name(key), self.labels.name(key)) for key in self.keys)
-
-
-def _find_pairs(root: Path, split: str, folders: SplitFolders) -> tuple[_Pairs, list[str]]:
-    images, faults = _find_files(root, root / folders.images, folders.image_suffix)
-    labels, label_faults = _find_files(root, root / folders.labels, folders.label_suffix)
-    faults += label_faults
-    keys = images.extensions.keys(), labels.extensions.keys()
-    if not keys[0]:
-        faults.append(
-            f"split {split} is empty: no image (*{folders.image_suffix}{'|'.join(IMAGE_SUFFIXES)}) "
-            f"in {_relative(root / folders.images, root)}"
-        )
-    elif folders.count not in (None, len(keys[0])):
-        faults.append(
-            f"split {split} has {len(keys[0])} images, expected {folders.count}: complete it, or change or remove "
-            f"data.splits.{split}.count"
-        )
-    for key in sorted(keys[0] - keys[1]):
-        expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
-        faults.append(f"{images.name(key)}: its label is missing, expected {expected}")
-    for key in sorted(keys[1] - keys[0]):
-        faults.append(f"{labels.name(key)}: its image is missing in {folders.images}")
-    return _Pairs(sorted(keys[0] & keys[1]), images, labels), faults
-
-
-def _find_files(root: Path, folder: Path, suffix: str) -> tuple[_Files, list[str]]:
-    shown = _relative(folder, root)
-    files = _Files("" if shown == "." else f"{shown}/", suffix, {})
-    faults = []
-    for path, folders, names in os.walk(folder):
-        folders.sort()
-        inside = os.path.relpath(path, folder)
-        below = "" if inside == "." else f"{inside}/"
-        for name in sorted(names):
-            stem, extension = os.path.splitext(name)
-            if not _is_picture(name, stem, extension, suffix):
-                continue
-            key = below + stem.removesuffix(suffix)
-            if key in files.extensions:
-                first = os.path.basename(files.name(key))
-                faults.append(f"{files.folder}{below}{name}: {first} has the same name; keep one of them")
-            files.extensions.setdefault(key, sys.intern(extension))
-    return files, faults
-
-
-def is_picture(path: Path, suffix: str) -> bool:
-    """Whether a file is an image or a label by its name: others in a folder are passed over."""
-    return _is_picture(path.name, path.stem, path.suffix, suffix)
-
-
-def _is_picture(name: str, stem: str, extension: str, suffix: str) -> bool:
-    return extension.lower() in IMAGE_SUFFIXES and stem.endswith(suffix) and not name.startswith(".")
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
 # ---- one pair
 
 
@@ -236,21 +137,34 @@ def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> Pa
     now = stamp(root, image, label)
     if known is not None and now == known.stamp:
         return known
-    faults = []
-    decoded: list[np.ndarray | None] = []
-    hashes = []
-    for name, read in ((image, read_image), (label, read_native_label)):
-        try:
-            decoded.append(read(root / name))
-            hashes.append(sha256_file(root / name))
-        except DataError as error:
-            faults.append("; ".join(filter(None, (f"{name}: {error.what}", error.todo))))
-            decoded.append(None)
-            hashes.append("")
-    image_size, label_size = (None if pixels is None else list(pixels.shape[:2]) for pixels in decoded)
-    native = np.zeros(256, np.int64) if decoded[1] is None else np.bincount(decoded[1].ravel(), minlength=256)
-    ids = np.flatnonzero(native)
-    return PairScan(now, image_size, label_size, hashes[0], hashes[1], ids.tolist(), native[ids].tolist(), faults)
+    faults: list[str] = []
+    image_size = label_size = None
+    image_facts, ids, counts, colours = list[int](), list[int](), list[int](), list[int]()
+    hashes = {image: "", label: ""}
+    with _noting(faults, image):
+        size, facts = inspect_image(root / image)
+        image_size, image_facts = list(size), list(facts)
+        hashes[image] = sha256_file(root / image)
+    with _noting(faults, label):
+        native, palette = inspect_label(root / label)
+        pixels = np.bincount(native.ravel(), minlength=256)
+        found = np.flatnonzero(pixels)
+        label_size, ids, counts = list(native.shape), found.tolist(), pixels[found].tolist()
+        if palette is not None:
+            colours = (palette[found].astype(np.int64) @ (1 << 16, 1 << 8, 1)).tolist()
+        hashes[label] = sha256_file(root / label)
+    return PairScan(
+        now, image_size, label_size, hashes[image], hashes[label], image_facts, ids, counts, colours, faults
+    )
+
+
+@contextlib.contextmanager
+def _noting(faults: list[str], name: str) -> Iterator[None]:
+    """Add what is wrong with a file as a line."""
+    try:
+        yield
+    except DataError as error:
+        faults.append("; ".join(filter(None, (f"{name}: {error.what}", error.todo))))
 
 
 def _scan_chunk(root: Path, pairs: list[tuple[str, str, PairScan | None]]) -> list[PairScan]:
@@ -300,41 +214,41 @@ def _prepare_worker(parent: int) -> None:
 
 
 class _Tally:
-    """Rows of the manifest and counts of one split."""
+    """Rows of the manifest, counts and faults of one split."""
 
-    def __init__(self, space: ClassSpace) -> None:
-        self.space = space
+    def __init__(self, space: ClassSpace, orientation: Orientation | None) -> None:
+        self.space, self.orientation = space, orientation
         self.table: list[int] = space.table().tolist()
         self.rows = Rows()
-        self.native = np.zeros(256, np.int64)
-        self.native_files = np.zeros(256, np.int64)
-        self.class_images = np.zeros(space.num_classes, np.int64)
+        self.images, self.labels = SplitImages(), SplitLabels(space)
         self.sizes: Counter[str] = Counter()
+        self.faults: list[str] = []
 
-    def add(self, image: str, label: str, result: PairScan) -> list[str]:
-        """Count one pair; returns its faults."""
-        faults = list(result.faults)
-        for native, count in zip(result.ids, result.counts, strict=True):
-            self.native[native] += count
-            self.native_files[native] += 1
-        for index in {self.table[native] for native in result.ids}:
-            if 0 <= index < self.space.num_classes:
-                self.class_images[index] += 1
-        unknown = [place for place, native in enumerate(result.ids) if self.table[native] < 0]
-        if unknown:
-            ids = format_ids(np.array([result.ids[place] for place in unknown]))
-            count = sum(result.counts[place] for place in unknown)
-            faults.append(
-                f"{label}: ids found that are no class: {ids} ({count} pixels); "
-                f"allowed: {self.space.allowed()}"
-            )
-        if result.image_size is None or result.label_size is None:
-            return faults
+    def add(self, image: str, label: str, result: PairScan) -> None:
+        """Count one pair."""
+        self.faults += result.faults
+        if result.label_size is not None:
+            self._add_label(label, result)
+        if result.image_size is None:
+            return
+        facts = ImageFacts(*result.image_facts)
+        self.images.add(image, facts)
+        if result.label_size is None:
+            return
         height, width = result.image_size
+        if by_quarter := facts.orientation >= 5 and height != width:
+            self.images.fits["apply"] += result.label_size == [height, width]
+            self.images.fits["stored"] += result.label_size == [width, height]
+            if self.orientation == "stored":
+                height, width = width, height
         self.sizes[f"{height}x{width}"] += 1
-        if result.label_size != result.image_size:
+        if result.label_size != [height, width]:
             found = "{}x{}".format(*result.label_size)
-            faults.append(f"{label}: the label is {found}, its image {image} is {height}x{width} (height x width)")
+            fault = f"{label}: the label is {found}, its image {image} is {height}x{width} (height x width)"
+            if by_quarter and result.label_size == [width, height]:
+                when = "before" if self.orientation == "stored" else "after"
+                fault += f", {when} its EXIF orientation {facts.orientation} turns it: see data.exif_orientation"
+            self.faults.append(fault)
         self.rows.append(
             {
                 "image": image,
@@ -345,26 +259,36 @@ class _Tally:
                 "label_sha256": result.label_sha256,
             }
         )
-        return faults
+
+    def _add_label(self, label: str, result: PairScan) -> None:
+        self.labels.add(label, result.ids, result.counts, result.colours)
+        unknown = [place for place, native in enumerate(result.ids) if self.table[native] < 0]
+        if unknown:
+            ids = format_ids(np.array([result.ids[place] for place in unknown]))
+            count = sum(result.counts[place] for place in unknown)
+            self.faults.append(
+                f"{label}: ids found that are no class: {ids} ({count} pixels); "
+                f"allowed: {self.space.allowed()}"
+            )
 
     def statistics(self) -> dict:
-        table = np.array(self.table)
+        table, native = np.array(self.table), self.labels.pixels
         pixels = np.zeros(256, np.int64)
-        np.add.at(pixels, table[table >= 0], self.native[table >= 0])
-        unknown = np.flatnonzero((self.native > 0) & (table < 0))
+        np.add.at(pixels, table[table >= 0], native[table >= 0])
+        unknown = np.flatnonzero((native > 0) & (table < 0))
         return {
             "images": len(self.rows),
             "sizes": dict(sorted(self.sizes.items())),
-            "pixels": int(self.native.sum()),
-            "ignored_pixels": int(self.native[table == 255].sum()),
-            "native_ids": {str(native): int(self.native[native]) for native in np.flatnonzero(self.native)},
+            "pixels": int(native.sum()),
+            "ignored_pixels": int(native[table == 255].sum()),
+            "native_ids": {str(found): int(native[found]) for found in np.flatnonzero(native)},
             "unknown_ids": {
-                str(native): {"pixels": int(self.native[native]), "files": int(self.native_files[native])}
-                for native in unknown
+                str(found): {"pixels": int(native[found]), "files": int(self.labels.native_files[found])}
+                for found in unknown
             },
             "classes": [
-                {"index": index, "name": name, "pixels": int(pixels[index]), "images": int(self.class_images[index])}
-                for index, name in enumerate(self.space.names)
+                {"index": k, "name": name, "pixels": int(pixels[k]), "images": int(self.labels.class_files[k])}
+                for k, name in enumerate(self.space.names)
             ],
         }
 
@@ -389,10 +313,23 @@ def _leaks(tallies: Mapping[str, _Tally]) -> list[str]:
     ]
 
 
-def _unseen_classes(tallies: Mapping[str, _Tally]) -> list[str]:
-    warnings = []
-    for split, tally in tallies.items():
-        unseen = [name for name, images in zip(tally.space.names, tally.class_images, strict=True) if not images]
-        if unseen:
-            warnings.append(f"classes that never occur in {split}: {', '.join(unseen)}")
-    return warnings
+def _passed_over(listings: Iterable[Listing]) -> list[str]:
+    """Warnings about what was not counted, and about names that only look alike."""
+    listings = list(listings)
+    lines = remarks([walk for listing in listings for walk in listing.walks])
+    forms = Cases()
+    for listing in listings:
+        for name in listing.differently_spelled():
+            forms.add(name)
+    if forms:
+        lines.append(f"names of image and label in different Unicode forms, paired all the same: {forms}")
+    return lines
+
+
+def _similar_names(space: ClassSpace) -> list[str]:
+    """Warnings about classes whose names differ by blanks, case or Unicode form only."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in space.names:
+        alike["".join(composed(name).casefold().split())].append(repr(name))
+    similar = (", ".join(names) for names in alike.values() if len(names) > 1)
+    return [f"classes that only blanks or case tell apart: {names}" for names in similar]

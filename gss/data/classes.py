@@ -30,7 +30,8 @@ class ClassSpace:
         label_map: native id -> class id or 255; wins over every other rule.
 
     Raises:
-        ConfigError: no class, too many, a number of colours that differs, or a map that leads nowhere.
+        ConfigError: no class, too many, names that are empty or given twice, a number of colours that differs, or a map
+            that leads nowhere.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class ClassSpace:
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise ConfigError(f"{len(self.names)} classes; allowed are 1 to {MAX_CLASSES}")
+        _require_distinct(self.names)
         if self.colours is not None and len(self.colours) != len(self.names):
             raise ConfigError(f"{len(self.names)} class names but {len(self.colours)} colours")
         for native, target in self.label_map.items():
@@ -134,6 +136,15 @@ class ClassSpace:
         )
 
 
+def _require_distinct(names: Sequence[str]) -> None:
+    """Raise ConfigError where a class has no name, or two have one."""
+    for index, name in enumerate(names):
+        if not name.strip():
+            raise ConfigError(f"class {index} has no name", todo="give every class a name of its own")
+        if (first := names.index(name)) < index:
+            raise ConfigError(f"classes {first} and {index} are named {name!r}", todo="name every class differently")
+
+
 def _quoted(name: str | None) -> str:
     return "none" if name is None else repr(name)
 
@@ -175,9 +186,12 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None
         )
     parsed = [_class_row(row, index, len(header), path) for index, row in enumerate(rows[1:])]
     names = tuple(name for name, _ in parsed)
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated or not names:
-        raise DataError(f"class names {', '.join(repeated)} occur twice" if names else "no class", where=path)
+    if not names:
+        raise DataError("no class", where=path)
+    try:
+        _require_distinct(names)
+    except ConfigError as error:
+        raise DataError(error.what, where=path, todo=error.todo) from error
     colours = tuple(colour for _, colour in parsed if colour is not None)
     return names, colours or None
 

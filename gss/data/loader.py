@@ -57,7 +57,7 @@ def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: a file is missing, damaged or not what the check saw.
     """
-    image, label = read_image(pair.image), read_label(pair.label, space)
+    image, label = read_image(pair.image, pair.orientation), read_label(pair.label, space)
     for path, size in ((pair.image, image.shape[:2]), (pair.label, label.shape)):
         if size != (pair.height, pair.width):
             raise DataError(

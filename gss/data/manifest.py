@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gss.data.classes import ClassSpace
+from gss.data.images import Orientation
 from gss.errors import DataError, GssError
 from gss.files import json_text, write_atomic
 
@@ -24,12 +25,13 @@ _ROW = json.JSONEncoder(ensure_ascii=False, separators=(",\n    ", ": "))
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its label, and the size of both."""
+    """An image, its label, the size of both, and what to do with an EXIF orientation of the image."""
 
     image: Path
     label: Path
     height: int
     width: int
+    orientation: Orientation = "apply"
 
 
 @dataclass
@@ -88,17 +90,20 @@ class Pairs(Sequence[Pair]):
 
     Args:
         root: folder that the names start from.
+        orientation: of all pairs.
     """
 
     root: Path
     rows: Rows
+    orientation: Orientation = "apply"
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # nobody wants slices
         row = self.rows[index]
-        return Pair(self.root / row["image"], self.root / row["label"], row["height"], row["width"])
+        image, label = self.root / row["image"], self.root / row["label"]
+        return Pair(image, label, row["height"], row["width"], self.orientation)
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,14 @@ class Manifest:
         space: the class space the labels were checked against.
         sha256: of the manifest file.
         rows: of each split.
+        orientation: what to do with an EXIF orientation of the images.
     """
 
     root: Path
     space: ClassSpace
     sha256: str
     rows: Mapping[str, Rows]
+    orientation: Orientation = "apply"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -129,7 +136,7 @@ class Manifest:
         """
         if split not in self.rows:
             raise DataError(f"no split '{split}'; there are {', '.join(self.splits)}", where="manifest")
-        return Pairs(self.root, self.rows[split])
+        return Pairs(self.root, self.rows[split], self.orientation)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -156,7 +163,8 @@ def read_manifest(path: Path) -> Manifest:
         if ends[-1] != len(rows):
             raise ValueError(f"{ends[-1] - len(rows)} rows have no SHA-256")
         parts = {split: rows.part(*ends[place : place + 2]) for place, split in enumerate(content["splits"])}
-        return Manifest(Path(content["root"]), ClassSpace.from_dict(content["classes"]), sha256, parts)
+        space, orientation = ClassSpace.from_dict(content["classes"]), content.get("exif_orientation", "apply")
+        return Manifest(Path(content["root"]), space, sha256, parts, orientation)
     except FileNotFoundError as error:
         raise GssError("file not found", where=path, todo="run the stage that writes it") from error
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -13,9 +13,11 @@ class PairScan(NamedTuple):
 
     Args:
         stamp: size and time of change of both files before they were read, see `stamp`.
-        image_size, label_size: [height, width]; None where the file cannot be decoded.
+        image_size, label_size: [height, width], EXIF orientation applied; None where the file cannot be decoded.
         image_sha256, label_sha256: of the files.
+        image_facts: a `gss.data.images.ImageFacts`; empty where the image cannot be decoded.
         ids, counts: native ids of the label and the pixels of each.
+        colours: 0xRRGGBB of each of the ids in the palette of an indexed label; else empty.
         faults: one line each.
     """
 
@@ -24,8 +26,10 @@ class PairScan(NamedTuple):
     label_size: list[int] | None
     image_sha256: str
     label_sha256: str
+    image_facts: list[int]
     ids: list[int]
     counts: list[int]
+    colours: list[int]
     faults: list[str]
 
 
@@ -93,7 +97,7 @@ class Record:
 
 
 def _read(line: bytes) -> tuple[tuple[str, str], PairScan] | None:
-    """Names and content of a line; None for one that was cut off."""
+    """Names and content of a line; None for one that was cut off or is of another version."""
     try:
         image, label, *values = json.loads(line)
         return (image, label), PairScan(*values)

@@ -129,7 +129,7 @@ def _from_data(pair: Pair, results: Results, size: tuple[int, int]) -> tuple[str
     """Photograph and label for the page; empty where a file cannot be read."""
     photo = label = ""
     try:
-        image = cv2.resize(read_image(pair.image), size[::-1], interpolation=cv2.INTER_AREA)
+        image = cv2.resize(read_image(pair.image, pair.orientation), size[::-1], interpolation=cv2.INTER_AREA)
         photo = image_uri(image, format="WEBP", quality=72, method=5)
         label = packed(_nearest(read_label(pair.label, results.manifest.space), size))
     except GssError:  # the manifest's file is gone or another one: show what is left

@@ -1,7 +1,8 @@
 """Stage 1: look at every image and label before anything trains."""
 
-from gss.data.check import SplitFolders, fault_error, scan
+from gss.data.check import fault_error, scan
 from gss.data.manifest import manifest_sha256, write_manifest
+from gss.data.pairing import SplitFolders
 from gss.files import write_json, write_text
 from gss.stages.run import Run
 
@@ -25,18 +26,19 @@ def check(run: Run) -> None:
         run.root,
         splits,
         run.declared_space(),
+        orientation=data.exif_orientation,
         workers=run.experiment.resources("check").threads,
         quiet=False,
         obtain=data.obtain,
         record=record,
     )
     folder = run.folder / "data"
+    for warning in statistics["warnings"]:
+        print(f"warning: {warning}")
     if faults:
         write_text(folder / "faults.txt", "\n".join(faults) + "\n")
         raise fault_error(faults, run.root)
     (folder / "faults.txt").unlink(missing_ok=True)
-    for warning in statistics["warnings"]:
-        print(f"warning: {warning}")
     manifest["root"] = data.root  # as the configuration names it: the manifest is the same on every machine
     looked_into = [folder / "prepared.json", *([run.class_table] if run.class_table else [])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:

@@ -10,6 +10,7 @@ from gss.cluster.lock import owner_lock
 from gss.config import data_folder, data_set_folder
 from gss.config.schema import Data
 from gss.data.archives import Member, checksum, list_members, unpack
+from gss.data.walk import is_hidden
 from gss.errors import ConfigError, DataError
 from gss.files import read_json, write_json
 from gss.stages.run import Run
@@ -96,8 +97,12 @@ def _wanted(root: Path, data: Data) -> dict[Path, set[str]]:
 
 
 def _missing(wanted: dict[Path, set[str]]) -> dict[Path, set[str]]:
-    """Those that do not exist or are empty."""
-    return {folder: ends for folder, ends in wanted.items() if not (folder.is_dir() and any(folder.iterdir()))}
+    """Those that do not exist or hold nothing but what is hidden, such as `.DS_Store`."""
+    return {folder: ends for folder, ends in wanted.items() if not (folder.is_dir() and _has_content(folder))}
+
+
+def _has_content(folder: Path) -> bool:
+    return not all(is_hidden(entry.name) for entry in folder.iterdir())
 
 
 def _require_archives(wanted: dict[Path, set[str]], data: Data) -> None:

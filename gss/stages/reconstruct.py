@@ -212,7 +212,7 @@ def _draw(run: Run, dvae: DVAE, palette: Palette) -> None:
         ids, tokens = round_trip(dvae, label, colours, doubled=True)
         panel(
             run.folder / "reconstruction" / "pictures" / picture_name(index, pair.image),
-            image=read_image(pair.image),
+            image=read_image(pair.image, pair.orientation),
             label=array,
             prediction=ids[0].to(torch.uint8).cpu().numpy(),
             rgb=dvae.decode(tokens)[0].movedim(0, -1).cpu().numpy(),

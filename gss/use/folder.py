@@ -7,12 +7,14 @@ import contextlib
 import csv
 import glob
 import io
+import os
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss.data.check import is_picture
-from gss.data.images import read_image
-from gss.errors import DataError, GssError, is_no_memory
+from gss.data.images import Orientation, read_image
+from gss.data.walk import Walk, remarks, without_extension
+from gss.errors import DataError, GssError, is_no_memory, shown
 from gss.files import write_atomic, write_error, write_text
 from gss.progress import Progress
 from gss.use.given import refuse_models
@@ -92,7 +94,7 @@ def predict_files(
 
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
         writing: deque[tuple[Job, Future[None]]] = deque()
-        for done, (job, reading) in enumerate(_read_ahead(reader, jobs), 1):
+        for done, (job, reading) in enumerate(_read_ahead(reader, jobs, predictor.orientation), 1):
             with _memory_told(partial(fail, job)):
                 image = reading.result()  # [H, W, 3]
                 if not is_told and (message := predictor.cut(image.shape[0], image.shape[1])):
@@ -130,23 +132,29 @@ def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[
     Args:
         inputs: files; folders, whose images keep their path below the folder; patterns such as `photos/**/*.jpg`,
             whose images keep their path below the part before the first `*`, `?` or `[`. Of folders and patterns the
-            images are taken, by their suffix, save those below `out`.
+            images are taken, as `gss.data.walk` finds them, save those below `out`; stderr tells what is passed over.
         out: where to.
         endings: of the files written of each image.
 
     Raises:
-        GssError: an input is not there or holds no image, or a file would be written twice or over an input.
+        GssError: an input is not there, holds no image or a folder that cannot be read, or a file would be written
+            twice or over an input.
     """
     found: dict[Path, Job] = {}
+    walks: list[Walk] = []
     for text in inputs:
-        matches = list(_images(text, out.resolve()))
+        matches = list(_images(text, out.resolve(), walks))
+        if faults := [fault for walk in walks for fault in walk.faults]:
+            raise GssError("; ".join(faults), where=text, todo="mend this, or name what is to be predicted")
         if not matches:
             raise GssError("no image found", where=text, todo="name an image, a folder of images or a pattern")
         for image, relative in matches:
-            job = Job(image, out / relative.with_suffix(""))
+            job = Job(image, out / relative.with_name(without_extension(relative.name)))
             other = found.setdefault(image.resolve(), job)
             if other.stem != job.stem:
                 raise GssError(f"{image} is given twice, as {other.stem} and as {job.stem}", todo="name it once")
+    for remark in remarks(walks):
+        _say(f"note: {remark}")
     jobs = list(found.values())
     written: dict[Path, Job] = {}
     for job in jobs:
@@ -165,31 +173,48 @@ def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[
     return jobs
 
 
-def _images(text: str, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Images that an argument stands for, and what their outputs are called."""
+def _images(text: str, out: Path, walks: list[Walk]) -> Iterator[tuple[Path, Path]]:
+    """Images that an argument stands for, and what their outputs are called; the folder gone through joins `walks`."""
     path = Path(text)
-    if path.is_dir():
-        yield from ((image, image.relative_to(path)) for image in _below(path, out))
-    elif path.exists() or path.is_symlink():
-        yield path, Path(path.name)
-    elif glob.has_magic(text):
-        plain = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
-        root = Path(*path.parts[:plain])
-        for match in sorted(map(Path, glob.glob(text, recursive=True))):
-            images = _below(match, out) if match.is_dir() else [match] if is_picture(match, "") else []
-            yield from ((image, image.relative_to(root)) for image in images)
+    pattern: tuple[str, ...] = ()
+    if not path.is_dir():
+        if path.exists() or path.is_symlink():
+            yield path, Path(path.name)
+            return
+        plain = next((number for number, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
+        path, pattern = Path(*path.parts[:plain]), path.parts[plain:]
+        if not pattern or not path.is_dir():
+            return
+    own = {str(out)} - {os.path.realpath(path)}  # earlier predictions are no photographs
+    walk = Walk(path, str(path), own, lambda inside: _leads_to(inside.rstrip("/").split("/"), pattern))
+    walks.append(walk)
+    for relative in sorted(Path(inside + name) for inside, name in walk):
+        if _is_within(relative.parts, pattern):
+            yield path / relative, relative
 
 
-def _below(folder: Path, out: Path) -> list[Path]:
-    own = out if out != folder.resolve() else None  # earlier predictions are no photographs
-    files = (path for path in sorted(folder.rglob("*")) if is_picture(path, "") and path.is_file())
-    return [path for path in files if own not in path.resolve().parents]
+def _leads_to(folder: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether something that the pattern stands for may be in a folder, or the folder is within it."""
+    if not folder or not pattern or pattern[0] == "**":
+        return True
+    return fnmatchcase(folder[0], pattern[0]) and _leads_to(folder[1:], pattern[1:])
 
 
-def _read_ahead(reader: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[np.ndarray]]]:
+def _is_within(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the pattern stands for a path or a folder above it; `**` stands for any number of folders."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_is_within(path[begun:], pattern[1:]) for begun in range(len(path) + 1))
+    return bool(path) and fnmatchcase(path[0], pattern[0]) and _is_within(path[1:], pattern[1:])
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, jobs: Sequence[Job], orientation: Orientation
+) -> Iterator[tuple[Job, Future[np.ndarray]]]:
     waiting: deque[tuple[Job, Future[np.ndarray]]] = deque()
     for job in jobs:
-        waiting.append((job, reader.submit(read_image, job.image)))
+        waiting.append((job, reader.submit(read_image, job.image, orientation)))
         if len(waiting) > READ_AHEAD:
             yield waiting.popleft()
     yield from waiting
@@ -249,4 +274,5 @@ def _take_folder(out: Path, targets: Sequence[Path], predictor: Predictor) -> No
 
 def _say(line: str) -> None:
     """A line on stderr, in place of a progress bar that stands there."""
+    line = shown(line)
     print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

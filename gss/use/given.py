@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gss.config import list_experiments
-from gss.data.check import is_picture
+from gss.data.walk import is_picture
 from gss.errors import CheckpointError, GssError
 
 MODELS = ("gss_ft.pth", "gss_ff.pth")
@@ -25,7 +25,7 @@ def _of_folder(path: Path) -> tuple[str, str]:
             return "this is the folder of a model, not the model", f"give {path / model}"
     if (path / "config.yaml").is_file():
         return "no model is finished in this results folder", f"build it: snakemake {path / MODELS[0]}"
-    if any(is_picture(file, "") for file in path.iterdir()):
+    if any(is_picture(Path(file.name), "") for file in path.iterdir()):
         return "this is a folder of images", _ORDER
     return "this folder holds no model", f"give a {MODELS[0]}, or a folder that gss export wrote"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from gss import __version__
 from gss.config.schema import Evaluation
 from gss.data.augment import fit_size
-from gss.data.images import read_image
+from gss.data.images import Orientation, read_image
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError, GssError
 from gss.evaluate.inference import Inference, predict
@@ -49,6 +49,7 @@ class Predictor:
         inference: how an image goes through the network: that of `gss evaluate` when the model was made.
         crop: (height, width) of the model's training crops.
         device: where it works.
+        orientation: what is done with an EXIF orientation: as with the photographs it was trained on.
     """
 
     model: GSS
@@ -57,12 +58,13 @@ class Predictor:
     inference: Inference
     crop: tuple[int, int]
     device: torch.device
+    orientation: Orientation = "apply"
 
     def predict(self, image: Picture) -> np.ndarray:
         """The class of every pixel, as `gss evaluate` measures it, to the bit.
 
         Args:
-            image: of any size. The EXIF orientation is applied, transparency is ignored.
+            image: of any size. The EXIF orientation is applied, or not, as `orientation` says; transparency is ignored.
 
         Returns:
             uint8 [H, W], 0..N-1.
@@ -71,7 +73,7 @@ class Predictor:
             DataError: the file cannot be read.
             ValueError: an array of another shape or type.
         """
-        pixels = as_array(image)
+        pixels = as_array(image, self.orientation)
         if message := self.cut(pixels.shape[0], pixels.shape[1]):
             warnings.warn(message, stacklevel=2)
         return self.launch(pixels).cpu().numpy()
@@ -82,7 +84,7 @@ class Predictor:
         Returns:
             float32 [N, H, W], 0..1. Of GSS-FF: the share of a class in the votes of the maskige's pixels.
         """
-        pixels = as_array(image)
+        pixels = as_array(image, self.orientation)
         result = torch.empty(len(self.classes), *pixels.shape[:2])
         self.launch(pixels, probabilities=result)
         return result.numpy()
@@ -194,6 +196,7 @@ def build_predictor(file: ModelFile, tokenizer: DVAE, *, where: str | Path, devi
         Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip),
         crop,
         device,
+        _orientation(file.meta),
     )
 
 
@@ -206,6 +209,12 @@ def _protocol(meta: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]
     height, width = config["augment"]["crop"]
     precision = config["tokenizer"].get("precision", "fp32")
     return {**config["evaluation"], "tokenizer_precision": precision}, (height, width)
+
+
+def _orientation(meta: Mapping[str, Any]) -> Orientation:
+    """What was done with the EXIF orientation of the photographs that a model was trained on."""
+    data = meta.get("provenance", {}).get("config", {}).get("data", {})
+    return data.get("exif_orientation") or "apply"
 
 
 def usable_device(name: str | torch.device) -> torch.device:
@@ -223,12 +232,12 @@ def usable_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def as_array(image: Picture) -> np.ndarray:
+def as_array(image: Picture, orientation: Orientation = "apply") -> np.ndarray:
     """uint8 [H, W, 3] RGB of what a user may give, see `Predictor.predict`."""
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return read_image(Path(image), orientation)
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if orientation == "apply" else image
         if image.mode.startswith("I;16"):  # Pillow would cut values off at 255; files are read like this, too
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode in ("I", "F"):

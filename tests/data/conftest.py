@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gss.data.check import SplitFolders, scan
+from gss.data.check import scan
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, read_manifest, write_manifest
+from gss.data.pairing import SplitFolders
 
 
 @dataclass

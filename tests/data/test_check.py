@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gss.data.check import SplitFolders, fault_error, scan
+from gss.data.check import fault_error, scan
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Rows, manifest_sha256, read_manifest, write_manifest
+from gss.data.pairing import SplitFolders
 from gss.errors import DataError, GssError
 from gss.files import sha256_file, write_json
 

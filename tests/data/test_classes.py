@@ -65,7 +65,7 @@ def test_class_tables_with_and_without_colours(tmp_path):
         ("index,name\n0,sky\n2,road\n", "row 2,road where index 1 is expected"),
         ("index,name,r,g,b\n0,sky,1,2,256\n", "row 0,sky,1,2,256"),
         ("index,name,r,g,b\n0,sky,1,2\n", "row 0,sky,1,2 "),
-        ("index,name\n0,sky\n1,sky\n", "class names sky occur twice"),
+        ("index,name\n0,sky\n1,sky\n", "classes 0 and 1 are named 'sky'"),
     ],
 )
 def test_faults_of_class_tables_are_named(tmp_path, text, message):

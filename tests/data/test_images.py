@@ -66,7 +66,7 @@ def test_16_bit_label_is_refused(tmp_path):
 def test_rgb_label_is_refused_with_its_colours(tmp_path):
     colours = np.array([[10, 20, 30], [0, 0, 0], [0, 0, 0]], np.uint8)
     Image.fromarray(colours[IDS]).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"(?s)3 channels \(RGB\), colours such as \(0, 0, 0\), \(10, 20, 30\).*index"):
+    with pytest.raises(DataError, match=r"(?s)\(RGB\), colours such as \(0, 0, 0\), \(10, 20, 30\).*Labels as colours"):
         read_native_label(tmp_path / "a.png")
 
 

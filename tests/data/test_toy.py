@@ -1,9 +1,10 @@
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from gss.data.check import SplitFolders, scan
+from gss.data.check import scan
 from gss.data.classes import read_class_space
 from gss.data.images import read_image, read_native_label
+from gss.data.pairing import SplitFolders
 from gss.data.toy import make_toy
 from gss.files import sha256_file
 

@@ -10,9 +10,10 @@ import yaml
 
 from gss.config import origins
 from gss.config.load import load_experiment
-from gss.data.check import SplitFolders, scan
+from gss.data.check import scan
 from gss.data.classes import ClassSpace
 from gss.data.manifest import read_manifest, write_manifest
+from gss.data.pairing import SplitFolders
 from gss.evaluate.inference import Inference
 from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced, picture_name

@@ -1,0 +1,362 @@
+"""Compares the label files of a data set with each other: do all of them mean the same by the same ids?
+
+Ids that are no class are told from each file alone. Here is what no single file shows: half of the masks have the
+object as 255 and half as 1, the labels of one split are shifted by one, the palettes of indexed files disagree.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gss.data.cases import Cases, together
+from gss.data.classes import IGNORE_INDEX, ClassSpace, Colour, format_ids
+from gss.data.remap import format_map, propose_remap
+
+_COLOURS_KEPT = 16  # of an id, in the palettes of many files: more prove no more
+_FAR, _NEARER = 0.5, 0.25  # shares of the pixels, see `_shifted`
+# The rules on 255 end where the configuration says what it means.
+_AS_IGNORED = f"label_map: {format_map({IGNORE_INDEX: IGNORE_INDEX})}"
+
+
+@dataclass
+class SplitLabels:
+    """What the labels of a split hold, of each file as much as is needed to compare it with others.
+
+    Args:
+        space: the class space.
+
+    Attributes:
+        files: number of labels.
+        pixels: int64 [256], of every native id.
+        native_files: int64 [256], labels that hold it.
+        class_files: labels that hold a class, by class.
+        unknown: labels with ids that are no class.
+        ignored: labels of which everything is ignored.
+        masks: labels of one class and 255, by class.
+        beside: labels with 255 beside two or more classes.
+        whole: labels that hold a class, and 255 nowhere, by class.
+        palettes: colours of native ids in indexed files.
+    """
+
+    space: ClassSpace
+    files: int = 0
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    native_files: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    class_files: np.ndarray = field(init=False)
+    unknown: Cases = field(default_factory=Cases)
+    ignored: Cases = field(default_factory=Cases)
+    masks: dict[int, Cases] = field(default_factory=lambda: defaultdict(Cases))
+    beside: Cases = field(default_factory=Cases)
+    whole: dict[int, Cases] = field(default_factory=lambda: defaultdict(Cases))
+    palettes: dict[int, dict[Colour, Cases]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.class_files = np.zeros(self.space.num_classes, np.int64)
+        self._table: list[int] = self.space.table().tolist()
+
+    def add(self, name: str, ids: Sequence[int], counts: Sequence[int], colours: Sequence[int]) -> None:
+        """Count one label; the arguments are those of a `PairScan`."""
+        self.files += 1
+        for native, count in zip(ids, counts, strict=True):
+            self.pixels[native] += count
+            self.native_files[native] += 1
+        targets = {self._table[native] for native in ids}
+        classes = targets - {-1, IGNORE_INDEX}
+        for label in classes:
+            self.class_files[label] += 1
+        if -1 in targets:
+            self.unknown.add(name)
+        if targets == {IGNORE_INDEX}:
+            self.ignored.add(name)
+        if IGNORE_INDEX not in ids:
+            for label in classes:
+                self.whole[label].add(name)
+        elif len(classes) == 1:
+            self.masks[min(classes)].add(name)
+        elif classes:
+            self.beside.add(name)
+        self._add_palette(name, ids, [(c >> 16, c >> 8 & 255, c & 255) for c in colours])
+
+    def _add_palette(self, name: str, ids: Sequence[int], colours: Sequence[Colour]) -> None:
+        known = [(n, colour) for n, colour in zip(ids, colours, strict=False) if 0 <= self._table[n] < IGNORE_INDEX]
+        if all(colour == (native,) * 3 for native, colour in known):
+            return  # the ids as grey values: the file says no more than one without a palette
+        if len({colour for _, colour in known}) < len({self._table[native] for native, _ in known}):
+            return  # two classes in one colour: nobody has looked at these colours
+        for native, colour in known:
+            seen = self.palettes.setdefault(native, {})
+            if colour in seen or len(seen) < _COLOURS_KEPT:
+                seen.setdefault(colour, Cases()).add(name)
+
+
+def compare(splits: Mapping[str, SplitLabels]) -> tuple[list[str], list[str]]:
+    """Faults and warnings, a line each: what the labels say about each other and about the class table.
+
+    Args:
+        splits: one or more, with one class space. Labels are compared with those of `train`, or of the first one.
+    """
+    splits = {name: found for name, found in splits.items() if found.files}
+    if not splits:
+        return [], []
+    space = next(iter(splits.values())).space
+    pixels = sum((found.pixels for found in splits.values()), np.zeros(256, np.int64))
+    if space.num_classes == 1:
+        return [_one_class(pixels, space)], []
+    palettes = _joined(splits.values())
+    faults, warnings = _masks(splits, pixels, space)
+    faults += _shifted(splits)
+    proposal = propose_remap(pixels, space, _known_colours(palettes, space))
+    if not faults:
+        faults = _nothing_to_learn(splits) + _zero_is_a_class(pixels, space)
+    if proposal:
+        faults.append(proposal + _where_unknown(splits))
+    faults += _palettes(palettes, space)
+    return faults, warnings + _ignored(splits) + _unseen(splits, pixels)
+
+
+# ---- ids
+
+
+def _one_class(pixels: np.ndarray, space: ClassSpace) -> str:
+    found = {int(native) for native in np.flatnonzero(pixels)}
+    zero = ", without reduce_zero_label" if space.reduce_zero_label else ""
+    others = sorted(found - {0, 1, IGNORE_INDEX})
+    value = others[0] if others and IGNORE_INDEX not in found else IGNORE_INDEX
+    where = "" if 1 not in found else f", where the object is {value} and not 1,"
+    return (
+        "one class cannot be learned against itself: whatever is predicted would be right. Name the background as well "
+        f"and say which id is the object: classes: [background, {space.names[0]}]{zero}{where} with label_map: "
+        f"{format_map({value: 1})}. Ids found: {format_ids(np.flatnonzero(pixels))}; 255 means ignored"
+    )
+
+
+def _masks(
+    splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSpace
+) -> tuple[list[str], list[str]]:
+    """Masks whose object is 255, which means ignored.
+
+    Labels that hold one class and 255 are such masks unless something speaks against it: in other labels 255 stands
+    beside two or more classes, or beside another one. A split of nothing else is asked about in any case.
+    """
+    classes = {label for found in splits.values() for label in found.masks}
+    if IGNORE_INDEX in space.label_map or len(classes) != 1:
+        return [], []
+    (label,) = classes
+    masks = together(found.masks[label] for found in splits.values() if label in found.masks)
+    others = together(cases for found in splits.values() for k, cases in found.whole.items() if k != label)
+    beside = together(found.beside for found in splits.values())
+    alone = [
+        split for split, found in splits.items() if found.masks and not np.delete(found.class_files, label).any()
+    ]
+    ids = format_ids(np.flatnonzero((space.table() == label) & (pixels > 0)))
+    like = f"{masks} hold only {ids} and 255, like masks whose object is 255"
+    cure = _as_object(label, ids, space, others, beside)
+    if not others and not beside:
+        return [f"remap: {like}, but 255 means ignored: {cure}"], []
+    if alone and len(alone) < len(splits):
+        return [
+            f"the labels of {' and '.join(alone)} follow another convention than the others: {like}, while "
+            f"{together((others, beside))} hold other classes by their own ids. 255 means ignored: {cure}"
+        ], []
+    if not beside:
+        return [
+            f"the labels follow two conventions: {like}, and {others} hold other classes by their own ids. 255 means "
+            f"ignored: {cure}"
+        ], []
+    if masks.count <= beside.count:
+        return [], []
+    return [], [
+        f"{like}, more than the {beside.count} in which 255 stands beside several classes; it is read as ignored, and "
+        f"{_AS_IGNORED} says that this is right"
+    ]
+
+
+def _as_object(label: int, ids: str, space: ClassSpace, others: Cases, beside: Cases) -> str:
+    """What cures labels of one class and 255, by what other labels hold."""
+    if beside:
+        remedy = "if 255 is a class in the former, write them again with its id"
+    elif space.num_classes > 2:
+        remedy = "if 255 is a class set label_map: {255: its number}"
+    elif others or label == 0:
+        remedy = f"if 255 is {space.names[1 - label]} set label_map: {format_map({IGNORE_INDEX: 1 - label})}"
+        remedy += ", which reads both" if others else ""
+    else:
+        remedy = f"if 255 is {space.names[1]} set label_map: {{{ids}: 0, 255: 1}}"
+    return f"{remedy}; if it is to be ignored in all of them, {_AS_IGNORED}"
+
+
+def _shifted(splits: Mapping[str, SplitLabels]) -> list[str]:
+    """Splits whose ids are shifted by one: their shares of the pixels fit those of the first split far better then."""
+    first = "train" if "train" in splits else next(iter(splits))
+    shares = {split: _shares(found.pixels) for split, found in splits.items()}
+    faults = []
+    for split, found in shares.items():
+        far = _distance(shares[first], found)
+        for step in (1, -1):
+            moved = np.zeros_like(found)
+            moved[max(step, 0) : len(found) + min(step, 0)] = found[max(-step, 0) : len(found) - max(step, 0)]
+            if far > _FAR and _distance(shares[first], moved) < _NEARER * far and np.count_nonzero(moved) > 1:
+                ids = {name: format_ids(np.flatnonzero(splits[name].pixels)) for name in (first, split)}
+                faults.append(
+                    f"the labels of {split} follow another convention than those of {first}, shifted by one: id k "
+                    f"there has the share of pixels that id k {'+' if step > 0 else '-'} 1 has in {first} (ids "
+                    f"{ids[split]} and {ids[first]}): write the labels of one of them again, no key reads both"
+                )
+    return faults
+
+
+def _shares(pixels: np.ndarray) -> np.ndarray:
+    """float64 [255]: share of every id but 255."""
+    return pixels[:IGNORE_INDEX] / max(1, pixels[:IGNORE_INDEX].sum())
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Share of the pixels in which two distributions differ, 0..1."""
+    return float(np.abs(one - other).sum() / 2)
+
+
+def _nothing_to_learn(splits: Mapping[str, SplitLabels]) -> list[str]:
+    faults = [
+        f"all {found.files} labels of {split} are ignored as a whole (ids {format_ids(np.flatnonzero(found.pixels))}), "
+        f"e.g. {found.ignored.example}: if these ids are classes, say which in label_map"
+        for split, found in splits.items()
+        if found.ignored.count == found.files
+    ]
+    train = splits.get("train")
+    if train and not train.unknown and np.count_nonzero(train.class_files) == 1:
+        only = train.space.names[int(np.flatnonzero(train.class_files)[0])]
+        faults.append(
+            f"the labels of train hold one class only ({only}): nothing can be learned from them; ids found: "
+            f"{format_ids(np.flatnonzero(train.pixels))}"
+        )
+    return faults
+
+
+def _zero_is_a_class(pixels: np.ndarray, space: ClassSpace) -> list[str]:
+    last = space.num_classes
+    if not space.reduce_zero_label or space.label_map or pixels[last] or not pixels[:last].all():
+        return []
+    return [
+        f"reduce_zero_label is set, but the ids are 0..{last - 1}, as they are without it: 0 "
+        f"({100 * pixels[0] / pixels.sum():.2f} % of the pixels) would be ignored, and {last} ({space.names[-1]}) "
+        f"never occurs: remove reduce_zero_label, or {space.names[-1]} from the classes"
+    ]
+
+
+def _where_unknown(splits: Mapping[str, SplitLabels]) -> str:
+    holders = [split for split, found in splits.items() if found.unknown]
+    unknown, files = together(splits[split].unknown for split in holders), sum(f.files for f in splits.values())
+    if unknown.count == files:
+        return ""
+    only = f", only in {' and '.join(holders)}" if len(holders) < len(splits) else ""
+    return f". They are in {unknown.count} of {files} labels{only}: look whether these follow another convention"
+
+
+def _ignored(splits: Mapping[str, SplitLabels]) -> list[str]:
+    return [
+        f"{found.ignored.count} of {found.files} labels of {split} are ignored as a whole, e.g. {found.ignored.example}"
+        for split, found in splits.items()
+        if 0 < found.ignored.count < found.files
+    ]
+
+
+def _unseen(splits: Mapping[str, SplitLabels], pixels: np.ndarray) -> list[str]:
+    lines, everywhere = [], set(range(next(iter(splits.values())).space.num_classes))
+    for split, found in splits.items():
+        unseen = np.flatnonzero(found.class_files == 0).tolist()
+        everywhere &= set(unseen)
+        if unseen:
+            lines.append(f"classes that never occur in {split}: {', '.join(found.space.names[k] for k in unseen)}")
+    space = found.space
+    if len(everywhere) == 1 and pixels[IGNORE_INDEX] and IGNORE_INDEX not in space.label_map:
+        (label,) = everywhere
+        lines.append(
+            f"{space.names[label]} never occurs, and 255 is read as ignored: if 255 is {space.names[label]} set "
+            f"label_map: {format_map({IGNORE_INDEX: label})}; {_AS_IGNORED} says that it is not"
+        )
+    return lines
+
+
+# ---- palettes
+
+
+def _joined(labels: Iterable[SplitLabels]) -> dict[int, dict[Colour, Cases]]:
+    joined: dict[int, dict[Colour, Cases]] = {}
+    for found in labels:
+        for native, seen in found.palettes.items():
+            into = joined.setdefault(native, {})
+            for colour, cases in seen.items():
+                into[colour] = together((into.get(colour, Cases()), cases))
+    return dict(sorted(joined.items()))
+
+
+def _known_colours(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace) -> dict[int, Colour]:
+    """Colours of classes by the class table, else by the palettes."""
+    if space.colours:
+        return dict(enumerate(space.colours))
+    return {int(space.table()[native]): next(iter(seen)) for native, seen in palettes.items()}
+
+
+def _palettes(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace) -> list[str]:
+    """What is wrong where palettes give an index another meaning than it has by itself."""
+    faults = _disagreeing(palettes, space)
+    if not faults:
+        colours = {native: next(iter(seen)) for native, seen in palettes.items()}
+        wrong = _other_class(colours, space) or _other_id(colours, space)
+        faults = [f"{line}, e.g. in {next(iter(palettes[native].values())).example}" for native, line in wrong.items()]
+    cure = (
+        "Labels are read by their indices: if these are right, write the files again without palette (8-bit "
+        "grayscale); if the colours are, by their colours: see `Labels as colours` in config/README.md"
+    )
+    return [f"{fault}. {cure}" for fault in faults[:1]]
+
+
+def _disagreeing(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace) -> list[str]:
+    """An index in two colours, or a colour at the indices of two classes."""
+    table = space.table().tolist()
+    indices: dict[Colour, list[int]] = defaultdict(list)
+    for native, seen in palettes.items():
+        if len(seen) > 1:
+            (one, first), (other, second), *_ = seen.items()
+            return [f"the palettes of indexed labels disagree: index {native} is {one} in {first}, {other} in {second}"]
+        indices[next(iter(seen))].append(native)
+    for colour, natives in indices.items():
+        if len({table[native] for native in natives}) > 1:
+            found = ", ".join(f"index {native} in {palettes[native][colour]}" for native in natives)
+            return [f"the palettes of indexed labels disagree: {colour} is {found}"]
+    return []
+
+
+def _other_class(colours: Mapping[int, Colour], space: ClassSpace) -> dict[int, str]:
+    """Indices whose colour is that of another class in the class table.
+
+    A palette that has nothing to do with the table may share some colours with it, but hardly most of them.
+    """
+    classes: dict[Colour, set[int]] = defaultdict(set)
+    for label, colour in enumerate(space.colours or ()):
+        classes[colour].add(label)
+    known = [native for native, colour in colours.items() if colour in classes]
+    if len(colours) < 2 or 2 * len(known) <= len(colours):
+        return {}
+    table, names = space.table().tolist(), space.names
+    return {
+        native: f"the palettes of indexed labels contradict the class table: index {native} ({names[table[native]]}) "
+        f"has the colour {colours[native]} of {names[min(classes[colours[native]])]}"
+        for native in known
+        if table[native] not in classes[colours[native]]
+    }
+
+
+def _other_id(colours: Mapping[int, Colour], space: ClassSpace) -> dict[int, str]:
+    """Indices whose colour is the grey value of another id, where all are of some: converted grayscale labels."""
+    table = space.table().tolist()
+    if not all(len({*colour}) == 1 and 0 <= table[colour[0]] < IGNORE_INDEX for colour in colours.values()):
+        return {}
+    return {
+        native: f"the palettes of indexed labels are grey, as of converted grayscale labels, but index {native} has "
+        f"the grey value {colour[0]}, another id"
+        for native, colour in colours.items()
+        if native != colour[0]
+    }

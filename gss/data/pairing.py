@@ -1,0 +1,267 @@
+"""Which image belongs to which label: by their names, without opening a file."""
+
+import os
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gss.data.cases import Cases
+from gss.data.walk import IMAGE_SUFFIXES, Walk, composed, on_disk
+
+# In one folder without suffixes the more likely label of two files is this one.
+_LABEL_LIKE = {".jpg": 0, ".jpeg": 0, ".webp": 1, ".bmp": 1, ".tif": 1, ".tiff": 1, ".png": 2}
+_SEPARATORS = "_-. "
+_LOOKED_AT = 1000  # names without partner from which suffixes are guessed
+
+
+@dataclass(frozen=True)
+class SplitFolders:
+    """Where the images and labels of one split lie.
+
+    Args:
+        images, labels: folders, relative to the root of the data set or absolute; searched recursively. They may be
+            one, or lie in each other.
+        image_suffix, label_suffix: end of the file names before the extension, such as `_leftImg8bit`; it is
+            cut off to find partners, and files that do not end so are passed over.
+        count: number of images there must be; None: any.
+    """
+
+    images: str
+    labels: str
+    image_suffix: str = ""
+    label_suffix: str = ""
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one folder by their keys: the name without suffix and extension, in Unicode's composed form.
+
+    Args:
+        extensions: of the files whose name follows from the key.
+        odd: names of the others.
+        passed_over: pictures that lack the suffix.
+    """
+
+    folder: str
+    suffix: str
+    extensions: dict[str, str] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
+    passed_over: Cases = field(default_factory=Cases)
+
+    def name(self, key: str) -> str:
+        """A file relative to the root of the data set."""
+        return self.folder + (self.odd.get(key) or f"{key}{self.suffix}{self.extensions[key]}")
+
+    def add(self, inside: str, name: str) -> str | None:
+        """Take a file in; or return the other one that has its key."""
+        stem, extension = os.path.splitext(name)
+        whole = inside + stem
+        key = composed(whole).removesuffix(self.suffix)
+        if key in self.extensions:
+            return self.name(key)
+        self.extensions[key] = sys.intern(extension)
+        if key + self.suffix != whole:
+            self.odd[key] = inside + name
+        return None
+
+
+@dataclass(frozen=True)
+class PairNames:
+    """Names of image and label of each pair, made as they are asked for: they would take much memory."""
+
+    keys: list[str]
+    images: Files
+    labels: Files
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((self.images.name(key), self.labels.name(key)) for key in self.keys)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pairs of a split, what is wrong with its names, and how its folders were gone through.
+
+    Args:
+        reasons: why many partners are missing, a line each.
+        faults: a line for each file.
+    """
+
+    pairs: PairNames
+    reasons: list[str]
+    faults: list[str]
+    walks: list[Walk]
+
+    def differently_spelled(self) -> Iterator[str]:
+        """Images whose name has another Unicode form than that of their label."""
+        images, labels = self.pairs.images, self.pairs.labels
+        for key in images.odd.keys() | labels.odd.keys():
+            if key in images.extensions and key in labels.extensions:
+                yield images.name(key)
+
+
+def spelled(root: Path, folders: SplitFolders) -> SplitFolders:
+    """The same folders as the disk spells them."""
+    return replace(folders, images=on_disk(root, folders.images), labels=on_disk(root, folders.labels))
+
+
+def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Listing:
+    """Find the pairs of a split.
+
+    Args:
+        splits: all of them: a folder of labels is no part of one of images that it lies in, and the other way round.
+    """
+    folders = splits[split]
+    images = Files(_prefix(root, folders.images), composed(folders.image_suffix))
+    labels = Files(_prefix(root, folders.labels), composed(folders.label_suffix))
+    image_walk = _walk(root, folders.images, {other.labels for other in splits.values()})
+    if os.path.realpath(root / folders.images) == os.path.realpath(root / folders.labels):
+        label_walk, walks = image_walk, [image_walk]
+        faults = _sort_out(images, labels, list(image_walk))
+    else:
+        label_walk = _walk(root, folders.labels, {other.images for other in splits.values()})
+        walks = [image_walk, label_walk]
+        faults = [*_take(images, image_walk), *_take(labels, label_walk)]
+    for walk in walks:
+        faults += walk.faults
+    count, found = folders.count, len(images.extensions)
+    if not found:
+        faults.append(
+            f"split {split} is empty: no image (*{folders.image_suffix}{'|'.join(IMAGE_SUFFIXES)}) in {image_walk.name}"
+        )
+    elif count not in (None, found):
+        faults.append(
+            f"split {split} has {found} images, expected {count}: complete it, or change or remove "
+            f"data.splits.{split}.count"
+        )
+    no_label = sorted(images.extensions.keys() - labels.extensions.keys())
+    no_image = sorted(labels.extensions.keys() - images.extensions.keys())
+    reasons = _suffixes(no_label, no_image, folders)
+    for key, files, walk in (("image_suffix", images, image_walk), ("label_suffix", labels, label_walk)):
+        if not files.extensions and files.passed_over and files.suffix:
+            reasons.append(f"no picture in {walk.name} ends in {files.suffix} ({key}): {files.passed_over} do not")
+    if no_image or not found:
+        reasons += _other_format(image_walk, len(no_image), "images")
+    if no_label:
+        reasons += _other_format(label_walk, len(no_label), "labels")
+    for key in no_label:
+        expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
+        faults.append(f"{images.name(key)}: its label is missing, expected {expected}")
+    faults += [f"{labels.name(key)}: its image is missing in {folders.images}" for key in no_image]
+    pairs = PairNames(sorted(images.extensions.keys() & labels.extensions.keys()), images, labels)
+    return Listing(pairs, reasons, faults, walks)
+
+
+def _prefix(root: Path, folder: str) -> str:
+    name = _relative(root, folder)
+    return "" if name == "." else f"{name}/"
+
+
+def _relative(root: Path, folder: str) -> str:
+    path = root / folder
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _walk(root: Path, folder: str, others: Collection[str]) -> Walk:
+    real = os.path.realpath(root / folder)
+    leave_out = {os.path.realpath(root / other) for other in others} - {real}
+    return Walk(root / folder, _relative(root, folder), leave_out)
+
+
+def _take(files: Files, pictures: Iterable[tuple[str, str]], not_ending: str | None = None) -> list[str]:
+    """Add the files that have the suffix, and not that of the other kind; returns a line for each that cannot be."""
+    faults = []
+    for inside, name in pictures:
+        stem = composed(os.path.splitext(name)[0])
+        if not stem.endswith(files.suffix) or (not_ending is not None and stem.endswith(not_ending)):
+            files.passed_over.add(name)
+            continue
+        place = f"{files.folder}{inside}{name}"
+        if not _is_utf8(place):
+            faults.append(f"{place}: the name is not UTF-8; rename it, e.g. with convmv -r -f latin1 -t utf8 --notest")
+        elif other := files.add(inside, name):
+            same = os.path.splitext(os.path.basename(other))[0] == os.path.splitext(name)[0]
+            form = "" if same else " in another Unicode form"
+            faults.append(f"{place}: {os.path.basename(other)} has the same name{form}; keep one of them")
+    return faults
+
+
+def _sort_out(images: Files, labels: Files, pictures: list[tuple[str, str]]) -> list[str]:
+    """Tell images and labels in one folder apart: by their suffixes, else by their formats."""
+    if images.suffix != labels.suffix:
+        # A name that ends in both has the longer one: `a_mask` is no image although it ends in nothing.
+        longer = len(labels.suffix) > len(images.suffix)
+        return [
+            *_take(images, pictures, labels.suffix if longer else None),
+            *_take(labels, pictures, None if longer else images.suffix),
+        ]
+    faults = []
+    found: dict[str, list[tuple[str, str]]] = {}
+    for inside, name in pictures:
+        found.setdefault(composed(inside + os.path.splitext(name)[0]), []).append((inside, name))
+    for same in found.values():
+        same.sort(key=lambda file: _LABEL_LIKE[os.path.splitext(file[1])[1].lower()])
+        ranks = [_LABEL_LIKE[os.path.splitext(name)[1].lower()] for _, name in same]
+        if len(same) == 2 and ranks[0] < ranks[1]:
+            faults += _take(images, same[:1]) + _take(labels, same[1:])
+        elif len(same) == 1 and same[0][1].endswith(images.suffix):
+            faults.append(
+                f"{images.folder}{''.join(same[0])}: no other file of this name: a pair is two, such as a.jpg and "
+                "a.png, or a.jpg and a_mask.png with label_suffix: _mask"
+            )
+        elif len(same) > 1:
+            names = ", ".join(images.folder + "".join(file) for file in same)
+            faults.append(f"{names}: image and label cannot be told apart: give the labels an ending, see label_suffix")
+    return faults
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+# ---- why partners are missing
+
+
+def _suffixes(images: list[str], labels: list[str], folders: SplitFolders) -> list[str]:
+    """The keys that pair images without label and labels without image, where their names differ by their ends."""
+    ends: Counter[tuple[str, str]] = Counter()
+    for image in images[:_LOOKED_AT]:
+        place = bisect_left(labels, image)
+        common = max((_common(image, label) for label in labels[max(0, place - 1) : place + 1]), key=len, default="")
+        first = bisect_left(labels, common)
+        near = [label for label in labels[first : first + 8] if label.startswith(common)]
+        stem = common.rstrip(_SEPARATORS)
+        if os.path.basename(stem):
+            ends.update({(image[len(stem) :], label[len(stem) :]) for label in near})
+    best = [pair for pair, count in ends.most_common(4) if count > 1 and 2 * count > len(images[:_LOOKED_AT])]
+    if not best:
+        return []
+    lines = [
+        ", ".join(f"{key}: {end + own}" for key, end, own in zip(
+            ("image_suffix", "label_suffix"), pair, (folders.image_suffix, folders.label_suffix), strict=True) if end)
+        for pair in best
+    ]  # fmt: skip
+    return [f"names of images and labels differ by their ends: set {' or '.join(lines)} in the section data"]
+
+
+def _common(one: str, other: str) -> str:
+    """What two names begin with."""
+    return one[: next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(min(one, other)))]
+
+
+def _other_format(walk: Walk, missing: int, kind: str) -> list[str]:
+    """What else lies in the folder, where that may be what is missing."""
+    ((extension, count),) = walk.others.most_common(1) or [("", 0)]
+    if not extension or 2 * count < missing:
+        return []
+    files, form = f"{count} file{'s' * (count > 1)} *{extension}", "PNG" if kind == "labels" else "JPEG or PNG"
+    return [f"{walk.name} holds {files}, a format that is not read: save {kind} as {form}"]
