@@ -81,7 +81,7 @@ def comparison_runs(wildcards: Any) -> list[str]:
 
 def comparison_split(wildcards: Any) -> str:
     """The split a comparison is made on: the first of `test` and `val` that every experiment in it evaluates."""
-    runs = {experiment: _experiment(experiment).evaluated for experiment, _ in map(run_parts, comparison_runs(wildcards))}
+    runs = {name: _experiment(name).evaluated for name, _ in map(run_parts, comparison_runs(wildcards))}
     common = [split for split in ("test", "val") if all(split in evaluated for evaluated in runs.values())]
     if not common:
         raise ConfigError(

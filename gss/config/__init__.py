@@ -9,6 +9,7 @@ from gss.config.load import (
     load_cluster,
     load_experiment,
     load_project,
+    named_files,
     require_data,
 )
 from gss.config.origins import leaves, origins
@@ -46,6 +47,7 @@ __all__ = [
     "load_cluster",
     "load_experiment",
     "load_project",
+    "named_files",
     "origins",
     "read_settings",
     "reference",

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -27,7 +27,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     PyYAML knows 1.1 alone, where `no` and `off` are false, `012` is ten, `1:30` ninety, and `1e-3` a text.
     """
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         digits = node.value.replace("_", "")
@@ -167,6 +167,22 @@ def require_data(path: Path, *, kind: str, todo: str = "") -> Path:
         advice = "put it there, or set GSS_DATA to the folder that holds your data"
         raise ConfigError(f"{kind} not found", where=path.absolute(), todo=f"{advice}. {todo}".rstrip(". ") + ".")
     return path
+
+
+def named_files(experiment: Experiment) -> Iterator[tuple[str, str, Path, str]]:
+    """What an experiment reads beside its data set: what it is, its key, its path, and advice for its absence."""
+    tokenizer, prior, base = experiment.tokenizer, experiment.latent_prior, data_folder()
+    if tokenizer.source == "openai" and not experiment.posterior.from_:
+        for what, file in (("encoder", tokenizer.encoder), ("decoder", tokenizer.decoder)):
+            if file and "://" not in file:
+                yield f"dVAE {what}", f"tokenizer.{what}", base / file, f"; it is OpenAI's DALL-E {what}.pkl"
+    weights = prior.backbone.weights
+    if weights and not weights.startswith("timm:") and not prior.checkpoint:
+        advice = ", or name timm's: weights: timm:TAG"
+        yield f"weights of {prior.backbone.name}", "latent_prior.backbone.weights", base / weights, advice
+    for part, file in (("latent_prior", prior.checkpoint), ("posterior", experiment.posterior.checkpoint)):
+        if file:
+            yield f"checkpoint of {part}", f"{part}.checkpoint", base / file, ""
 
 
 def data_set_folder(data: Data) -> Path:

@@ -30,8 +30,8 @@ def valid_name(name: str) -> str:
     composed = unicodedata.normalize("NFC", name)
     if not re.fullmatch(r"\w[\w.-]*", composed) or composed.lower().endswith((".yaml", ".yml")):
         raise ValueError(
-            f"{ascii(name)} cannot be a name: names have letters, digits, `_`, `.` and `-`, begin with none of the last "
-            "two and do not end in `.yaml`"
+            f"{name!a} cannot be a name: names have letters, digits, `_`, `.` and `-`, begin with none of the last two "
+            "and do not end in `.yaml`"
         )
     if composed in _TAKEN:
         raise ValueError(f"{name!r} cannot be a name: results/{name} is something else")
@@ -181,7 +181,7 @@ class TokenizerTraining(Section):
     """Updates."""
     batch_size: Positive = 32
     """Crops per update, over all processes."""
-    crop: Positive = 64
+    crop: Annotated[int, Field(gt=0, multiple_of=8)] = 64
     """Side of the square maskige crops, pixels; a multiple of 8."""
     lr: Rate = 3e-3
     """Peak learning rate."""
@@ -194,8 +194,8 @@ class Tokenizer(Section):
     """Train a dVAE on the maskiges of the training labels, or import DALL-E's."""
     vocab_size: Positive = 8192
     """Number of tokens V."""
-    n_hid: Positive = 256
-    """Width of the first encoder group."""
+    n_hid: Annotated[int, Field(gt=0, multiple_of=4)] = 256
+    """Width of the first encoder group, a multiple of 4."""
     n_init: Positive = 128
     """Width of a token's embedding in the decoder."""
     blocks_per_group: Positive = 2
@@ -218,6 +218,9 @@ class Tokenizer(Section):
     def _files_are_named(self) -> Self:
         if self.source == "openai" and not (self.encoder and self.decoder):
             raise ValueError("source `openai` needs `encoder` and `decoder`: paths or URLs of the two pickles")
+        for file, sha256 in ((self.encoder, self.encoder_sha256), (self.decoder, self.decoder_sha256)):
+            if "://" in (file or "") and not (sha256 and str(file).startswith(("http://", "https://"))):
+                raise ValueError(f"{file}: only http(s) URLs are read, and need `encoder_sha256` or `decoder_sha256`")
         return self
 
 
@@ -286,7 +289,7 @@ class LatentPrior(Section):
     channels: Positive = 384
     """Width of each level before fusion."""
     seg_channels: Positive = 512
-    """Width of the token branch."""
+    """Width of the token branch, a multiple of `num_heads`."""
     cls_channels: Positive = 2048
     """Width before the token classifier."""
     swin_depth: Positive = 2
@@ -306,6 +309,12 @@ class LatentPrior(Section):
             raise ValueError("`milestones` must be one or more ascending steps, e.g. [32000, 160000]")
         return self
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.seg_channels % self.num_heads:
+            raise ValueError(f"`seg_channels` {self.seg_channels} is no multiple of `num_heads` {self.num_heads}")
+        return self
+
 
 class Posterior(Section):
     variant: Literal["window", "conv", "nearest"] = "window"
@@ -319,13 +328,25 @@ class Posterior(Section):
     steps: Positive = 40000
     """Updates."""
     channels: Positive = 128
-    """Width."""
+    """Width; with window attention a multiple of `num_heads`."""
     depth: Positive = 2
     """Window-attention blocks."""
     num_heads: Positive = 4
     """Attention heads."""
     training: Training = Training()
     """Optimisation."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.variant == "window" and self.channels % self.num_heads:
+            raise ValueError(f"`channels` {self.channels} is no multiple of `num_heads` {self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.from_ and self.checkpoint:
+            raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
+        return self
 
 
 class Evaluation(Section):

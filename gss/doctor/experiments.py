@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from gss.config import Experiment, data_folder, data_set_folder, load_experiment
+from gss.config import Experiment, data_folder, data_set_folder, load_experiment, named_files
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import file_system, is_network, nearest_folder
 from gss.tracking.store import tracking_uri
@@ -132,17 +132,8 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                     yield f"labels of {split}", root / folders.labels, advice
                 if isinstance(data.classes, str) and data.classes.endswith(".csv"):
                     yield "class table", root / data.classes, put
-    if experiment.tokenizer.source == "openai":
-        for what, file in (("encoder", experiment.tokenizer.encoder), ("decoder", experiment.tokenizer.decoder)):
-            if file and "://" not in file:
-                yield f"dVAE {what}", base / file, f"{put}; it is OpenAI's DALL-E {what}.pkl"
-    backbone = experiment.latent_prior.backbone
-    if backbone.weights and not backbone.weights.startswith("timm:") and not experiment.latent_prior.checkpoint:
-        yield f"weights of {backbone.name}", base / backbone.weights, f"{put}, or name timm's: weights: timm:TAG"
-    for part in ("latent_prior", "posterior"):
-        checkpoint = getattr(experiment, part).checkpoint
-        if checkpoint:
-            yield f"checkpoint of {part}", base / checkpoint, put
+    for what, _, path, advice in named_files(experiment):
+        yield what, path, f"{put}{advice}"
 
 
 def _downloads(experiment: Experiment) -> Iterator[tuple[str, str]]:

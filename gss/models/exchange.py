@@ -114,11 +114,7 @@ def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Te
                 todo="put the file there, or set GSS_DATA to the folder that holds your data",
             )
         return read_published(folder / weights)
-    timm = import_timm()
-    tag = weights.removeprefix("timm:")
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
-    if tag not in tags:
-        raise ConfigError(f"timm has no weights {tag!r} for {name}; it has {', '.join(tags) or 'none'}")
+    timm, tag = import_timm(), timm_tag(name, weights)
     try:
         return timm.create_model(f"{name}.{tag}", pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
@@ -130,6 +126,19 @@ def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Te
             todo=f"on a machine with a network fetch that file, put it at {(folder / file).absolute()} and set "
             f"latent_prior.backbone.weights={file}",
         ) from error
+
+
+def timm_tag(name: str, weights: str) -> str:
+    """The tag in `timm:TAG`.
+
+    Raises:
+        ConfigError: timm knows no such weights of this model.
+    """
+    tag = weights.removeprefix("timm:")
+    tags = [full.partition(".")[2] for full in import_timm().list_pretrained(f"{name}.*")]
+    if tag not in tags:
+        raise ConfigError(f"timm has no weights {tag!r} for {name}; it has {', '.join(tags) or 'none'}")
+    return tag
 
 
 def load_published(
@@ -167,7 +176,7 @@ def load_published(
         elif value.shape != own[ours[key]].shape:
             wrong.append(f"{key} {list(value.shape)}, not {list(own[ours[key]].shape)}")
         elif key.endswith(INDEX):
-            if not torch.equal(value, own[ours[key]]):
+            if not (own[ours[key]].is_meta or torch.equal(value, own[ours[key]])):
                 wrong.append(f"{key}: other positions than those of a window of this size")
             rows.append(KeyRow(key, "", "dropped", "derived from the window's size"))
         elif is_reordered(architecture, ours[key]):

@@ -1,9 +1,10 @@
-"""Stage 1: look at every image and label before anything trains."""
+"""Stage 1: look at everything before anything trains: settings, files, and every image and label."""
 
 from gss.data.check import fault_error, scan
 from gss.data.manifest import manifest_sha256, write_manifest
 from gss.data.pairing import SplitFolders
 from gss.files import write_json, write_text
+from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 
 
@@ -14,18 +15,21 @@ def check(run: Run) -> None:
     interrupted, and after faults were mended it reads only what has changed.
 
     Raises:
-        DataError: any fault; the message shows the first ones, `data/faults.txt` all of them.
+        ConfigError, CheckpointError: a later stage would stop, see `rehearse`; the data set was not looked at.
+        DataError: any fault of the data; the message shows the first ones, `data/faults.txt` all of them.
     """
     data = run.experiment.data
     splits: dict[str, SplitFolders] = {
         name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix, split.count)
         for name, split in data.splits.items()
     }
+    space = run.declared_space()
+    rehearse(run, space)
     record = run.folder / "work" / "check_pairs.jsonl"
     manifest, statistics, faults = scan(
         run.root,
         splits,
-        run.declared_space(),
+        space,
         orientation=data.exif_orientation,
         workers=run.experiment.resources("check").threads,
         quiet=False,

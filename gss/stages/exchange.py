@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from gss.models.exchange import (
     read_published,
     to_published,
 )
+from gss.models.latent_prior import LatentPrior
+from gss.models.posterior import Posterior
 from gss.palette.palette import read_palette
 from gss.stages import latent_prior, posterior
 from gss.stages.assemble import build_model, build_posterior, build_prior
@@ -81,25 +84,13 @@ class _Imported:
 
 def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
     state = read_published(path)
-    parts = {key.removeprefix("module.").removeprefix("decode_head.").split(".")[0] for key in state}
+    parts = _parts(state)
     made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
     palette_path, tokenizer_path = (run.file(run.folder / name) for name in ("palette.csv", "tokenizer.safetensors"))
     tokenizer = load_tokenizer(tokenizer_path)
     palette, manifest = read_palette(palette_path), run.file(run.folder / "data" / "manifest.json")
     space = read_manifest(manifest).space if manifest.is_file() else ClassSpace(palette.names)
-    meta = latent_prior.describe(run, space, palette, tokenizer)
-    described = meta.pop("latent_prior")
-    prior = x_inverse = None
-    if made != "posterior":
-        if not parts & {*PIXEL_BRANCH}:
-            described["kind"] = "tokens"
-        meta["latent_prior"] = described
-        prior = build_prior(meta)
-    if made != "gss_ff":
-        meta["posterior"] = posterior.describe(run)
-        if meta["posterior"]["variant"] != "window":
-            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {meta['posterior']['variant']}")
-        x_inverse = build_posterior(meta)
+    meta, prior, x_inverse = build_for(run, latent_prior.describe(run, space, palette, tokenizer), made, state)
     contained = copy.deepcopy(tokenizer) if "d_vae" in parts else None
     report = load_published(state, prior, x_inverse, contained, where=path)
     if contained is not None and tensors_sha256(contained.state_dict()) != tokenizer.sha256:
@@ -118,6 +109,37 @@ def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
         for name, value in module.state_dict().items()
     }
     return _Imported(path, made, tensors, meta, inputs, report)
+
+
+def build_for(
+    run: Run, described: dict[str, Any], made: Kind, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], LatentPrior | None, Posterior | None]:
+    """The modules that a published state dict is loaded into, and what their model file says of them.
+
+    Args:
+        described: see `gss.stages.latent_prior.describe`.
+
+    Raises:
+        ConfigError: X^-1 is wanted of a variant that was not published.
+    """
+    meta = dict(described)
+    prior = x_inverse = None
+    described = meta.pop("latent_prior")
+    if made != "posterior":
+        is_tokens = not _parts(state) & {*PIXEL_BRANCH}
+        meta["latent_prior"] = {**described, "kind": "tokens"} if is_tokens else described
+        prior = build_prior(meta)
+    if made != "gss_ff":
+        meta["posterior"] = posterior.describe(run)
+        if meta["posterior"]["variant"] != "window":
+            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {meta['posterior']['variant']}")
+        x_inverse = build_posterior(meta)
+    return meta, prior, x_inverse
+
+
+def _parts(state: Mapping[str, Tensor]) -> set[str]:
+    """The published names of the heads' parts that a state dict holds."""
+    return {key.removeprefix("module.").removeprefix("decode_head.").split(".")[0] for key in state}
 
 
 def _write(run: Run, imported: _Imported) -> None:

@@ -13,6 +13,7 @@ from gss.data.images import read_label
 from gss.data.manifest import Pairs
 from gss.evaluate.pictures import evenly_spaced
 from gss.palette.palette import read_palette
+from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 from gss.stages.training import deliver, is_missing, run_settings
 from gss.tokenizer.crops import MaskigeCrops
@@ -59,6 +60,7 @@ def tokenizer(run: Run, world: World) -> None:
     finished = run.work("tokenizer") / "finished.safetensors"
     with run.stage("tokenizer", inputs, world=world) as journal:
         if is_missing(finished, world):
+            rehearse(run, run.space)  # the configuration may have changed since the check
             if run.experiment.tokenizer.source == "openai":
                 if world.is_main:
                     _import(run, finished, inputs)

@@ -81,7 +81,7 @@ def test_only_what_is_asked_for_must_load(project: Project) -> None:
     (folder / "._toy.yaml").write_bytes(b"\x00\x05\x16\x07")
     assert project.planned("all") == EVERYTHING
     assert project.snakemake("--unlock").returncode == 0
-    for name, said in (("draft", "not readable as YAML"), ("typo", "did you mean 'palette'?"), ("lost", "is a link to")):
+    for name, said in (("draft", "not readable as YAML"), ("typo", "did you mean 'palette'?"), ("lost", "is a link")):
         done = project.snakemake("-n", f"results/{name}/gss_ft.pth")
         assert done.returncode != 0
         assert done.stdout.count(said) == 1 and f"where: config/experiments/{name}.yaml" in done.stdout
