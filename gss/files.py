@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -108,16 +109,21 @@ def replace_with_link(source: Path, target: Path) -> None:
         write_atomic(target, lambda file: file.write(content))
 
 
-def remove(path: Path) -> None:
-    """Take a file away, if it is there.
+def remove(*paths: Path) -> None:
+    """Take files and folders away, in this order, if they are there: what is replaced in several steps goes first, so
+    that a kill leaves nothing of old beside something new.
 
     Raises:
-        GssError: it cannot be removed.
+        GssError: one cannot be removed.
     """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(path, error) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -1,12 +1,11 @@
 """`report.html`: everything about the results of an experiment on one page that needs nothing else."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gss.errors import GssError
-from gss.files import replace_with_link, sha256_file, write_error
+from gss.files import remove, replace_with_link, sha256_file, write_error
 from gss.records import write_record
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data, palette
@@ -88,9 +87,8 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
 
 def _gather_pictures(results: Results) -> None:
     gathered = results.folder / "report_pictures"
+    remove(gathered)
     try:
-        if gathered.is_dir():
-            shutil.rmtree(gathered)
         gathered.mkdir()
     except OSError as error:
         raise write_error(gathered, error) from error

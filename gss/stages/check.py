@@ -3,7 +3,7 @@
 from gss.data.check import fault_error, scan
 from gss.data.manifest import manifest_sha256, write_manifest
 from gss.data.pairing import SplitFolders
-from gss.files import write_json, write_text
+from gss.files import remove, write_json, write_text
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 
@@ -48,6 +48,7 @@ def check(run: Run) -> None:
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
+        remove(folder / "manifest.json")
         write_json(folder / "statistics.json", statistics)
         write_manifest(folder / "manifest.json", manifest)
     record.unlink(missing_ok=True)  # the next check looks at everything again

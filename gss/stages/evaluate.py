@@ -1,7 +1,5 @@
 """Stage 8: the final figures of GSS-FF and GSS-FT."""
 
-import shutil
-
 import numpy as np
 
 from gss.data.loader import read_pair
@@ -71,8 +69,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
 
     with run.stage("evaluate", inputs, world=world, name=f"evaluate_{name}_{split}") as journal:
         if world.is_main:  # figures first: an evaluation that is cut off must not leave them beside other pictures
-            remove(folder / "metrics.json")
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder / "metrics.json", folder)
         world.barrier()
         evaluation = evaluate_pairs(
             model,

@@ -1,6 +1,6 @@
 """Stage 2: one colour per class."""
 
-from gss.files import write_json
+from gss.files import remove, write_json
 from gss.palette.palette import write_palette
 from gss.palette.strategies import make_palette
 from gss.report.plots import palette_swatches
@@ -28,6 +28,7 @@ def palette(run: Run) -> None:
         journal.figures(
             {f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)}
         )
+        remove(folder / "start.csv")
         palette_swatches(folder / "start.png", made)
         journal.artifact(folder / "start.png")
         write_json(folder / "quality.json", quality)

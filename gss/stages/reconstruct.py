@@ -16,7 +16,7 @@ from gss.data.images import read_image, read_label
 from gss.data.loader import shard
 from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
-from gss.files import write_json, write_text
+from gss.files import remove, write_json, write_text
 from gss.palette.palette import Palette, read_palette, write_palette
 from gss.progress import track
 from gss.report.plots import palette_swatches, rounds
@@ -68,6 +68,8 @@ def reconstruct(run: Run, world: World) -> None:
                     {**meta, "refinement": run.provenance("reconstruct", inputs)},
                 )
             world.barrier()
+        if world.is_main:
+            remove(*(run.folder / name for name in ("reconstruction", "palette.csv", "tokenizer.safetensors")))
         palette = read_palette(work / "palette.csv")
         dvae = load_tokenizer(work / "tokenizer.safetensors", device=world.device)
         _check(run, world, journal, dvae, palette)

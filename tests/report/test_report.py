@@ -1,6 +1,8 @@
 """The report says what is there, what is missing and why, and lets no name of data become markup."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -192,10 +194,17 @@ def test_classes_have_the_colours_they_had(folder: Path) -> None:
     assert shown() == colours
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_the_user(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    (folder / "report_pictures").write_text("in the way")
+@pytest.mark.parametrize("name", ["mkdir", "rename"])
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_user(
+    folder: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read-only, or another user's: root, who runs some tests, is refused nothing."""
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, {"mkdir": "mkdir", "rename": "replace"}[name], refuse)
     assert main(["report", "made"]) == 2
-    assert "cannot write" in (said := capsys.readouterr().err) and "report_pictures" in said
+    assert "read-only" in capsys.readouterr().err.lower()
 
 
 def test_model_files_are_read_without_torch(tmp_path: Path) -> None:
