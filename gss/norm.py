@@ -9,7 +9,6 @@ Letters: B batch, C channels, H W size of the map, L = B H lines.
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,23 +78,25 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors  # scale: 1 / standard deviation
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        wide, centre = _wide(x), mean.to(_wide(x))
-        sums, products = [], []  # of each line, [l, C]
-        for part, slope in zip(_pieces(x), _pieces(grad), strict=True):
-            sums.append(slope.sum(1))
-            products.append((part - centre).mul_(slope).sum(1))
+        lines, slopes = _lines(x), _lines(grad.contiguous(memory_format=torch.channels_last))
+        wide, pixels = _wide(x), lines.shape[0] * lines.shape[1]
+        centre, sums, products = mean.to(wide), _of_lines(lines), _of_lines(lines)
+        for some in _pieces(lines):
+            slope = slopes[some].to(wide)
+            torch.sum(slope, 1, out=sums[some])
+            torch.sum((lines[some].to(wide) - centre).mul_(slope), 1, out=products[some])
         of_bias, of_weight = _total(sums), _total(products) * scale
 
         # dx = gain (grad - mean of grad - normalised x * mean of grad * normalised x)
         gain = scale if weight is None else scale * weight
-        pixels = x.numel() // x.shape[1]
-        slope_of_x = -gain * scale * of_weight / pixels
-        constant = -gain * of_bias / pixels - slope_of_x * mean
-        gain, slope_of_x, constant = (value.to(wide) for value in (gain, slope_of_x, constant))
+        of_x = -gain * scale * of_weight / pixels
+        constant = -gain * of_bias / pixels - of_x * mean
+        gain, of_x, constant = (value.to(wide) for value in (gain, of_x, constant))
         result = torch.empty_like(x)  # channels-last, as x is
-        for part, slope, out in zip(_pieces(x), _pieces(grad), _lines(result).split(_step(x)), strict=True):
-            torch.addcmul(torch.addcmul(constant, part, slope_of_x), slope, gain, out=out)
+        changed = _lines(result)
+        for some in _pieces(lines):
+            part = torch.addcmul(constant, lines[some].to(wide), of_x)
+            torch.addcmul(part, slopes[some].to(wide), gain, out=changed[some])
         if weight is None:
             return result, None, None, None
         return result, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
@@ -103,15 +104,15 @@ class _Normalise(torch.autograd.Function):
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """float64 [C] mean and biased variance of a channels-last map [B, C, H, W] over its pixels."""
-    means, squares = [], []  # of each line, [l, C]
-    for part in _pieces(x):
-        mean = part.mean(1, keepdim=True)  # [l, 1, C]
-        means.append(mean[:, 0])
-        squares.append(F.mse_loss(part, mean.expand_as(part), reduction="none").sum(1))
-    of_lines = torch.cat(means).double()  # [L, C]
-    mean = of_lines.mean(0)
-    pixels = x.numel() // x.shape[1]
-    return mean, _total(squares) / pixels + (of_lines - mean).square().mean(0)
+    lines = _lines(x)
+    means, squares = _of_lines(lines), _of_lines(lines)
+    for some in _pieces(lines):
+        part = lines[some].to(_wide(x))
+        mean = torch.mean(part, 1, out=means[some])
+        torch.sum(F.mse_loss(part, mean[:, None].expand_as(part), reduction="none"), 1, out=squares[some])
+    mean = _total(means) / len(lines)
+    within = _total(squares) / (len(lines) * lines.shape[1])
+    return mean, within + (means.double() - mean).square().mean(0)
 
 
 def _lines(x: Tensor) -> Tensor:
@@ -119,18 +120,20 @@ def _lines(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(0, 1)
 
 
-def _step(x: Tensor) -> int:
-    return torch.get_num_threads() * max(1, _PIECE // (x.shape[1] * x.shape[3]))
+def _pieces(lines: Tensor) -> list[slice]:
+    """Some lines at a time."""
+    step = torch.get_num_threads() * max(1, _PIECE // lines[0].numel())
+    return [slice(first, first + step) for first in range(0, len(lines), step)]
 
 
-def _pieces(x: Tensor) -> Iterator[Tensor]:
-    """A map some lines at a time, [l, W, C] in the type of the sums."""
-    return (piece.to(_wide(x)) for piece in _lines(x).split(_step(x)))
+def _of_lines(lines: Tensor) -> Tensor:
+    """[L, C], for the sums of all lines: made at once, they leave no holes in memory between the pieces."""
+    return lines.new_empty(len(lines), lines.shape[2], dtype=_wide(lines))
 
 
-def _total(of_lines: list[Tensor]) -> Tensor:
+def _total(of_lines: Tensor) -> Tensor:
     """float64 [C], the sum over all lines."""
-    return torch.cat(of_lines).double().sum(0)
+    return of_lines.double().sum(0)
 
 
 def _wide(x: Tensor) -> torch.dtype:
