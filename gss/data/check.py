@@ -125,7 +125,7 @@ def _require_folders(root: Path, splits: Mapping[str, SplitFolders], obtain: str
     lines = [f"    {name}: {folder}{state}" for (name, folder), state in zip(expected, states, strict=True)]
     todo = "\n".join(["put the data there, or set another root:", *lines])
     raise DataError(
-        f"the data set is incomplete: {missing} of {len(expected)} folders are missing",
+        f"the data set is incomplete: {missing} of {len(expected)} folders are missing or cannot be read",
         where=root,
         todo=f"{todo}\n    the data: {obtain}" if obtain else todo,
     )
