@@ -103,8 +103,7 @@ class Data(Section):
     label_suffix: str = ""
     """End of the label names (before the extension) that the image names lack."""
     exif_orientation: Literal["apply", "stored"] | None = None
-    """What labels of photographs with an EXIF orientation follow: the picture as viewers turn it, or its pixels as
-    stored. Needed where there are such photographs."""
+    """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
     archives: tuple[Archive, ...] = ()
     """Archives that `gss prepare` unpacks where folders of the splits are missing."""
     generate: Literal["toy"] | None = None

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import stat
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -117,16 +118,27 @@ def _require_folders(root: Path, splits: Mapping[str, SplitFolders], obtain: str
         for split, folders in splits.items()
         for kind, folder in (("images", folders.images), ("labels", folders.labels))
     ]
-    missing = sum(not folder.is_dir() for _, folder in expected)
+    states = [_state(folder) for _, folder in expected]
+    missing = sum(map(bool, states))
     if not missing:
         return
-    lines = [f"    {name}: {folder}{'' if folder.is_dir() else '  (missing)'}" for name, folder in expected]
+    lines = [f"    {name}: {folder}{state}" for (name, folder), state in zip(expected, states, strict=True)]
     todo = "\n".join(["put the data there, or set another root:", *lines])
     raise DataError(
-        f"the data set is incomplete: {missing} of {len(expected)} folders are missing",
+        f"the data set is incomplete: {missing} of {len(expected)} folders are missing or cannot be read",
         where=root,
         todo=f"{todo}\n    the data: {obtain}" if obtain else todo,
     )
+
+
+def _state(folder: Path) -> str:
+    """Why a folder cannot be looked into."""
+    try:
+        return "" if stat.S_ISDIR(folder.stat().st_mode) else "  (no folder)"
+    except FileNotFoundError:
+        return "  (missing)"
+    except OSError as error:
+        return f"  ({error.strerror})"
 
 
 # ---- one pair

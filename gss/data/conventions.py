@@ -263,18 +263,18 @@ def _ignored(splits: Mapping[str, SplitLabels]) -> list[str]:
 
 
 def _unseen(splits: Mapping[str, SplitLabels], pixels: np.ndarray) -> list[str]:
-    lines, everywhere = [], set(range(next(iter(splits.values())).space.num_classes))
+    lines = []
     for split, found in splits.items():
-        unseen = np.flatnonzero(found.class_files == 0).tolist()
-        everywhere &= set(unseen)
-        if unseen:
+        unseen = np.flatnonzero(found.class_files == 0)
+        if len(unseen):
             lines.append(f"classes that never occur in {split}: {', '.join(found.space.names[k] for k in unseen)}")
-    space = found.space
-    if len(everywhere) == 1 and pixels[IGNORE_INDEX] and IGNORE_INDEX not in space.label_map:
-        (label,) = everywhere
+    space, seen = found.space, np.sum([found.class_files for found in splits.values()], axis=0) > 0
+    *_, last = space.names
+    in_place_of_last = space.num_classes > 2 and seen[:-1].all() and not seen[-1] and pixels[IGNORE_INDEX] > 0
+    if in_place_of_last and IGNORE_INDEX not in space.label_map:
         lines.append(
-            f"{space.names[label]} never occurs, and 255 is read as ignored: if 255 is {space.names[label]} set "
-            f"label_map: {format_map({IGNORE_INDEX: label})}; {_AS_IGNORED} says that it is not"
+            f"{last} never occurs, and 255 is read as ignored: if 255 is {last} set label_map: "
+            f"{format_map({IGNORE_INDEX: space.num_classes - 1})}; {_AS_IGNORED} says that it is not"
         )
     return lines
 

@@ -101,7 +101,7 @@ class Listing:
     def differently_spelled(self) -> Iterator[str]:
         """Images whose name has another Unicode form than that of their label."""
         images, labels = self.pairs.images, self.pairs.labels
-        for key in images.odd.keys() | labels.odd.keys():
+        for key in sorted(images.odd.keys() ^ labels.odd.keys()):
             if key in images.extensions and key in labels.extensions:
                 yield images.name(key)
 
@@ -241,7 +241,7 @@ def _suffixes(images: list[str], labels: list[str], folders: SplitFolders) -> li
         near = [label for label in labels[first : first + 8] if label.startswith(common)]
         stem = common.rstrip(_SEPARATORS)
         if os.path.basename(stem):
-            ends.update({(image[len(stem) :], label[len(stem) :]) for label in near})
+            ends.update((image[len(stem) :], label[len(stem) :]) for label in near)
     best = [pair for pair, count in ends.most_common(4) if count > 1 and 2 * count > len(images[:_LOOKED_AT])]
     if not best:
         return []

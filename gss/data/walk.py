@@ -1,5 +1,6 @@
 """The pictures in a folder: the one way in which the check, `gss prepare` and `gss predict` look through folders."""
 
+import contextlib
 import os
 import unicodedata
 from collections import Counter, deque
@@ -137,8 +138,9 @@ def on_disk(root: Path, folder: str) -> str:
     """A folder below `root` as the disk spells it, where only the Unicode form differs; else as it is."""
     path = root
     for part in Path(folder).parts:
-        if not (path / part).exists() and path.is_dir():
-            part = next((name for name in sorted(os.listdir(path)) if composed(name) == composed(part)), part)
+        if not os.path.exists(path / part):
+            with contextlib.suppress(OSError):
+                part = next((name for name in sorted(os.listdir(path)) if composed(name) == composed(part)), part)
         path /= part
     return folder if path == root / folder else os.path.relpath(path, root)
 

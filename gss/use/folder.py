@@ -177,13 +177,13 @@ def _images(text: str, out: Path, walks: list[Walk]) -> Iterator[tuple[Path, Pat
     """Images that an argument stands for, and what their outputs are called; the folder gone through joins `walks`."""
     path = Path(text)
     pattern: tuple[str, ...] = ()
-    if not path.is_dir():
-        if path.exists() or path.is_symlink():
+    if not os.path.isdir(path):
+        if os.path.lexists(path):
             yield path, Path(path.name)
             return
         plain = next((number for number, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
         path, pattern = Path(*path.parts[:plain]), path.parts[plain:]
-        if not pattern or not path.is_dir():
+        if not pattern or not os.path.isdir(path):
             return
     own = {str(out)} - {os.path.realpath(path)}  # earlier predictions are no photographs
     walk = Walk(path, str(path), own, lambda inside: _leads_to(inside.rstrip("/").split("/"), pattern))

@@ -9,6 +9,7 @@ import stat
 import tarfile
 import threading
 import time
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_only_missing_folders_are_unpacked(data: Path, results: Path, tmp_path: 
     expected = {name: content for name, content in files.items() if not name.startswith("images/train")}
     assert content_of(data / "set") == {**expected, "images/train/mine.png": b"kept"}
     assert read_json(results / "mine" / "data" / "prepared.json")["folders"]["images/train"] == []
+
+
+def test_what_is_hidden_is_neither_content_nor_unpacked(data: Path, results: Path, tmp_path: Path) -> None:
+    files, umlaut = small_files(), "f\N{LATIN SMALL LETTER U WITH DIAERESIS}r"
+    files |= {f"{kind}/{umlaut}.png": files[f"{kind}/a.png"] for kind in ("images/train", "labels/train")}
+    junk = {name: files["images/train/a.png"] for name in (
+        "images/train/.ipynb_checkpoints/a.png", "images/train/@eaDir/a.png", "__MACOSX/images/train/._a.png")}  # fmt: skip
+    decomposed = {unicodedata.normalize("NFD", name): content for name, content in files.items()}  # as of macOS
+    (data / "set.zip").write_bytes(zip_of({**decomposed, **junk}))
+    (data / "set/images/train").mkdir(parents=True)
+    (data / "set/images/train/.DS_Store").write_text("of macOS")
+    assert run_verb("prepare", experiment(tmp_path), results) == 0
+    assert content_of(data / "set") == {**files, "images/train/.DS_Store": b"of macOS"}
+    assert run_verb("check", experiment(tmp_path), results) == 0
 
 
 def test_a_folder_may_come_from_two_archives(data: Path, results: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 import gss
 from gss.cli import main
+from gss.modelfile import load_model, save_model
 
 from .models import write_models
 
@@ -181,3 +183,73 @@ def test_output_that_cannot_be_written_ends_the_run(
     (tmp_path / "out").write_text("a file")
     assert main(["predict", str(model), str(photos), "-o", str(tmp_path / "out")]) == 2
     assert "a file stands where a folder is expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.*", "**/*.png"])
+def test_folders_are_looked_through_as_the_check_does(
+    pattern: str, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    folder, elsewhere, out = tmp_path / "photos", tmp_path / "elsewhere", tmp_path / "out"
+    for path in (folder / "frame.0001.png", folder / "frame.0002.png", folder / "day" / "a.png", elsewhere / "b.png",
+                 folder / ".cache" / "no.png", folder / "day" / "@eaDir" / "no.png"):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS).save(path)
+    shutil.copy(folder / "frame.0001.png", os.fsencode(folder) + b"/stra\xdfe.png")
+    (folder / "more").symlink_to(elsewhere)
+    (folder / "again").symlink_to(elsewhere)
+    (folder / "day" / "up").symlink_to(folder)
+    (folder / "all").symlink_to(tmp_path)
+    (folder / "day" / "gone.png").symlink_to("nowhere.png")
+    command = ["predict", str(model), str(folder / pattern) if pattern else str(folder), "-o", str(out)]
+    assert main(command) == 3
+    stems = ["frame.0001", "frame.0002", "day/a", "again/b", os.fsdecode(b"stra\xdfe")]
+    assert {name for name in written(out) if "_" not in name} == {"classes.csv", *(f"{stem}.png" for stem in stems)}
+    said = capfd.readouterr().err
+    assert said.count("note: hidden folders are no data: 2 passed over (.cache, @eaDir)") == 1
+    assert said.count("note: links to folders that are looked at anyway: 3 passed over") == 1
+    assert f"failed: {folder}/day/gone.png: the image cannot be read" in said
+
+
+def test_names_without_a_known_ending_are_kept(model: Path, tmp_path: Path) -> None:
+    for name in ("frame.0001", "frame.0002"):
+        Image.fromarray(PIXELS).save(tmp_path / name, "PNG")
+    frames = [str(tmp_path / name) for name in ("frame.0001", "frame.0002")]
+    assert main(["predict", str(model), *frames, "-o", str(tmp_path / "out")]) == 0
+    assert {"frame.0001.png", "frame.0002.png"} <= written(tmp_path / "out")
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**/*.jpg"])
+def test_a_folder_that_cannot_be_read_is_an_error(
+    pattern: str,
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:  # chmod keeps nobody out who is root
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    said = refused(["predict", str(model), str(photos / pattern), "-o", str(tmp_path / "o")], capsys, tmp_path / "o")
+    assert f"{photos}/deeper: the folder cannot be read: Permission denied" in said
+
+
+def test_orientations_are_read_as_those_it_was_trained_on(tmp_path: Path) -> None:
+    folder = write_models(tmp_path / "results")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    file = load_model(folder / "gss_ft.pth")
+    for setting, shape in (("apply", (32, 24)), ("stored", (24, 32)), (None, (32, 24))):
+        file.meta["provenance"]["config"]["data"]["exif_orientation"] = setting
+        save_model(folder / "gss_ft.pth", file.kind, file.tensors, file.meta)
+        predictor = gss.load(folder / "gss_ft.pth")
+        assert predictor.predict(tmp_path / "a.png").shape == shape
+        assert predictor.predict(Image.open(tmp_path / "a.png")).shape == shape
+        assert main(["predict", str(folder / "gss_ft.pth"), str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]) == 0
+        assert ids_of(tmp_path / "out" / "a.png").shape == shape
