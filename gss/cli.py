@@ -143,10 +143,12 @@ def parser() -> argparse.ArgumentParser:
 
     launched = verb("launch", _launch, "run a verb in one or many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
-    launched.add_argument("--nproc", type=int, default=1, metavar="P", help="processes on each machine; default: 1")
+    launched.add_argument("--nproc", type=_count, metavar="P",
+                          help="processes on each machine; default: one per GPU, without GPUs one")
     launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
     launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by a node's processes; default: all")
-    launched.add_argument("--gpus", type=int, metavar="G", help="GPUs on each node; 0: none; default: what is visible")
+    launched.add_argument("--gpus", type=_count, metavar="G", help="GPUs on each machine; 0: none; default: all there")
+    launched.add_argument("--divided", type=int, metavar="B", help="a batch that the processes divide evenly")
     launched.add_argument("--log", type=Path, metavar="FILE", help="append to it; earlier starts are kept")
     launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
 
@@ -266,6 +268,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _count(text: str) -> int | None:
+    """A number; None: `auto`."""
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `auto`")
+    return None if text == "auto" else int(text)
+
+
 def _predict(given: argparse.Namespace) -> int:
     from gss.use.folder import predict_files
 
@@ -316,7 +325,8 @@ def _launch(given: argparse.Namespace) -> int:
     if given.log:
         keep_log(given.log)
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
-    return launch(given.nproc, command, work=given.work, nodes=given.nodes, cpus=given.cpus, gpus=given.gpus)
+    return launch(given.nproc, command, work=given.work, nodes=given.nodes, cpus=given.cpus, gpus=given.gpus,
+                  divided=given.divided or None, log=given.log)
 
 
 def _mlflow_sync(given: argparse.Namespace) -> None:

@@ -12,7 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from gss.cluster import gpus
 from gss.config import (
+    GPU_STAGES,
+    Cluster,
     Experiment,
     Resources,
     Stage,
@@ -162,14 +165,23 @@ def _lines(settings: Mapping[str, Any]) -> Iterator[str]:
 class Requests:
     """For `threads` and `resources`: what the stages ask for, by the experiments and the profile's cluster block.
 
+    How many GPUs there are is not asked here: the machine that runs a stage knows (`gss launch`).
+
     Args:
-        config: Snakemake's, with the block `cluster` of the profile in use, if any.
+        config: Snakemake's, with the block `cluster` of the profile in use; without it all runs on this machine.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        cluster = self._cluster = load_cluster(config)
-        # Snakemake asks for each of a job's resources several times.
-        self._fitted = cache(lambda name, stage: cluster.fit(_experiment(name).resources(stage), stage))
+        self._cluster = load_cluster(config) if config.get("cluster") else None
+        self._fitted = cache(self._fit)  # Snakemake asks for each of a job's resources several times
+
+    def _fit(self, name: str, stage: Stage) -> Resources:
+        experiment = _experiment(name)
+        asked = experiment.resources(stage)
+        if self._cluster is not None:
+            return self._cluster.fit(asked, stage)
+        gains = stage in GPU_STAGES or asked.gpus != "auto"
+        return asked if gains else asked.model_copy(update={"gpus": 0})
 
     def threads(self, stage: Stage) -> Callable[[Any], int]:
         """The cores of a stage, on each node; bounded by those of this machine, see `resources`."""
@@ -178,10 +190,10 @@ class Requests:
     def resources(self, stage: Stage) -> dict[str, Callable[[Any], int | str]]:
         """What a stage asks for; a change of it runs nothing again.
 
-        `nodes`, `processes` and `devices` (the latter two per node) are read by the shell lines, `accel` is 1 for a
-        stage that uses GPUs: a profile limits how many run at once. The others are SLURM's.
+        `nodes`, `divided`, and per node `processes` and `devices` are read by the shell lines. `accel` is 1 for a stage
+        that uses the GPUs of this machine: the default profile lets one run at a time. The others are SLURM's.
         """
-        cluster = self._cluster
+        cluster = self._cluster or Cluster()
         values: dict[str, Callable[[Resources], int | str]] = {
             "mem_mb": lambda asked: asked.memory_mb + NESTED_SNAKEMAKES_MB,
             "runtime": lambda asked: asked.minutes,
@@ -189,20 +201,21 @@ class Requests:
             "tasks": lambda asked: asked.nodes,
             "cpus_per_task": lambda asked: asked.threads,  # Snakemake bounds `threads` by its own cores
             "tasks_per_gpu": lambda asked: 0,  # otherwise SLURM multiplies the tasks by the GPUs
-            "gres": lambda asked: f"gpu:{asked.gpus}" if asked.gpus else "",
-            "processes": lambda asked: asked.processes or 1,
+            "gres": lambda asked: f"gpu:{asked.gpus}" if asked.gpus not in ("auto", 0) else "",
+            "processes": lambda asked: asked.processes or ("auto" if asked.gpus else 1),
             "devices": lambda asked: asked.gpus,
-            "accel": lambda asked: int(asked.gpus > 0),
+            "accel": lambda asked: int(self._cluster is None and _uses_gpus(asked)),
         }
         if cluster.partition or cluster.gpu_partition:
             values["slurm_partition"] = lambda asked: (asked.gpus and cluster.gpu_partition) or cluster.partition or ""
         if cluster.account:
             values["slurm_account"] = lambda asked: cluster.account or ""
-        return {name: self._asked(stage, value) for name, value in values.items()}
+        asked = {name: self._asked(stage, value) for name, value in values.items()}
+        return {**asked, "divided": lambda wildcards: _experiment(wildcards.experiment).divided(stage) or 0}
 
     def environment(self, stage: Stage) -> Callable[[Any], str]:
-        """For `conda`: the environment of a stage, by whether it asks for GPUs."""
-        return self._asked(stage, lambda asked: f"../envs/{'gpu' if asked.gpus else 'cpu'}.yaml")
+        """For `conda`: the environment of a stage, by whether it uses GPUs."""
+        return self._asked(stage, lambda asked: f"../envs/{'gpu' if _uses_gpus(asked) else 'cpu'}.yaml")
 
     def _asked(self, stage: Stage, value: Callable[[Resources], Value]) -> Callable[[Any], Value]:
         def function(wildcards: Any) -> Value:
@@ -215,6 +228,10 @@ class Requests:
         return function
 
 
+def _uses_gpus(asked: Resources) -> bool:
+    return gpus.present() if asked.gpus == "auto" else asked.gpus > 0
+
+
 def launch(command: str, *, work: str) -> str:
     """For `shell`: a verb in one or many processes on one or many machines.
 
@@ -224,8 +241,8 @@ def launch(command: str, *, work: str) -> str:
     """
     return (
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
-        f"--cpus {{resources.cpus_per_task}} --work results/{{wildcards.experiment:q}}/work/{work} --log {{log:q}} "
-        f"-- {command} >> {{log:q}} 2>&1"
+        "--cpus {resources.cpus_per_task} --divided {resources.divided} "
+        f"--work results/{{wildcards.experiment:q}}/work/{work} --log {{log:q}} -- {command} >> {{log:q}} 2>&1"
     )
 
 

@@ -20,7 +20,7 @@ ROWS = (
     ("cli", "workflow", "doctor", "__main__"),
 )
 LEAVES = {"tracking": {"errors", "files", "config"}, "cluster": {"errors", "files", "output", "config"}}
-USERS_OF_LEAVES = {"data", "train", "report", "stages", "benchmark", "doctor", "cli"}
+USERS_OF_LEAVES = {"data", "train", "report", "stages", "benchmark", "doctor", "cli", "workflow"}
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 

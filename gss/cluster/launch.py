@@ -22,28 +22,31 @@ from gss.errors import GssError, OutputClosed
 _SPARE_SECONDS = 60  # before the end of the job, for those who have waited for another one in vain
 # glibc gives large blocks back to the kernel and gets them zeroed anew for every tensor: 40 % of a CPU training step.
 _MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30)}
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # What describes the step this process runs in would be taken for wishes by the next srun.
 _STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI")
 _JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_CONF")
 
 
-def launch(nproc: int, command: Sequence[str], *, work: Path, nodes: int = 1, cpus: int | None = None,
-           gpus: int | None = None, module: str = "gss") -> int:
+def launch(nproc: int | None, command: Sequence[str], *, work: Path, nodes: int = 1, cpus: int | None = None,
+           gpus: int | None = None, divided: int | None = None, log: Path | None = None, module: str = "gss") -> int:
     """Run `python -m <module> <command>` in `nodes` x `nproc` processes, and wait for their end.
 
-    In a SLURM job they run on its nodes, otherwise all on this machine. Only one launch at a time owns a work folder;
-    a second one waits. SIGTERM and SIGINT are passed on once, as SIGTERM, so that the training stops in good order.
-    If this process is killed, all its children are. A training that stopped because the time of its SLURM job was
-    nearly over is put back into the queue under the same job number.
+    In a SLURM job they run on its nodes, otherwise all on this machine. Where there are GPUs each process has one of
+    its own, and there are as many processes as that allows (`gss.cluster.gpus.share`).
+
+    Only one launch at a time owns a work folder; a second one waits. SIGTERM and SIGINT are passed on once, as SIGTERM,
+    so that the training stops in good order. If this process is killed, all its children are. A training that stopped
+    because the time of its SLURM job was nearly over is put back into the queue under the same job number.
 
     Args:
-        nproc: processes per node; one per GPU, or any number on the CPU.
+        nproc: processes per node; None: one per GPU, without GPUs one.
         command: the verb with its arguments.
         work: the stage's work folder.
         nodes: nodes of the SLURM job to use.
         cpus: cores the processes of a node share; default: those of the job, or those this process may use.
-        gpus: GPUs per node; 0: none, even where there are some; default: all that are visible.
+        gpus: GPUs per node; 0: none, even where there are some; None: all that are there and, in a SLURM job, granted.
+        divided: what the processes divide evenly among them, a batch; None: any number of processes will do.
+        log: the file that is appended to, for the command that is printed when it stops early.
         module: what the processes run.
 
     Returns:
@@ -67,30 +70,34 @@ def launch(nproc: int, command: Sequence[str], *, work: Path, nodes: int = 1, cp
                 return 75
             (work / "exit.json").unlink(missing_ok=True)
             if job is None:
-                start = _torchrun(work, nodes * nproc, gpus, module, command)
-                environment = _environment(nodes * nproc, cpus or len(os.sched_getaffinity(0)))
+                cores = cpus or len(os.sched_getaffinity(0))
+                here = {name: count and nodes * count for name, count in (("nproc", nproc), ("gpus", gpus))}
+                start = _torchrun(work, module, command, **here, cpus=cores, divided=divided)
             else:
-                start = _srun(job, nodes, cpus, gpus, _torchrun(work, nproc, gpus, module, command))
-                environment = _environment(nproc, cpus or job.cpus, job)
-            status = stop.run(start, environment, keep_open=lock)
+                cores = cpus or job.cpus
+                torchrun = _torchrun(work, module, command, nproc=nproc, gpus=gpus, cpus=cores, divided=divided)
+                start = _srun(job, nodes, cores, gpus, torchrun)
+            status = stop.run(start, _environment(job), keep_open=lock)
             left = read_exit(work)
         code = _exit_code(left, status, stopped=stop.received)
         if code == 75:
             if left is not None and left["deadline"] and job is not None and not stop.received:
                 _requeue(job.id)
-            again = ["gss", "launch", "--nodes", str(nodes), "--nproc", str(nproc), "--work", str(work), "--", *command]
+            options = {"nodes": nodes, "nproc": nproc, "gpus": gpus, "cpus": cpus, "divided": divided, "work": work,
+                       "log": log}
+            words = [str(word) for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+            again = ["gss", "launch", *words, "--", *command]
             print(f"to go on, run the same command again, or: {shlex.join(again)}", flush=True)
     return code
 
 
-def _torchrun(work: Path, nproc: int, gpus: int | None, module: str, command: Sequence[str]) -> list[str]:
+def _torchrun(work: Path, module: str, command: Sequence[str], **options: int | None) -> list[str]:
     """The processes of one node."""
-    wanted = [] if gpus is None else [f"--gpus={gpus}"]
-    return [sys.executable, "-m", "gss.cluster.torchrun", str(work), f"--nproc={nproc}", *wanted,
-            "--", module, *command]
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return [sys.executable, "-m", "gss.cluster.torchrun", str(work), *given, "--", module, *command]
 
 
-def _srun(job: slurm.Job, nodes: int, cpus: int | None, gpus: int | None, torchrun: list[str]) -> list[str]:
+def _srun(job: slurm.Job, nodes: int, cpus: int, gpus: int | None, torchrun: list[str]) -> list[str]:
     """torchrun on each node, in a step of its own: signals of SLURM reach only the direct children of its daemon.
 
     The step overlaps the one this process may run in, which holds all cores and would have to end first.
@@ -99,7 +106,7 @@ def _srun(job: slurm.Job, nodes: int, cpus: int | None, gpus: int | None, torchr
         raise GssError(f"{nodes} nodes are wanted, SLURM job {job.id} has {len(job.hosts)}", where="gss launch --nodes",
                        todo=f"submit the job with --nodes={nodes}, or unset SLURM_JOB_ID to use this machine alone")
     step = ["srun", "--overlap", f"--jobid={job.id}", f"--nodes={nodes}", f"--nodelist={','.join(job.hosts[:nodes])}",
-            f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus or job.cpus}",
+            f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}",
             *([f"--gpus-per-node={gpus}"] if gpus else []), "--mpi=none", "--kill-on-bad-exit=1", "--quiet"]
     if nodes == 1:
         return [*step, *torchrun]
@@ -109,15 +116,15 @@ def _srun(job: slurm.Job, nodes: int, cpus: int | None, gpus: int | None, torchr
     return [*step, *torchrun[:3], *meeting, *torchrun[3:]]
 
 
-def _environment(nproc: int, cpus: int, job: slurm.Job | None = None) -> Mapping[str, str]:
-    """This environment with the cores divided among the processes: Snakemake sets all of them for each."""
+def _environment(job: slurm.Job | None) -> Mapping[str, str]:
+    """This environment, for the processes of a stage."""
     kept = dict(os.environ)
     if job is not None:
         kept = {name: value for name, value in kept.items()
                 if name in _JOB_VARIABLES or not name.startswith(_STEP_VARIABLES)}
         kept["SLURM_RESTART_COUNT"] = str(job.restarts)  # lost on the way to this process
     kept["GSS_LAUNCHED"] = str(time.time())
-    return {**_MALLOC, **kept, **dict.fromkeys(_THREADS, str(max(1, cpus // nproc)))}
+    return {**_MALLOC, **kept}
 
 
 def _exit_code(left: Mapping[str, Any] | None, status: int, *, stopped: bool) -> int:

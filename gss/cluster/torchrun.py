@@ -1,6 +1,7 @@
 """torchrun as `gss launch` starts it, once per node: quiet about orderly ends, and with the cause of the others told.
 
-`python -m gss.cluster.torchrun WORK --nproc P [--gpus G] [--nodes N --address A --port P] -- MODULE ARGUMENTS`
+`python -m gss.cluster.torchrun WORK [--nproc P] [--gpus G] [--divided B] --cpus C [--nodes N --address A --port P]
+-- MODULE ARGUMENTS`
 """
 
 import argparse
@@ -13,12 +14,13 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from gss.cluster import gpus
 from gss.cluster.exit import TORCHRUN_PID, die_with, leave, read_exit
 from gss.errors import GssError
 from gss.output import open_output
 
 _LOCAL = "127.0.0.1"
-PRETENDED_GPUS = "GSS_PRETENDED_GPUS"  # set by tests, whose SLURM has GPUs that torch does not see
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def main(arguments: list[str]) -> int:
@@ -32,15 +34,13 @@ def main(arguments: list[str]) -> int:
     given = _grammar().parse_args(arguments)
     die_with(os.getppid())  # the launcher, or SLURM's watcher of this node
     signal.signal(signal.SIGUSR1, _stop_once)
-    if given.gpus == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # here, because SLURM sets it anew on every node
 
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        _check_gpus(given.nproc, given.gpus)
+        processes, note = _processes(given)
         if given.nodes > 1:
             _check_names(given.address)
     except GssError as error:
@@ -53,10 +53,13 @@ def main(arguments: list[str]) -> int:
                    f"--master-addr={given.address}", f"--master-port={given.port}"]
     # torch notes it with each event that it records, for nobody here; a silent name server takes 10 s every time
     socket.getfqdn = lambda name="": name or socket.gethostname()
+    # Snakemake sets all cores for each
+    os.environ.update(dict.fromkeys(_THREADS, str(max(1, given.cpus // processes))))
+    os.environ[gpus.NOTE] = note
     os.environ[TORCHRUN_PID] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # it reports each ended worker with a traceback of its own
     try:
-        run.main([*meeting, f"--nproc-per-node={given.nproc}", "-m", *given.command])
+        run.main([*meeting, f"--nproc-per-node={processes}", "-m", *given.command])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:
@@ -83,6 +86,8 @@ def _grammar() -> argparse.ArgumentParser:
     grammar.add_argument("work", type=Path)
     grammar.add_argument("--nproc", type=int)
     grammar.add_argument("--gpus", type=int)
+    grammar.add_argument("--divided", type=int)
+    grammar.add_argument("--cpus", type=int, required=True)
     grammar.add_argument("--nodes", type=int, default=1)
     grammar.add_argument("--address")
     grammar.add_argument("--port", type=int)
@@ -96,19 +101,29 @@ def _stop_once(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _check_gpus(nproc: int, gpus: int | None) -> None:
-    """That there is a GPU for each process where GPUs are wanted."""
+def _processes(given: argparse.Namespace) -> tuple[int, str]:
+    """How many processes this node runs, and what is to be said of its GPUs; those that are not for them are hidden.
+
+    Raises:
+        GssError: GPUs are wanted and none is seen, or fewer than the SLURM job was given.
+    """
     import torch
 
-    seen = torch.cuda.device_count()
-    if gpus and not seen and PRETENDED_GPUS not in os.environ:
+    seen, wanted = int(os.environ.get(gpus.PRETENDED_GPUS, 0)) or torch.cuda.device_count(), given.gpus
+    if wanted and not seen:
         build = "" if torch.version.cuda or torch.version.hip else f"; torch {torch.__version__} knows no GPUs"
-        raise GssError(f"{gpus} GPUs were asked for, but torch sees none on {socket.gethostname()}{build}",
+        raise GssError(f"{wanted} GPUs were asked for, but torch sees none on {socket.gethostname()}{build}",
                        where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
                        todo="run `nvidia-smi` there, and `gss doctor`; to use the CPU set run.resources.STAGE.gpus: 0")
-    if seen and nproc > seen:
-        raise GssError(f"{nproc} processes, but {seen} GPUs on {socket.gethostname()}",
-                       where="gss launch --nproc", todo="ask for at most one process per GPU")
+    if wanted and "SLURM_JOB_ID" in os.environ and seen < min(wanted, given.nproc or wanted):
+        raise GssError(f"the SLURM job was given {wanted} GPUs, but torch sees {seen} on {socket.gethostname()}",
+                       where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+                       todo="run `nvidia-smi` there, and ask the cluster's support")
+    if seen and wanted != 0 and (wanted or gpus.granted()):
+        return gpus.share(seen, gpus=wanted, processes=given.nproc, batch=given.divided, nodes=given.nodes)
+    note = gpus.unused(seen, wanted)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # here, because SLURM sets it anew on every node
+    return given.nproc or 1, note
 
 
 def _check_names(address: str) -> None:

@@ -15,6 +15,7 @@ from gss.config.load import (
 from gss.config.origins import leaves, origins
 from gss.config.reference import json_schema, reference
 from gss.config.schema import (
+    GPU_STAGES,
     STAGES,
     Cluster,
     Data,
@@ -29,6 +30,7 @@ from gss.config.schema import (
 )
 
 __all__ = [
+    "GPU_STAGES",
     "STAGES",
     "Cluster",
     "Data",

@@ -13,6 +13,7 @@ Stage = Literal[
     "latent_prior", "posterior", "import", "merge", "evaluate",
 ]  # fmt: skip
 STAGES: tuple[Stage, ...] = get_args(Stage)
+GPU_STAGES: frozenset[Stage] = frozenset(("tokenizer", "reconstruct", "latent_prior", "posterior", "evaluate"))
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
 STAGE_VERSIONS: dict[Stage, int] = {
     **dict.fromkeys(STAGES, 1), "tokenizer": 2, "reconstruct": 2, "latent_prior": 3, "posterior": 3, "evaluate": 2,
@@ -382,9 +383,10 @@ class Resources(Section):
     nodes: Positive = 1
     """Machines; all that follows but `minutes` is for each. Without a cluster, one machine does the work of all."""
     processes: Positive | None = None
-    """Processes of `torchrun`; default: one per GPU, without GPUs one."""
-    gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs."""
+    """Processes of `torchrun`, with GPUs at most one for each; default: one per GPU, without GPUs one."""
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """GPUs. `auto`: on one machine all that are there, on a cluster those its profile grants; for stages that gain
+    by them."""
     threads: Positive = 2
     """CPU cores, shared by the processes."""
     memory_mb: Positive = 4000
@@ -488,6 +490,21 @@ class Experiment(Section):
 
     def resources(self, stage: Stage) -> Resources:
         return self.run.resources.get(stage, Resources())
+
+    def divided(self, stage: Stage) -> int | None:
+        """What the processes of a stage divide evenly among them; None: any number of processes will do."""
+        if stage in ("tokenizer", "reconstruct"):
+            return self.tokenizer.train.batch_size if self.tokenizer.source == "train" else None
+        if stage not in ("latent_prior", "posterior"):
+            return None
+        training = getattr(self, stage).training
+        # Where the number of GPUs is named, `accumulation` follows from how many there are.
+        return training.batch_size if self.made_for(stage) else training.batch_size // training.accumulation
+
+    def made_for(self, stage: Stage) -> int | None:
+        """The number of GPUs that a stage is made for, over all nodes; None: any."""
+        asked = self.resources(stage)
+        return None if asked.gpus in ("auto", 0) else asked.nodes * (asked.processes or int(asked.gpus))
 
     def slice(self, stage: Stage) -> dict[str, Any]:
         """What influences a stage beyond its input files: the configured values without defaults.
@@ -596,8 +613,11 @@ class Cluster(Section):
     """What a stage asks for, in place of `run.resources` of the experiments: `{latent_prior: {nodes: 2, gpus: 8}}`."""
 
     def fit(self, asked: Resources, stage: Stage) -> Resources:
-        """What a stage asks this cluster for, `processes` as a number: its own wishes, then those of `stages`, put on
-        as many nodes as its GPUs need.
+        """What a stage asks this cluster for, `processes` and `gpus` as numbers: its own wishes, then those of
+        `stages`, put on as many nodes as its GPUs need.
+
+        `gpus: auto` of an experiment is what `stages` grants, else none: that a node has GPUs gives nobody a claim to
+        them. `gpus: auto` in `stages` is all of a node, `gpus_per_node`.
 
         Raises:
             ValueError: its GPUs or processes cannot be shared out evenly.
@@ -605,15 +625,17 @@ class Cluster(Section):
         wishes = self.stages[stage].model_dump(exclude_unset=True) if stage in self.stages else {}
         asked = asked.model_copy(update=wishes)
         minutes = min(asked.minutes, self.max_minutes or asked.minutes)
-        processes, parts = asked.processes or max(1, asked.gpus), 1
-        if self.gpus_per_node is not None and asked.gpus > self.gpus_per_node:
-            parts, rest = divmod(asked.gpus, self.gpus_per_node)
+        gpus = asked.gpus if asked.gpus != "auto" else (self.gpus_per_node or 0) if "gpus" in wishes else 0
+        processes, parts = asked.processes or max(1, gpus), 1
+        if self.gpus_per_node is not None and gpus > self.gpus_per_node:
+            parts, rest = divmod(gpus, self.gpus_per_node)
             if rest or processes % parts:
                 raise ValueError(
-                    f"{stage} asks for {asked.gpus} GPUs and {processes} processes on a node, a node has "
+                    f"{stage} asks for {gpus} GPUs and {processes} processes on a node, a node has "
                     f"{self.gpus_per_node} GPUs (gpus_per_node), and they cannot be shared out evenly over several"
                 )
-        shared = {key: -(-getattr(asked, key) // parts) for key in ("gpus", "threads", "memory_mb")}
+        shared = {key: -(-getattr(asked, key) // parts) for key in ("threads", "memory_mb")}
         return asked.model_copy(
-            update={**shared, "nodes": asked.nodes * parts, "processes": processes // parts, "minutes": minutes}
-        )
+            update={**shared, "nodes": asked.nodes * parts, "gpus": gpus // parts, "processes": processes // parts,
+                    "minutes": minutes}
+        )  # fmt: skip

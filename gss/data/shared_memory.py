@@ -46,6 +46,9 @@ class Demand:
             return 0
         return self.processes * (self.workers * PREFETCH + 2 * self.accumulation) * self.micro_batch
 
+    def __str__(self) -> str:
+        return f"loader processes need {_megabytes(self.bytes)} of {FOLDER}"
+
     def shortage(self, folder: Path = FOLDER) -> str | None:
         """Why that cannot be had, in words; None: it can."""
         if self.bytes == 0 or sys.platform != "linux":

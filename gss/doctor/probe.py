@@ -13,15 +13,19 @@ import warnings
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal, get_args
 
+from gss.cluster import gpus
 from gss.cluster.exit import die_with
 from gss.cluster.torchrun import stay_local
 from gss.config import Experiment, load_experiment
+from gss.data.shared_memory import REMEDY, Demand
 from gss.doctor.findings import Finding, fail, ok, warn
-from gss.doctor.machine import nearest_folder
+from gss.doctor.machine import call, nearest_folder
 from gss.errors import GssError
 
 _AGAIN = "pip install -r requirements.in -c constraints.txt"
+Part = Literal["latent_prior", "posterior"]
 _PATIENCE = 20  # s that two processes wait for each other
 
 
@@ -109,16 +113,22 @@ def _gpus(names: list[str]) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    present = Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/nvidia0").exists()
-    if present and torch.version.cuda is None:
+    if count or not _gpus_present():
+        _compare(names, count)
+    elif torch.version.cuda is None and torch.version.hip is None:
         _tell("GPU", fail("GPU", f"torch {torch.__version__} cannot use the GPUs of this machine: it is a CPU build",
                           f"pip install 'torch==={version('torch').partition('+')[0]}' -c constraints.txt"))
-    elif present and count == 0:
+    elif gpus.hidden():
+        _tell("GPU", warn("GPU", gpus.unused(0, None), "unset CUDA_VISIBLE_DEVICES"))
+    else:
         reason = str(said[-1].message).splitlines()[0] if said else "no reason given"
         _tell("GPU", fail("GPU", f"torch for CUDA {torch.version.cuda} cannot use the GPUs of this machine: {reason}",
                           "a newer driver, or CUDA_VISIBLE_DEVICES"))
-    else:
-        _compare(names, count)
+
+
+def _gpus_present() -> bool:
+    """By the files of this machine, or by NVIDIA's own tool."""
+    return gpus.present() or "GPU 0" in call("nvidia-smi", "-L", seconds=10).text
 
 
 def _compare(names: list[str], count: int) -> None:
@@ -132,22 +142,51 @@ def _compare(names: list[str], count: int) -> None:
         kind = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}"
         kinds[kind] = kinds.get(kind, 0) + 1
     here = "; ".join(f"{number} x {kind}" for kind, number in kinds.items()) or "none here"
-    wishes = {name: _most_gpus(name) for name in names}
-    largest = max(wishes, key=lambda name: wishes[name], default="")
-    if not largest or wishes[largest] <= count:
-        _tell("GPU", ok("GPU", f"{here}; {largest or 'no experiment'} asks for {wishes.get(largest, 0)}"))
-    elif shutil.which("sbatch"):
-        _tell("GPU", ok("GPU", f"{here}; the {wishes[largest]} that {largest} asks for are SLURM's affair"))
-    else:
-        _tell("GPU", warn("GPU", f"{here}; {largest} asks for {wishes[largest]}",
-                          f"set gpus and processes in run.resources of {largest}, or use a machine with GPUs"))
+    if shutil.which("sbatch"):
+        _tell("GPU", ok("GPU", f"{here}; those that experiments ask for are SLURM's affair"))
+        return
+    _tell("GPU", ok("GPU", f"{here}{'' if count else '; stages compute on the CPU'}"))
+    for name in names:
+        try:
+            experiment = load_experiment(name)
+        except GssError:  # said elsewhere
+            continue
+        demands = []
+        for part in get_args(Part):
+            processes, findings = _on_gpus(f"{name}, {part}", experiment, part, count)
+            demands.append(_of_loader(experiment, part, processes, count))
+            for finding in findings:
+                _tell("GPU", finding)
+        largest = max(demands, key=lambda demand: demand.bytes)
+        shortage = largest.shortage()
+        _tell("GPU", fail("shared memory", f"{name}: {shortage}", REMEDY) if shortage else
+              ok("shared memory", f"{name}: {largest}"))
 
 
-def _most_gpus(name: str) -> int:
-    try:
-        return max((asked.gpus for asked in load_experiment(name).run.resources.values()), default=0)
-    except GssError:  # said elsewhere
-        return 0
+def _on_gpus(name: str, experiment: Experiment, part: Part, count: int) -> tuple[int, list[Finding]]:
+    """Processes of a training here, and which GPUs it leaves idle, lacks, or replaces by accumulation."""
+    asked, made_for = experiment.resources(part), experiment.made_for(part)
+    wanted = None if asked.gpus == "auto" else asked.nodes * asked.gpus
+    processes = asked.processes and asked.nodes * asked.processes
+    if count == 0 or wanted == 0:
+        lacking = f"made for {made_for} GPUs" if made_for else gpus.unused(count, wanted)
+        remedy = "set gpus: auto in run.resources, or use another machine" if made_for else ""
+        return processes or 1, [warn("GPU", f"{name}: {lacking}", remedy)] if lacking else []
+    found, idle = gpus.share(count, gpus=wanted, processes=processes, batch=experiment.divided(part))
+    findings = [warn("GPU", f"{name}: {idle}")] if idle else []
+    if made_for and made_for > found:
+        findings.append(ok("GPU", f"{name}: made for {made_for} GPUs; here are {found}, which keep its batch by "
+                                  f"accumulation and take about {made_for / found:.2g} times as long"))
+    return found, findings
+
+
+def _of_loader(experiment: Experiment, part: Part, processes: int, count: int) -> Demand:
+    """What the loader of a training needs here."""
+    training = getattr(experiment, part).training
+    made_for = experiment.made_for(part) if count else None
+    parts = gpus.parts(training.batch_size, training.accumulation, made_for, processes)
+    samples = training.batch_size // (processes * parts)
+    return Demand(samples, experiment.augment.crop, parts, experiment.run.workers, processes)
 
 
 def _space(results: Path, name: str, experiment: Experiment) -> None:

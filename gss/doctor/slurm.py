@@ -1,5 +1,6 @@
 """The cluster: whether SLURM answers, and whether slurm/config.yaml and the experiments fit it."""
 
+import contextlib
 import fcntl
 import getpass
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from gss.config import STAGES, Resources, Stage, load_cluster, load_experiment
+from gss.config import GPU_STAGES, STAGES, Resources, Stage, load_cluster, load_experiment
 from gss.config.schema import Cluster
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import TRY_LOCK, Answer, call, nearest_folder, scratch
@@ -171,6 +172,7 @@ def _partitions(cluster: Cluster, config: Mapping[str, str], known: Mapping[str,
         else:
             yield fail("partition", f"no partition {name!r}; there are: {', '.join(known)}",
                        f"set partition and gpu_partition in {PROFILE}")
+    most = 0
     if gpu is not None and gpu in known:
         most = max((node.gpus for node in known[gpu].nodes), default=0)
         yield from _gpus_per_node(cluster, known[gpu].name, most)
@@ -181,7 +183,7 @@ def _partitions(cluster: Cluster, config: Mapping[str, str], known: Mapping[str,
         for problem in problems:
             yield fail("jobs", f"{experiment}: {problem}", f"change {PROFILE} or the experiment's run.resources")
         if not problems:
-            yield ok("jobs", f"{experiment}: every stage fits its partition")
+            yield ok("jobs", f"{experiment}: every stage fits its partition{_without_gpus(experiment, cluster, most)}")
 
 
 def _partition(partition: _Partition, config: Mapping[str, str]) -> Iterator[Finding]:
@@ -231,16 +233,25 @@ def _stages(name: str, cluster: Cluster, known: Mapping[str, _Partition], plain:
             yield problem
 
 
+def _without_gpus(name: str, cluster: Cluster, most: int) -> str:
+    """What to say of an experiment none of whose stages uses the GPUs of a cluster."""
+    with contextlib.suppress(GssError):  # said elsewhere
+        experiment = load_experiment(name)
+        if most == 0 or any(cluster.fit(experiment.resources(stage), stage).gpus for stage in GPU_STAGES):
+            return ""
+    return f"; none asks for GPUs (stages: {{latent_prior: {{gpus: 1}}}} in {PROFILE} would)"
+
+
 def _misfit(asked: Resources, stage: Stage, partition: _Partition) -> str | None:
     limit = _minutes(partition.fields.get("MaxTime", "UNLIMITED"))
     if limit is not None and asked.minutes > limit:
         return (f"{stage} asks for {asked.minutes} minutes, {partition.name} grants {limit}: it would wait for ever "
                 f"(max_minutes: {limit} lets it go on in several jobs)")
-    memory = asked.memory_mb + NESTED_SNAKEMAKES_MB
-    fitting = sum(node.gpus >= asked.gpus and node.cpus >= asked.threads and node.memory_mb >= memory
+    memory, gpus = asked.memory_mb + NESTED_SNAKEMAKES_MB, int(asked.gpus)
+    fitting = sum(node.gpus >= gpus and node.cpus >= asked.threads and node.memory_mb >= memory
                   for node in partition.nodes)
     if fitting < asked.nodes and partition.nodes:
-        return (f"{stage} asks for {asked.nodes} x ({asked.gpus} GPUs, {asked.threads} cores, {memory} MB); "
+        return (f"{stage} asks for {asked.nodes} x ({gpus} GPUs, {asked.threads} cores, {memory} MB); "
                 f"{fitting} of {len(partition.nodes)} nodes of {partition.name} have that")
     return None
 

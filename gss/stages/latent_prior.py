@@ -1,5 +1,6 @@
 """Stage 5: train the network that predicts tokens from the photograph (GSS-FF)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
 from gss.stages.assemble import build_prior, frozen_tokenizer
 from gss.stages.run import Run
-from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, loop_settings, make_loader
+from gss.stages.training import (
+    balance_inputs,
+    class_weights,
+    deliver,
+    fitted,
+    is_missing,
+    loop_settings,
+    make_loader,
+    on_this_machine,
+)
 from gss.tokenizer.dvae import DVAE
 from gss.tracking.journal import Journal
 from gss.train.distributed import World, average_buffers
@@ -63,7 +73,7 @@ def _train(
     weights: dict[str, Tensor] | None,
     inputs: dict[str, str],
 ) -> None:
-    config = run.experiment.latent_prior
+    config, training = run.experiment.latent_prior, fitted(run, "latent_prior", world)
     colours = read_palette(run.folder / "palette.csv")
     tokenizer = frozen_tokenizer(run, "encoder", world.device)
     meta = describe(run, run.space, colours, tokenizer)
@@ -73,12 +83,13 @@ def _train(
         prior,
         tokenizer,
         torch.from_numpy(colours.colours),
-        class_weights=class_weights(run, config.training.class_balance),
+        class_weights=class_weights(run, training.class_balance),
     )
+    machine = on_this_machine(world, training.batch_size, training.accumulation)
     result = train(
         learner,
-        make_loader(run, config.training, world),
-        loop_settings(run, config.training, config.milestones[-1]),
+        make_loader(run, training, world),
+        replace(loop_settings(run, training, config.milestones[-1]), machine=machine),
         work=finished.parent,
         journal=journal,
         world=world,
@@ -87,9 +98,8 @@ def _train(
     average_buffers(result.exported, world)
     if world.is_main:
         tensors = {f"prior.{name}": tensor for name, tensor in result.exported.state_dict().items()}
-        save_model(
-            finished, "gss_ff", tensors, {**meta, "step": until, "provenance": run.provenance("latent_prior", inputs)}
-        )
+        provenance = {**run.provenance("latent_prior", inputs), "machine": machine}
+        save_model(finished, "gss_ff", tensors, {**meta, "step": until, "provenance": provenance})
     world.barrier()
 
 

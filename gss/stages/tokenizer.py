@@ -15,7 +15,7 @@ from gss.evaluate.pictures import evenly_spaced
 from gss.palette.palette import read_palette
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
-from gss.stages.training import deliver, is_missing, run_settings
+from gss.stages.training import deliver, is_missing, on_this_machine, run_settings
 from gss.tokenizer.crops import MaskigeCrops
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.learn import DVAELearner, NormalisedDVAE, export
@@ -79,7 +79,9 @@ def tokenizer(run: Run, world: World) -> None:
                 )
                 if world.is_main:
                     _require_health(run, dvae, colours)
-                    save_tokenizer(finished, dvae, {"source": "train", **run.provenance("tokenizer", inputs)})
+                    machine = on_this_machine(world, run.experiment.tokenizer.train.batch_size)
+                    provenance = {**run.provenance("tokenizer", inputs), "machine": machine}
+                    save_tokenizer(finished, dvae, {"source": "train", **provenance})
             world.barrier()
         if world.is_main:
             deliver(finished, run.folder / "tokenizer" / "start.safetensors")
@@ -115,6 +117,7 @@ def train_dvae(
         weight_decay=1e-4,
         betas=(0.9, 0.99),
         clip_norm=1.0,
+        machine=on_this_machine(world, config.batch_size),
         **run_settings(run),
     )
 

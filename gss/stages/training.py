@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gss.cluster import gpus
 from gss.config.schema import Training
 from gss.data.augment import Augment
 from gss.data.loader import TrainLoader
@@ -18,6 +19,36 @@ from gss.files import read_json, replace_with_link, sha256_json
 from gss.stages.run import Run
 from gss.train.distributed import World
 from gss.train.settings import LoopSettings
+
+
+def fitted(run: Run, part: Literal["latent_prior", "posterior"], world: World) -> Training:
+    """How a part is trained with the GPUs that are here: where the experiment is made for more, each step's batch stays
+    what it is, and no GPU gets more of it at once than it would there; `accumulation` follows, and is told.
+    """
+    training: Training = getattr(run.experiment, part).training
+    made_for, batch = run.experiment.made_for(part), training.batch_size
+    if world.device.type == "cpu" or made_for is None or world.size == made_for or batch % world.size:
+        return training
+    accumulation = gpus.parts(batch, training.accumulation, made_for, world.size)
+    if world.is_main and world.size < made_for:
+        print(
+            f"made for {made_for} GPUs, here are {world.size}: each takes its share of a step's {batch} images "
+            f"in {accumulation} parts. That takes about {made_for / world.size:.2g} times as long, see ETA below; "
+            "what accumulation changes besides stands in docs/reference/config.md",
+            flush=True,
+        )
+    return training.model_copy(update={"accumulation": accumulation})
+
+
+def on_this_machine(world: World, batch_size: int, accumulation: int = 1) -> dict[str, Any]:
+    """What a training was divided among, for its checkpoints and for the model file: no setting, it may change."""
+    cuda = world.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
+        "processes": world.size,
+        "accumulation": accumulation,
+        "micro_batch": batch_size // (world.size * accumulation),
+    }
 
 
 def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gss._compat import postpone_compiler
+from gss.cluster import gpus
 from gss.cluster.exit import die_with_torchrun, worker_exit
 from gss.cluster.lock import writer_lock
 from gss.errors import GssError
@@ -118,8 +119,23 @@ def worker(work: Path) -> Iterator[World]:
     is_main = os.environ.get("RANK", "0") == "0"  # the others wait for it where they meet
     with writer_lock(work) if is_main else contextlib.nullcontext(), worker_exit(work):
         world = setup()
+        if world.is_main:
+            print(_devices(world), flush=True)
         yield world
         world.close()
+
+
+def _devices(world: World) -> str:
+    """What a stage computes on, and how what lies idle could be used."""
+    if world.device.type == "cuda":
+        devices = f"{world.size} x {torch.cuda.get_device_name(world.device)}"
+    else:
+        devices = f"the CPU, {world.size} x {torch.get_num_threads()} threads"
+    note = os.environ.get(gpus.NOTE)  # of the launcher
+    if note is None:
+        idle = torch.cuda.device_count() - world.size
+        note = f"`gss launch` uses {idle} more" if idle > 0 else "" if idle == 0 else gpus.unused(0, None)
+    return f"computing on {devices}{'; ' if note else ''}{note}"
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

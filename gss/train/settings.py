@@ -1,7 +1,8 @@
 """What the training loop is told: plain numbers."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LoopSettings:
         deadline_margin: seconds before the end of the job's time at which training stops; more where a checkpoint or a
             step takes long.
         deterministic: on CUDA, operations that give the same bits each time; on the CPU they always do.
+        machine: device, processes, accumulation and micro-batch, as checkpoints note them; changes nothing.
     """
 
     steps: int
@@ -52,3 +54,4 @@ class LoopSettings:
     keep_last: int = 2
     deadline_margin: float = 60.0
     deterministic: bool = False
+    machine: Mapping[str, Any] = field(default_factory=dict)

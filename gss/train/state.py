@@ -14,7 +14,7 @@ from gss.train.progress import Meter
 from gss.train.settings import LoopSettings
 
 # may change between two parts of a training
-FREE_SETTINGS = ("log_every", "save_every", "save_minutes", "keep_last", "deadline_margin", "deterministic")
+FREE_SETTINGS = ("log_every", "save_every", "save_minutes", "keep_last", "deadline_margin", "deterministic", "machine")
 
 
 class TrainState:

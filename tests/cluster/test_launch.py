@@ -13,8 +13,8 @@ import pytest
 from apart import apart
 
 from gss.cluster import torchrun
+from gss.cluster.gpus import PRETENDED_GPUS
 from gss.cluster.launch import launch
-from gss.cluster.torchrun import PRETENDED_GPUS
 from gss.errors import GssError
 
 HERE = Path(__file__).resolve().parent
@@ -174,6 +174,28 @@ def test_nodes_that_can_meet_are_let_through(monkeypatch):
     torchrun._check_names("n1")
     addresses(monkeypatch, n1="127.0.0.1")  # both on one machine
     torchrun._check_names("n1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "processes", "note"), [
+    ({"divided": 16}, 2, "1 of 3 GPUs lies idle: a batch of 16 cannot be divided among 3"),
+    ({"divided": 12}, 3, ""),
+    ({"divided": 16, "gpus": 8}, 2, "1 of 3 GPUs lies idle: a batch of 16 cannot be divided among 3"),
+    ({"nproc": 2, "gpus": 0}, 2, "the GPUs of this machine lie idle: run.resources asks for none; `gpus: auto`"),
+])
+def test_the_gpus_of_this_machine_are_used(tmp_path, monkeypatch, capfd, options, processes, note):
+    """Unless they are refused; those that lie idle are named, and how to use them."""
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv(PRETENDED_GPUS, "3")
+    options = {"nproc": None, **options}
+    assert launch(command=[str(tmp_path)], work=tmp_path, module="meeting_worker", cpus=4, **options) == 0
+    notes = [json.loads(path.read_text()) for path in tmp_path.glob("note_*.json")]
+    assert len(notes) == processes
+    assert {each["OMP_NUM_THREADS"] for each in notes} == {str(4 // processes)}
+    out = capfd.readouterr().out
+    assert f"computing on the CPU, {processes} x {4 // processes} threads" in out
+    assert note in out and ("idle" in out) == bool(note)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 from slurm_cluster import SlurmCluster, running_cluster
 from test_launch import alive, pid_of, wait_for
 
-from gss.cluster.torchrun import PRETENDED_GPUS
+from gss.cluster.gpus import PRETENDED_GPUS
 
 HERE = Path(__file__).resolve().parent
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(
@@ -47,7 +47,7 @@ class Job:
         arguments = [str(word) for word in (nodes, nproc, work, how, module, gpus)]
         launcher = shlex.join([sys.executable, "-c", PROGRAM, *arguments])
         step = shlex.join(["srun", "-n1", "--nodes=1", "--cpus-per-task=4", "bash", "-c", launcher])
-        environment = [f"PYTHONPATH={HERE}:{HERE.parents[1]}", f"{PRETENDED_GPUS}=1"]
+        environment = [f"PYTHONPATH={HERE}:{HERE.parents[1]}", f"{PRETENDED_GPUS}=4"]
         self.number = cluster.call(
             "env", *environment, "sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpus-per-task=4",
             "--mem=1000", f"--gres=gpu:{gpus}", f"--output={self._out}", "--open-mode=append", *options,

@@ -8,8 +8,38 @@ import torch
 
 from gss.errors import GssError
 from gss.stages.run import Run
-from gss.stages.training import make_loader
+from gss.stages.training import fitted, make_loader, on_this_machine
 from gss.train.distributed import World
+
+
+@pytest.mark.parametrize(("gpus", "accumulation"), [(1, 8), (2, 4), (4, 2), (8, 1), (16, 1)])
+def test_a_published_experiment_keeps_its_batch_on_fewer_gpus(gpus: int, accumulation: int,
+                                                              capsys: pytest.CaptureFixture[str],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open("ade20k")
+    before = run.experiment.slice("latent_prior")
+    world = World(0, gpus, 0, torch.device("cuda"))
+    training = fitted(run, "latent_prior", world)
+    assert (training.batch_size, training.accumulation) == (32, accumulation)
+    assert run.experiment.slice("latent_prior") == before
+    told = capsys.readouterr().out
+    if gpus < 8:
+        assert f"made for 8 GPUs, here are {gpus}" in told and f"about {8 / gpus:.2g} times as long" in told
+        assert f"in {accumulation} parts" in told and "docs/reference/config.md" in told
+    else:
+        assert told == ""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    assert on_this_machine(world, 32, training.accumulation) == {
+        "device": "NVIDIA H200", "processes": gpus, "accumulation": accumulation, "micro_batch": 4 if gpus <= 8 else 2}
+
+
+def test_what_names_no_gpus_is_trained_as_it_says() -> None:
+    run = Run.open("toy")
+    for device in ("cuda", "cpu"):
+        training = run.experiment.latent_prior.training
+        assert fitted(run, "latent_prior", World(0, 1, 0, torch.device(device))) == training
+    run = Run.open("ade20k")
+    assert fitted(run, "posterior", World(0, 1, 0, torch.device("cpu"))) == run.experiment.posterior.training
 
 
 def test_shared_memory_is_looked_at_before_a_training_begins(monkeypatch: pytest.MonkeyPatch) -> None:

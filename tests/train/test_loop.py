@@ -217,6 +217,15 @@ def test_lines_on_screen(tmp_path, capsys, monkeypatch):
         assert part in out
 
 
+def test_a_checkpoint_says_where_it_was_made_and_goes_on_elsewhere(tmp_path):
+    run(tmp_path, steps=20, until=10, machine={"device": "NVIDIA H200", "processes": 2, "accumulation": 4})
+    (checkpoint,) = (tmp_path / "checkpoints").glob("step_00000010-*.pt")
+    assert torch.load(checkpoint, weights_only=True)["settings"]["machine"]["device"] == "NVIDIA H200"
+    run(tmp_path, steps=20, machine={"device": "cpu", "processes": 1, "accumulation": 1})
+    run(tmp_path / "undisturbed", steps=20)
+    assert_same(weights(tmp_path), weights(tmp_path / "undisturbed"))
+
+
 def test_other_settings_are_refused(tmp_path):
     run(tmp_path, until=5)
     with pytest.raises(CheckpointError, match=r"other settings: lr 0\.05, now 0\.1"):

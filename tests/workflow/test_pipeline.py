@@ -109,6 +109,17 @@ def test_segments_share_one_training(finished: Project) -> None:
     assert "step 4" in (results(finished) / "logs/latent_prior.log").read_text()
 
 
+def test_models_and_logs_say_what_they_were_made_on(finished: Project) -> None:
+    machine = {"device": "cpu", "processes": 2, "accumulation": 1, "micro_batch": 2}
+    for name in ("gss_ff.pth", "posterior.pth"):
+        assert load_model(results(finished) / name).meta["provenance"]["machine"] == machine
+    (checkpoint,) = (results(finished) / "work/latent_prior/checkpoints").glob("step_00000008-*.pt")
+    assert torch.load(checkpoint, weights_only=True)["settings"]["machine"] == machine
+    for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior", "evaluate_gss_ft_test"):
+        lines = (results(finished) / f"logs/{stage}.log").read_text().splitlines()
+        assert lines[0].startswith("--- ") and lines[1].startswith("computing on the CPU, 2 x 1 threads"), stage
+
+
 def test_curves_and_figures_reach_mlflow(finished: Project) -> None:
     with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:
         def latest(run: str, metric: str) -> list[tuple[float]]:

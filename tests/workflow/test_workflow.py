@@ -75,10 +75,40 @@ def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any
 def test_resources_come_from_the_configuration(write: Write) -> None:
     mine = write("mine", run={"resources": {"merge": {"gpus": 4, "memory_mb": 9000, "minutes": 33, "threads": 8}}})
     assert asked(mine, "merge") == {
-        "nodes": 1, "tasks": 1, "cpus_per_task": 8, "processes": 4, "devices": 4, "accel": 1, "gres": "gpu:4",
-        "tasks_per_gpu": 0, "runtime": 33, "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB, "threads": 8}
+        "nodes": 1, "tasks": 1, "cpus_per_task": 8, "processes": "auto", "devices": 4, "accel": 1, "gres": "gpu:4",
+        "tasks_per_gpu": 0, "divided": 0, "runtime": 33, "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB, "threads": 8}
     assert asked(mine, "check")["gres"] == ""
     assert asked(mine, "check")["processes"] == 1
+
+
+@pytest.mark.parametrize("machine", ["with GPUs", "without"])
+def test_the_machine_that_runs_a_stage_finds_its_gpus(
+    write: Write, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    """A rule only says that they are wanted, and that one job at a time shall have them."""
+    monkeypatch.setattr(workflow.gpus, "present", lambda: machine == "with GPUs")
+    mine, used = write("mine", run={"resources": {}}), int(machine == "with GPUs")
+    for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior", "evaluate"):
+        found = asked(mine, stage)
+        assert (found["devices"], found["processes"], found["accel"], found["gres"]) == ("auto", "auto", used, "")
+        assert workflow.Requests({}).environment(stage)(mine) == f"../envs/{'gpu' if used else 'cpu'}.yaml"
+    for stage in ("prepare", "check", "palette", "import", "merge"):
+        assert (asked(mine, stage)["devices"], asked(mine, stage)["accel"]) == (0, 0)
+    assert asked(mine, "latent_prior")["divided"] == 16 and asked(mine, "evaluate")["divided"] == 0
+    assert asked(write("two", latent_prior={"training": {"accumulation": 2}}), "latent_prior")["divided"] == 8
+
+
+def test_on_a_cluster_the_profile_grants_gpus(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine has that plans says nothing, and neither does what a node has."""
+    monkeypatch.setattr(workflow.gpus, "present", lambda: True)
+    mine = write("mine", run={"resources": {}})
+    none = asked(mine, "latent_prior", gpus_per_node="8")
+    assert (none["devices"], none["processes"], none["gres"], none["accel"]) == (0, 1, "", 0)
+    requests = workflow.Requests({"cluster": {"gpus_per_node": "8"}})
+    assert requests.environment("latent_prior")(mine) == "../envs/cpu.yaml"
+    for granted, count in (("2", 2), ("auto", 8)):
+        some = asked(mine, "latent_prior", gpus_per_node="8", stages={"latent_prior": {"gpus": granted}})
+        assert (some["devices"], some["processes"], some["gres"], some["accel"]) == (count, count, f"gpu:{count}", 0)
 
 
 def test_a_cluster_has_partitions_an_account_and_limits(write: Write) -> None:
