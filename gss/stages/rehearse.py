@@ -101,7 +101,8 @@ def _batches(experiment: Experiment) -> Iterator[tuple[Stage, str, int, int]]:
 
 def _processes(experiment: Experiment, stage: Stage) -> int:
     asked = experiment.resources(stage)
-    return asked.nodes * (asked.processes or max(1, asked.gpus))
+    gpus = 1 if asked.gpus == "auto" else asked.gpus  # how many are there is known where the stage runs
+    return asked.nodes * (asked.processes or max(1, gpus))
 
 
 def _build(run: Run, space: ClassSpace, lender: Experiment) -> None:
