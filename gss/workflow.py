@@ -266,6 +266,12 @@ def _input(path: Path) -> str:
     return str(path)
 
 
+def palette_inputs(wildcards: Any) -> list[str]:
+    """The checked data set, and the palette that the experiment names."""
+    file = _experiment(wildcards.experiment).palette.file
+    return [f"results/{wildcards.experiment}/data/manifest.json", *([_input(Path(file))] if file else [])]
+
+
 def importing(part: Literal["latent_prior", "posterior"]) -> str:
     """Experiments that import a part from a checkpoint instead of training it, as a pattern."""
     return _pattern(name for name, experiment in _readable() if getattr(experiment, part).checkpoint)

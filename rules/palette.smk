@@ -2,7 +2,7 @@
 
 
 rule palette:
-    input: "results/{experiment}/data/manifest.json"
+    input: workflow_of.palette_inputs
     output:
         "results/{experiment}/palette/start.csv",
         "results/{experiment}/palette/quality.json",

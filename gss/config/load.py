@@ -170,19 +170,22 @@ def require_data(path: Path, *, kind: str, todo: str = "") -> Path:
 
 
 def named_files(experiment: Experiment) -> Iterator[tuple[str, str, Path, str]]:
-    """What an experiment reads beside its data set: what it is, its key, its path, and advice for its absence."""
+    """What an experiment reads beside its data set: what it is, its key, its path, and what to do without it."""
     tokenizer, prior, base = experiment.tokenizer, experiment.latent_prior, data_folder()
+    put = "put it there, or set GSS_DATA to the folder that holds your data"
+    if experiment.palette.file:
+        yield "palette", "palette.file", Path(experiment.palette.file), "put it there: a copy of palette.csv, edited"
     if tokenizer.source == "openai" and not experiment.posterior.from_:
         for what, file in (("encoder", tokenizer.encoder), ("decoder", tokenizer.decoder)):
             if file and "://" not in file:
-                yield f"dVAE {what}", f"tokenizer.{what}", base / file, f"; it is OpenAI's DALL-E {what}.pkl"
+                yield f"dVAE {what}", f"tokenizer.{what}", base / file, f"{put}; it is OpenAI's DALL-E {what}.pkl"
     weights = prior.backbone.weights
     if weights and not weights.startswith("timm:") and not prior.checkpoint:
-        advice = ", or name timm's: weights: timm:TAG"
+        advice = f"{put}, or name timm's: weights: timm:TAG"
         yield f"weights of {prior.backbone.name}", "latent_prior.backbone.weights", base / weights, advice
     for part, file in (("latent_prior", prior.checkpoint), ("posterior", experiment.posterior.checkpoint)):
         if file:
-            yield f"checkpoint of {part}", f"{part}.checkpoint", base / file, ""
+            yield f"checkpoint of {part}", f"{part}.checkpoint", base / file, put
 
 
 def data_set_folder(data: Data) -> Path:

@@ -162,17 +162,27 @@ class Augment(Section):
 
 
 class Palette(Section):
-    strategy: Literal["maximal", "grid", "dataset", "published"] = "maximal"
-    """Where the colours come from: optimised distances, the published random grid, the data set's, a published list."""
+    strategy: Literal["maximal", "grid", "dataset", "published", "file"] = "maximal"
+    """Where the colours come from: optimised distances, the published random grid, the data set's, a published list,
+    a file."""
     published: Literal["ade20k", "cityscapes", "mseg"] | None = None
     """The published list, with `strategy: published`."""
+    file: str | None = None
+    """A CSV like `palette.csv` of the results, absolute or relative to the project folder; means `strategy: file`."""
     seed: Seed = 0
     """Seed of `maximal` and `grid`."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _file_is_a_strategy(cls, content: Any) -> Any:
+        named = isinstance(content, dict) and content.get("file") is not None
+        return {"strategy": "file", **content} if named else content
+
     @model_validator(mode="after")
-    def _list_is_named(self) -> Self:
-        if (self.strategy == "published") != (self.published is not None):
-            raise ValueError("`published` names the list exactly when strategy is `published`")
+    def _source_is_named(self) -> Self:
+        for name, value in (("published", self.published), ("file", self.file)):
+            if (self.strategy == name) != (value is not None):
+                raise ValueError(f"`{name}` names the list exactly when strategy is `{name}`")
         return self
 
 
@@ -456,6 +466,12 @@ class Experiment(Section):
     def _imported_or_trained(self) -> Self:
         if self.latent_prior.checkpoint and self.posterior.start_step:
             raise ValueError("`posterior.start_step` names a step of a training, but `latent_prior.checkpoint` imports")
+        return self
+
+    @model_validator(mode="after")
+    def _one_palette(self) -> Self:
+        if self.posterior.from_ and self.palette.file:
+            raise ValueError("`posterior.from` brings its palette: `palette.file` would have no effect")
         return self
 
     @model_validator(mode="after")

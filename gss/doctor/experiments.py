@@ -132,8 +132,8 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                     yield f"labels of {split}", root / folders.labels, advice
                 if isinstance(data.classes, str) and data.classes.endswith(".csv"):
                     yield "class table", root / data.classes, put
-    for what, _, path, advice in named_files(experiment):
-        yield what, path, f"{put}{advice}"
+    for what, _, path, todo in named_files(experiment):
+        yield what, path, todo
 
 
 def _downloads(experiment: Experiment) -> Iterator[tuple[str, str]]:

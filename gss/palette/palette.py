@@ -131,7 +131,7 @@ def read_rows(path: Path, header: list[str]) -> list[list[Any]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             found = list(csv.reader(file))
     except (OSError, UnicodeDecodeError) as error:
-        todo = "run the stage that writes it"
+        todo = "run the stage that writes it, or mend palette.file"
         raise ConfigError(f"the palette cannot be read: {error}", where=path, todo=todo) from error
     if not found or found[0] != header:
         first = ",".join(found[0]) if found else ""

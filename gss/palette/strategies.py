@@ -1,6 +1,7 @@
 """The ways to give classes their colours."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 import gss
 from gss.errors import ConfigError
 from gss.palette.maximal import maximal_colours
-from gss.palette.palette import Palette, checked_palette, read_rows
+from gss.palette.palette import Palette, checked_palette, read_palette, read_rows
 
 PUBLISHED = Path(gss.__file__).parent / "resources" / "palettes"
 JITTER = 15  # of the published generator, either way
@@ -20,6 +21,7 @@ def make_palette(
     *,
     seed: int,
     published: str | None = None,
+    file: Path | None = None,
     colours: Sequence[Sequence[int]] | None = None,
     quiet: bool = True,
 ) -> Palette:
@@ -27,15 +29,16 @@ def make_palette(
 
     Args:
         strategy: `maximal` (optimised distances), `grid` (the published random grid), `published` (a published
-            list) or `dataset` (the class colours of the data set).
+            list), `dataset` (the class colours of the data set) or `file`.
         names: class names, N of them.
         seed: of `maximal` and `grid`.
         published: `ade20k`, `cityscapes` or `mseg`.
+        file: as `write_palette` writes it.
         colours: [N][3] class colours in 0..255, for `dataset`.
         quiet: without lines of progress while `maximal` searches.
 
     Raises:
-        ConfigError: unknown strategy, a list for another number of classes, no class colours or doubled ones.
+        ConfigError: unknown strategy, a list of other classes, no class colours or doubled ones.
     """
     names = tuple(names)
     if strategy == "maximal":
@@ -46,8 +49,10 @@ def make_palette(
         return published_palette(str(published), names)
     if strategy == "dataset":
         return dataset_palette(colours, names)
+    if strategy == "file" and file is not None:
+        return file_palette(file, names)
     raise ConfigError(
-        f"palette strategy {strategy!r} is not one of maximal, grid, published, dataset",
+        f"palette strategy {strategy!r} is not one of maximal, grid, published, dataset, file",
         where="palette.strategy",
         todo="choose one of them",
     )
@@ -71,6 +76,29 @@ def published_palette(published: str, names: tuple[str, ...]) -> Palette:
             todo="use `strategy: maximal`, or the class list the palette was made for",
         )
     return checked_palette(rows, names, where=path)
+
+
+def file_palette(path: Path, names: tuple[str, ...]) -> Palette:
+    """The palette of a file whose rows are the classes in their order and, last, `ignore`.
+
+    Raises:
+        ConfigError: see `read_palette`; or the rows are not those of the classes.
+    """
+    palette = read_palette(path)
+    if palette.names != names:
+        missing, unknown = ([repr(name) for name in one if name not in other]
+                            for one, other in ((names, palette.names), (palette.names, names)))  # fmt: skip
+        faults = [f"no row for {', '.join(missing)}"] if missing else []
+        faults += [f"no class is called {', '.join(unknown)}"] if unknown else []
+        pairs = zip_longest(palette.names, names)
+        faults = faults or [f"row {row} is {found!r}, class {row} is {name!r}"
+                            for row, (found, name) in enumerate(pairs) if found != name][:1]  # fmt: skip
+        raise ConfigError(
+            f"the palette has {len(palette.names)} classes, the data set {len(names)}: {'; '.join(faults)}",
+            where=path,
+            todo="write one row per class, in the order of the classes, and `ignore` last",
+        )
+    return palette
 
 
 def dataset_palette(colours: Sequence[Sequence[int]] | None, names: tuple[str, ...]) -> Palette:

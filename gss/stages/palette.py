@@ -1,7 +1,11 @@
 """Stage 2: one colour per class."""
 
+from pathlib import Path
+
+from gss.config.schema import Palette as Config
+from gss.data.classes import ClassSpace
 from gss.files import remove, write_json
-from gss.palette.palette import write_palette
+from gss.palette.palette import Palette, write_palette
 from gss.palette.strategies import make_palette
 from gss.report.plots import palette_swatches
 from gss.stages.run import Run
@@ -10,19 +14,11 @@ from gss.stages.run import Run
 def palette(run: Run) -> None:
     """Write `palette/start.csv` (N+1 rows), its distances `palette/quality.json` and its swatches."""
     config = run.experiment.palette
-    space = run.space
-    made = make_palette(
-        config.strategy,
-        space.names,
-        seed=config.seed,
-        published=config.published,
-        colours=space.colours,
-        quiet=False,
-    )
+    made = start_palette(config, run.space, quiet=False)
     folder = run.folder / "palette"
     quality = made.quality()
     print(f"smallest distance of two colours: {quality['d_min']:.1f} ({' and '.join(quality['closest'])})", flush=True)
-    inputs = run.inputs(run.folder / "data" / "manifest.json")
+    inputs = run.inputs(run.folder / "data" / "manifest.json", *([Path(config.file)] if config.file else []))
     with run.stage("palette", inputs) as journal:
         assert journal is not None
         journal.figures(
@@ -33,3 +29,16 @@ def palette(run: Run) -> None:
         journal.artifact(folder / "start.png")
         write_json(folder / "quality.json", quality)
         write_palette(folder / "start.csv", made)
+
+
+def start_palette(config: Config, space: ClassSpace, *, quiet: bool = True) -> Palette:
+    """The palette an experiment begins with; see `make_palette`."""
+    return make_palette(
+        config.strategy,
+        space.names,
+        seed=config.seed,
+        published=config.published,
+        file=Path(config.file) if config.file else None,
+        colours=space.colours,
+        quiet=quiet,
+    )

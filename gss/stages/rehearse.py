@@ -14,11 +14,10 @@ from gss.errors import CheckpointError, ConfigError, DataError
 from gss.evaluate.inference import Inference
 from gss.models.exchange import load_published, read_backbone_weights, read_published, timm_tag
 from gss.models.latent_prior import LatentPrior
-from gss.palette.palette import Palette
-from gss.palette.strategies import make_palette
 from gss.stages import latent_prior, posterior
 from gss.stages.assemble import build_posterior, build_prior
 from gss.stages.exchange import Kind, build_for
+from gss.stages.palette import start_palette
 from gss.stages.run import Run
 from gss.tokenizer.dvae import DVAE
 
@@ -35,9 +34,8 @@ def rehearse(run: Run, space: ClassSpace) -> None:
         ConfigError, CheckpointError: what cannot be, with the key that says it.
     """
     postpone_compiler()
-    for what, key, path, advice in named_files(run.experiment):
+    for what, key, path, todo in named_files(run.experiment):
         if not path.is_file():
-            todo = f"put it there, or set GSS_DATA to the folder that holds your data{advice}"
             raise ConfigError(f"{what} not found: {path.absolute()}", where=key, todo=todo)
     lender = _lender(run, space)
     for stage, key, size, parts in _batches(run.experiment):
@@ -56,7 +54,7 @@ def _lender(run: Run, space: ClassSpace) -> Experiment | None:
     if name is None:
         return None
     where = "posterior.from"
-    if name == run.name:
+    if name == (run.workflow or run.folder).name:
         raise ConfigError(f"{name!r} names itself", where=where, todo="leave `from` out")
     try:
         other = Run.open(name, results=run.folder.parent)
@@ -108,7 +106,11 @@ def _processes(experiment: Experiment, stage: Stage) -> int:
 def _build(run: Run, space: ClassSpace, lender: Experiment) -> None:
     """Build the networks on torch's `meta` device and send a batch through them, as training and evaluation do."""
     experiment, config = run.experiment, run.experiment.latent_prior
-    palette, meta_device = _palette(experiment, space), torch.device("meta")
+    meta_device = torch.device("meta")
+    named = experiment.palette
+    if named.strategy == "maximal":  # which takes long; any colours will do
+        named = named.model_copy(update={"strategy": "grid"})
+    palette = start_palette(named, space)
     sizes = lender.tokenizer if lender.tokenizer.source == "train" else Tokenizer()  # those of OpenAI's files
     with meta_device:
         dvae = DVAE(sizes.vocab_size, sizes.n_hid, sizes.n_init, sizes.blocks_per_group)
@@ -142,13 +144,6 @@ def _build(run: Run, space: ClassSpace, lender: Experiment) -> None:
         width, height = protocol.scale or experiment.augment.base_scale  # sizes of images are not known yet
         size = protocol.crop if protocol.mode == "slide" else (height, width)
         _through(prior.eval(), torch.empty(1, 3, *size, device=meta_device))
-
-
-def _palette(experiment: Experiment, space: ClassSpace) -> Palette:
-    """The start palette, or one that is made faster than by the search for the largest distances."""
-    config = experiment.palette
-    strategy = "grid" if config.strategy == "maximal" else config.strategy
-    return make_palette(strategy, space.names, seed=config.seed, published=config.published, colours=space.colours)
 
 
 def _through(prior: LatentPrior, image: Tensor) -> None:

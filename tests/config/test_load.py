@@ -37,6 +37,9 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("latent_prior.milestones=[400,200]", "ascending steps"),
         ("posterior.start_step=7", "posterior.start_step 7 is no milestone"),
         ("palette.strategy=published", "names the list"),
+        ("palette.strategy=file", "`file` names the list"),
+        ("palette={strategy: grid, file: a.csv}", "`file` names the list"),
+        ("palette.file=a.csv posterior.from=camvid", "would have no effect"),
         ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
         ("seed", "write section.key=value"),
     ("data.root=[a", "is not valid YAML"),
@@ -46,7 +49,7 @@ def test_shipped_project_lists_shipped_experiments() -> None:
 )
 def test_wrong_value_is_one_clear_error(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_experiment("toy", [override])
+        load_experiment("toy", override.split() if "{" not in override else [override])
     assert message in str(error.value)
 
 
@@ -67,6 +70,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
     ("override", "changed"),
     [
         ("palette.seed=1", {"palette"}),
+        ("palette.file=a.csv", {"palette"}),
         ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
         ("reconstruction.min_iou=0.5", {"reconstruct"}),
         ("latent_prior.training.lr=0.5", {"latent_prior"}),

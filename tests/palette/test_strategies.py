@@ -86,3 +86,29 @@ def test_maximal_puts_an_ignore_row_last():
     palette = make_palette("maximal", names(3), seed=0)
     assert palette.colours.shape == (4, 3)
     assert palette.quality()["d_min"] > 340
+
+
+ROWS = "index,name,r,g,b\n0,sky,1,2,3\n1,sea,9,9,9\n2,ignore,0,0,0\n"
+
+
+def test_a_file_gives_its_colours_to_the_classes_it_names(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(ROWS, encoding="utf-8-sig")  # as spreadsheets save it
+    assert make_palette("file", ("sky", "sea"), seed=0, file=path).colours.tolist() == [[1, 2, 3], [9, 9, 9], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("sky", "sea", "land"), "has 2 classes, the data set 3: no row for 'land'"),
+        (("sky",), "has 2 classes, the data set 1: no class is called 'sea'"),
+        (("sky", "see"), "no row for 'see'; no class is called 'sea'"),
+        (("sea", "sky"), "row 0 is 'sky', class 0 is 'sea'"),
+    ],
+)
+def test_a_file_of_other_classes_is_refused(names, said, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(ROWS)
+    with pytest.raises(ConfigError) as caught:
+        make_palette("file", names, seed=0, file=path)
+    assert said in str(caught.value) and str(path) in str(caught.value)

@@ -74,6 +74,7 @@ def test_what_can_be_trained_passes(override: str) -> None:
     (["latent_prior.backbone.name=maxvit_tiny_tf_224"], "must be divisible by window (7)\n  where: augment.crop"),
     (["evaluation={mode: slide, crop: [8, 8], stride: [9, 9]}"], "where: evaluation.stride"),
     (["palette.strategy=dataset"], "where: palette.strategy"),
+    (["palette.file=mine.csv"], "mine.csv\n  where: palette.file"),
     (["palette={strategy: published, published: ade20k}"], "has 150 classes, the data set has 3"),
     (["posterior.from=nix"], "posterior.from: no experiment 'nix'"),
     (["posterior.from=mine"], "'mine' names itself"),
@@ -133,6 +134,12 @@ def test_shipped_experiments_pass(name: str, classes: int, tmp_path: Path) -> No
         (tmp_path / f"data/dall-e/{part}.pkl").write_bytes(b"")
     run = Run.open(name, ["latent_prior.backbone.weights=null"])
     rehearse(run, ClassSpace(tuple(f"class {i}" for i in range(classes))))
+
+
+def test_a_palette_of_other_classes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("index,name,r,g,b\n0,sky,1,2,3\n1,ignore,0,0,0\n")
+    with pytest.raises(GssError, match=r"no row for 'road', 'car'\n  where: mine\.csv"):
+        tried("palette.file=mine.csv")
 
 
 def test_check_and_tokenizer_stop_before_their_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,27 @@ def test_names_with_dots_and_folders_with_blanks_and_quotes(tmp_path: Path) -> N
     assert "cannot be a name" in project.snakemake("-n", "results/a b/gss_ft.pth").stdout
 
 
+@pytest.mark.slow
+def test_an_edited_palette_runs_again_what_depends_on_it(project: Project) -> None:
+    start, mine = project.folder / "results/toy/palette/start.csv", project.folder / "mine.csv"
+    target = str(start.relative_to(project.folder))
+    project.configure("toy", seed=0)  # written as it will be: the order of the splits is part of the check
+    assert project.snakemake("--cores", "1", target).returncode == 0
+    mine.write_text(start.read_text())
+    project.configure("toy", palette__file="mine.csv")
+    assert project.planned(target) == {"palette": 1}
+    assert project.snakemake("--cores", "1", target).returncode == 0
+    assert start.read_text() == mine.read_text()
+    mine.touch()
+    assert project.planned(target) == {}
+    rows = mine.read_text().splitlines()
+    mine.write_text("\n".join([rows[0], "0,background,1,2,3", *rows[2:], ""]))
+    assert project.planned(target) == {"palette": 1}
+    done = project.snakemake("--cores", "1", target)
+    assert done.returncode == 0, done.stdout
+    assert start.read_text() == mine.read_text()
+
+
 def test_wrong_key_stops_before_any_job(project: Project) -> None:
     project.configure("toy", palette__sead=1)
     done = project.snakemake("all")
