@@ -267,7 +267,8 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Arithmetic of the trained network."""
     accumulation: Positive = 1
-    """Micro-batches per update; changes memory, not the result."""
+    """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
+    sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""
 
 
 class Backbone(Section):
@@ -450,7 +451,8 @@ class Experiment(Section):
     published: Published = Published()
     """Scores to expect, shown beside those achieved. Changes no result."""
     run: Run = Run()
-    """How to run. Nothing here changes a result, save that BatchNorm on CPUs sees the images of its own process."""
+    """How to run. Nothing here changes a result but the number of processes: each draws its own dropout, and on CPUs
+    its BatchNorm sees its own images."""
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:

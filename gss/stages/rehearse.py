@@ -25,7 +25,8 @@ _WINDOW = 56  # side of a maskige that is one window of X^-1 and one of the late
 
 
 def rehearse(run: Run, space: ClassSpace) -> None:
-    """Refuse a configuration that a stage after the check would stop at; takes seconds, trains and writes nothing.
+    """Refuse a configuration that a stage after the check would stop at, and warn of what accumulation changes; takes
+    seconds, trains and writes nothing.
 
     Args:
         space: the classes of the data set.
@@ -45,6 +46,9 @@ def rehearse(run: Run, space: ClassSpace) -> None:
                 where=f"{key}.batch_size; accumulation, and the processes of run.resources.{stage}",
                 todo=f"choose a multiple of {parts}, for example {max(round(size / parts), 1) * parts}",
             )
+        if parts > _processes(run.experiment, stage):
+            print(f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
+                  "is not that of the whole batch", flush=True)
     _build(run, space, lender or run.experiment)
 
 
