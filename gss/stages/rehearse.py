@@ -25,8 +25,8 @@ _WINDOW = 56  # side of a maskige that is one window of X^-1 and one of the late
 
 
 def rehearse(run: Run, space: ClassSpace) -> None:
-    """Refuse a configuration that a stage after the check would stop at, and warn of what accumulation changes; takes
-    seconds, trains and writes nothing.
+    """Refuse a configuration that a stage after the check would stop at, and warn of keys without effect and of what
+    accumulation changes; takes seconds, trains and writes nothing.
 
     Args:
         space: the classes of the data set.
@@ -35,6 +35,8 @@ def rehearse(run: Run, space: ClassSpace) -> None:
         ConfigError, CheckpointError: what cannot be, with the key that says it.
     """
     postpone_compiler()
+    for cause, keys in run.experiment.idle.items():
+        print(f"warning: with {cause} there is no effect of {', '.join(keys)}", flush=True)
     for what, key, path, todo in named_files(run.experiment):
         if not path.is_file():
             raise ConfigError(f"{what} not found: {path.absolute()}", where=key, todo=todo)
