@@ -25,7 +25,7 @@ from gss.stages.run import Run, environment
 IMAGES = 32
 _MADE_UP = 8  # pairs per split
 _TRAINING_KEYS = (
-    "{part}.training.accumulation: a divisor of the batch, changes no result (now {accumulation}); "
+    "{part}.training.accumulation: a divisor of the batch, BatchNorm sees fewer images (now {accumulation}); "
     "{part}.training.batch_size (now {batch}); augment.crop (now {crop}); {part}.training.precision=bf16 on a GPU"
 )
 _TOKENIZER_KEYS = "tokenizer.train.batch_size; tokenizer.train.crop; tokenizer.n_hid"

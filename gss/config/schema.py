@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -251,7 +252,7 @@ class Training(Section):
     lr: Rate = 1.5e-3
     """Base learning rate."""
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
-    """The image encoder's learning rate as a multiple of `lr`."""
+    """The image encoder's learning rate as a multiple of `lr`; X^-1 has none, and takes 1.0 alone."""
     warmup_steps: Annotated[int, Field(ge=0)] = 1500
     """Updates of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -267,7 +268,8 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Arithmetic of the trained network."""
     accumulation: Positive = 1
-    """Micro-batches per update; changes memory, not the result."""
+    """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
+    sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""
 
 
 class Backbone(Section):
@@ -345,6 +347,12 @@ class Posterior(Section):
     """Attention heads."""
     training: Training = Training()
     """Optimisation."""
+
+    @model_validator(mode="after")
+    def _no_encoder_is_trained(self) -> Self:
+        if self.training.backbone_lr_factor != 1:
+            raise ValueError("`training.backbone_lr_factor` would have no effect: the encoder before X^-1 is frozen")
+        return self
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
@@ -450,7 +458,8 @@ class Experiment(Section):
     published: Published = Published()
     """Scores to expect, shown beside those achieved. Changes no result."""
     run: Run = Run()
-    """How to run. Nothing here changes a result, save that BatchNorm on CPUs sees the images of its own process."""
+    """How to run. Nothing here changes a result but the number of processes: each draws its own dropout, and on CPUs
+    its BatchNorm sees its own images."""
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:
@@ -491,6 +500,17 @@ class Experiment(Section):
         return self
 
     @property
+    def idle(self) -> dict[str, list[str]]:
+        """What takes the effect from keys that are set -> these keys; a change of them runs nothing again."""
+        given = self._set()
+        found = {cause: [key for key in keys if _drop(given, key)] for cause, is_so, keys in _IDLE if is_so(self)}
+        return {cause: keys for cause, keys in found.items() if keys}
+
+    def _set(self) -> dict[str, Any]:
+        """The values that are no defaults."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    @property
     def milestones(self) -> list[int]:
         return list(self.latent_prior.milestones)
 
@@ -527,7 +547,10 @@ class Experiment(Section):
 
         The rules take it as their `params`, so that a change re-runs just what depends on it.
         """
-        dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        dumped = self._set()
+        for keys in self.idle.values():
+            for key in keys:
+                _drop(dumped, key)
         for section, key in _WITHOUT_EFFECT:
             if f"{section}.{key}" not in _SLICES[stage]:
                 dumped.get(section, {}).pop(key, None)
@@ -570,6 +593,35 @@ _SLICES: dict[Stage, tuple[str, ...]] = {
 }
 _REFERENCE_SLICES: dict[Stage, tuple[str, ...]] = {"reconstruct": ("numerics", "evaluation.scale")}
 _WITHOUT_EFFECT = (("data", "obtain"), ("data", "archives"), ("posterior", "from"), ("evaluation", "splits"))
+_TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init", "blocks_per_group", "train"))
+_OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))
+_REFINEMENT = ("reconstruction.min_iou", "reconstruction.retrain_steps")
+_SIZES = ("posterior.depth", "posterior.num_heads")
+_IDLE: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
+    ("a palette that is given", lambda e: e.palette.strategy not in ("maximal", "grid"), ("palette.seed",)),
+    ("`tokenizer.source: train`", lambda e: e.tokenizer.source == "train", _OPENAI),
+    ("`tokenizer.source: openai`", lambda e: e.tokenizer.source == "openai", (*_TOKENIZER, _REFINEMENT[1])),
+    ("`tokenizer.train.palettes: random`", lambda e: e.tokenizer.train.palettes == "random", _REFINEMENT[1:]),
+    ("`reconstruction.max_rounds: 0`", lambda e: e.reconstruction.max_rounds == 0, _REFINEMENT),
+    ("`latent_prior.checkpoint`", lambda e: e.latent_prior.checkpoint is not None,
+     ("latent_prior.training", "latent_prior.backbone.weights")),
+    ("`posterior.checkpoint`", lambda e: e.posterior.checkpoint is not None, ("posterior.steps", "posterior.training")),
+    ("`posterior.variant: conv`", lambda e: e.posterior.variant == "conv", _SIZES),
+    ("`posterior.variant: nearest`", lambda e: e.posterior.variant == "nearest",
+     ("posterior.channels", *_SIZES, "posterior.steps", "posterior.training")),
+    ("`posterior.from`", lambda e: e.posterior.from_ is not None,
+     ("palette", "tokenizer.source", *_TOKENIZER, *_OPENAI, *_REFINEMENT, "reconstruction.max_rounds",
+      "posterior.steps", "posterior.training")),
+    ("`evaluation.mode: whole`", lambda e: e.evaluation.mode == "whole", ("evaluation.crop", "evaluation.stride")),
+)  # fmt: skip
+
+
+def _drop(content: dict[str, Any], key: str) -> bool:
+    """Take a dotted key out; whether it was there."""
+    *sections, last = key.split(".")
+    for section in sections:
+        content = content.get(section, {})
+    return content.pop(last, None) is not None
 
 
 def read_settings(stage: Stage) -> tuple[str, ...]:

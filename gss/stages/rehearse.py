@@ -25,7 +25,8 @@ _WINDOW = 56  # side of a maskige that is one window of X^-1 and one of the late
 
 
 def rehearse(run: Run, space: ClassSpace) -> None:
-    """Refuse a configuration that a stage after the check would stop at; takes seconds, trains and writes nothing.
+    """Refuse a configuration that a stage after the check would stop at, and warn of keys without effect and of what
+    accumulation changes; takes seconds, trains and writes nothing.
 
     Args:
         space: the classes of the data set.
@@ -34,6 +35,8 @@ def rehearse(run: Run, space: ClassSpace) -> None:
         ConfigError, CheckpointError: what cannot be, with the key that says it.
     """
     postpone_compiler()
+    for cause, keys in run.experiment.idle.items():
+        print(f"warning: with {cause} there is no effect of {', '.join(keys)}", flush=True)
     for what, key, path, todo in named_files(run.experiment):
         if not path.is_file():
             raise ConfigError(f"{what} not found: {path.absolute()}", where=key, todo=todo)
@@ -45,6 +48,9 @@ def rehearse(run: Run, space: ClassSpace) -> None:
                 where=f"{key}.batch_size; accumulation, and the processes of run.resources.{stage}",
                 todo=f"choose a multiple of {parts}, for example {max(round(size / parts), 1) * parts}",
             )
+        if parts > _processes(run.experiment, stage):
+            print(f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
+                  "is not that of the whole batch", flush=True)
     _build(run, space, lender or run.experiment)
 
 

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from gss._compat import import_timm
@@ -68,8 +69,10 @@ def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings,
 
     The loss of a step is the weighted sum over terms of sum / (count + eps), with sums and counts over all
     processes and micro-batches: how the batch is divided does not change it (unless `settings.normalisation` is
-    `local`). Everything random in a step depends on (seed, step, rank) alone, so an interrupted training that goes
-    on ends with the same bits.
+    `local`). It does change what BatchNorm sees, one micro-batch at a time, of all processes on GPUs and of its own on
+    CPUs, and which elements dropout and stochastic depth draw; what has none of these is trained alike to rounding.
+    Everything random in a step depends on (seed, step, rank) alone, so an interrupted training that goes on ends with
+    the same bits.
 
     Args:
         learner: see the module docstring; moved to the device and precision.
@@ -134,7 +137,9 @@ class _Run:
             for step in range(start, target):
                 began = time.perf_counter()
                 micro = [self.move(batch) for batch in next(batches)]
-                progress.fetched(sum(len(next(iter(batch.values()))) for batch in micro), time.perf_counter() - began)
+                progress.fetched(sum(map(_size, micro)), time.perf_counter() - began)
+                if step == start:
+                    self.warn_of_micro_batches(micro)
 
                 rate = learning_rate(step, settings)
                 set_learning_rate(self.optimizer, rate)
@@ -195,6 +200,15 @@ class _Run:
             average_buffers(exported, self.world)
             progress.metrics(step, evaluate(exported.eval(), step))
             self.model.train()
+
+    def warn_of_micro_batches(self, micro: Sequence[Batch]) -> None:
+        """Say so where BatchNorm makes the result depend on how a step's batch is divided into micro-batches."""
+        norms = sum(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
+        if norms and len(micro) > 1 and self.world.is_main:
+            seen = _size(micro[0]) * (self.world.size if self.world.device.type == "cuda" else 1)
+            step = sum(map(_size, micro)) * self.world.size
+            print(f"warning: accumulation {len(micro)}: {norms} BatchNorm layers see {seen} of a step's {step} images "
+                  "at a time, so the result is not that of accumulation 1", flush=True)
 
     def move(self, batch: Batch) -> dict[str, Tensor]:
         """A batch on the device, its floats in the precision of the training."""
@@ -275,3 +289,8 @@ class _Run:
             print(f"training in {self.work}: {origin}, up to step {target} of {self.settings.steps}\n"
                   f"{self.world.size} process(es) on {self.world.device.type}, {self.settings.precision}, "
                   f"{trained:,} trained parameters", flush=True)
+
+
+def _size(batch: Batch) -> int:
+    """Images in a micro-batch."""
+    return len(next(iter(batch.values())))

@@ -36,6 +36,7 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("tokenizer.n_hid=wide", "tokenizer.n_hid: Input should be a valid integer"),
         ("latent_prior.milestones=[400,200]", "ascending steps"),
         ("posterior.start_step=7", "posterior.start_step 7 is no milestone"),
+        ("posterior.training.backbone_lr_factor=0.5", "`training.backbone_lr_factor` would have no effect"),
         ("palette.strategy=published", "names the list"),
         ("palette.strategy=file", "`file` names the list"),
         ("palette={strategy: grid, file: a.csv}", "`file` names the list"),
@@ -82,7 +83,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("run.save_every=7", set()),
         ("run.resources.posterior.gpus=4", set()),
         ("data.obtain=elsewhere", set()),
-        ("posterior.from=camvid", set()),
+        ("posterior.from=camvid", {"tokenizer", "reconstruct", "posterior"}),  # their keys have no effect then
     ("evaluation.splits=[test]", set()),
     ("latent_prior.milestones=[100,225,450]", set()),
         ("latent_prior.backbone.norm_eval=false", set()),
@@ -91,6 +92,35 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
 def test_a_change_shows_in_the_slices_it_influences(override: str, changed: set[str]) -> None:
     before, after = load_experiment("toy"), load_experiment("toy", [override])
     assert {stage for stage in STAGES if before.slice(stage) != after.slice(stage)} == changed
+
+
+@pytest.mark.parametrize(("choice", "key", "value"), [
+    ("palette={strategy: published, published: cityscapes}", "palette.seed", "3"),
+    ("tokenizer.source=train", "tokenizer.encoder_sha256", "ab"),
+    ("tokenizer={source: openai, encoder: a, decoder: b}", "tokenizer.vocab_size", "64"),
+    ("tokenizer={source: openai, encoder: a, decoder: b}", "tokenizer.train.steps", "5"),
+    ("tokenizer={source: openai, encoder: a, decoder: b}", "reconstruction.retrain_steps", "7"),
+    ("tokenizer.train.palettes=random", "reconstruction.retrain_steps", "7"),
+    ("reconstruction.max_rounds=0", "reconstruction.min_iou", "0.5"),
+    ("latent_prior.checkpoint=a.pth", "latent_prior.training.lr", "0.5"),
+    ("latent_prior.checkpoint=a.pth", "latent_prior.backbone.weights", "b.pth"),
+    ("posterior.checkpoint=a.pth", "posterior.training.ema", "0.5"),
+    ("posterior.variant=conv", "posterior.num_heads", "2"),
+    ("posterior.variant=nearest", "posterior.training.lr", "0.5"),
+    ("posterior.from=camvid", "reconstruction.max_rounds", "1"),
+    ("evaluation.mode=whole", "evaluation.crop", "[9, 9]"),
+])  # fmt: skip
+def test_a_key_that_another_one_takes_the_effect_from_runs_nothing_again(choice: str, key: str, value: str) -> None:
+    base = ["posterior.start_step=null", "posterior.channels=128", "posterior.num_heads=4", choice]
+    without, given = load_experiment("toy", base), load_experiment("toy", [*base, f"{key}={value}"])
+    named = [name for names in given.idle.values() for name in names]
+    assert any(key == name or key.startswith(f"{name}.") for name in named)
+    assert [without.slice(stage) for stage in STAGES] == [given.slice(stage) for stage in STAGES]
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_shipped_experiments_set_nothing_without_effect(name: str) -> None:
+    assert load_experiment(name).idle == {}
 
 
 def test_reference_page_and_schema_are_current(capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,15 @@ def test_check_and_tokenizer_stop_before_their_work(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "results").exists()
 
 
+def test_what_has_no_effect_and_what_accumulation_changes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    tried("posterior.variant=conv", "latent_prior.training.accumulation=2")
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "warning: with `posterior.variant: conv` there is no effect of posterior.num_heads",
+        "warning: latent_prior.training.accumulation: BatchNorm sees the images of one micro-batch at a time, so the "
+        "result is not that of the whole batch",
+    ]
+
+
 def test_the_random_state_stays(tmp_path: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
