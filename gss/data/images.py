@@ -259,5 +259,5 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         colours = file.convert("RGB").getcolors(maxcolors=1 << 12) or []
         examples = ", ".join(str(colour) for _, colour in sorted(colours, reverse=True)[:3]) or "those of a photograph"
         found = f"a label with {len(file.getbands())} channels ({file.mode}), colours such as {examples}"
-        todo = f"{_TO_IDS}, every colour replaced by its class: see `Labels as colours` in config/README.md"
+        todo = f"{_TO_IDS}, every colour replaced by its class: see `Labels as colours` in docs/how-to/check.md"
     raise DataError(found, where=path, todo=todo)

@@ -236,8 +236,10 @@ def test_only_missing_folders_are_unpacked(data: Path, results: Path, tmp_path: 
 def test_what_is_hidden_is_neither_content_nor_unpacked(data: Path, results: Path, tmp_path: Path) -> None:
     files, umlaut = small_files(), "f\N{LATIN SMALL LETTER U WITH DIAERESIS}r"
     files |= {f"{kind}/{umlaut}.png": files[f"{kind}/a.png"] for kind in ("images/train", "labels/train")}
-    junk = {name: files["images/train/a.png"] for name in (
-        "images/train/.ipynb_checkpoints/a.png", "images/train/@eaDir/a.png", "__MACOSX/images/train/._a.png")}  # fmt: skip
+    junk = dict.fromkeys(
+        ("images/train/.ipynb_checkpoints/a.png", "images/train/@eaDir/a.png", "__MACOSX/images/train/._a.png"),
+        files["images/train/a.png"],
+    )
     decomposed = {unicodedata.normalize("NFD", name): content for name, content in files.items()}  # as of macOS
     (data / "set.zip").write_bytes(zip_of({**decomposed, **junk}))
     (data / "set/images/train").mkdir(parents=True)
