@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gss.cluster import gpus
+from gss.cluster.log import last_lines
 from gss.config import (
     GPU_STAGES,
     Cluster,
@@ -34,6 +35,7 @@ MODELS = ("gss_ff", "gss_ft")
 Value = TypeVar("Value")
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
 NESTED_SNAKEMAKES_MB = 300
+_SHOWN_LINES = 30
 
 
 def prefer_this_python() -> None:
@@ -146,6 +148,23 @@ def trust_records() -> None:
     PersistenceBase.has_metadata = has_metadata
     PersistenceBase.params_changed = params_changed
     PersistenceBase.input_checksums = input_checksums
+
+
+def show_last_lines() -> None:
+    """Let Snakemake show the end of a failed job's log, not the hours before it."""
+    from snakemake import logging  # type: ignore[import-untyped]
+
+    def show_logs(logs: Iterable[str]) -> Iterator[str]:
+        for log in logs:
+            try:
+                lines = last_lines(Path(log), _SHOWN_LINES)
+            except OSError as error:
+                yield f"Logfile {log}: {error.strerror}"
+                continue
+            yield f"Logfile {log}, the last {len(lines)} lines:"
+            yield from ("=" * 80, *lines, "=" * 80)
+
+    logging.show_logs = show_logs
 
 
 def _record(job: Any) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@ import gss.workflow as workflow_of
 
 workflow_of.prefer_this_python()
 workflow_of.trust_records()
+workflow_of.show_last_lines()
 ask = workflow_of.Requests(config)
 
 

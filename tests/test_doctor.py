@@ -1,7 +1,10 @@
 """The doctor names what is wrong, of whatever kind it is, and what to do; it never hangs and leaves nothing behind."""
 
 import io
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -10,12 +13,15 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 import yaml
 
-from gss.doctor import experiments, machine, slurm
+from gss.cluster import gpus
+from gss.doctor import experiments, machine, probe, slurm
 from gss.doctor.findings import Check, Finding, examine, ok, summary, warn
 from gss.errors import GssError
 
@@ -121,6 +127,85 @@ def test_torch_two_processes_and_the_size_of_checkpoints(tmp_path: Path) -> None
     toy, ade20k = probe.about("disk")
     assert "2 models of" in ade20k.found and "3 checkpoints of 2.7 GB" in ade20k.found and toy.state == "ok"
     assert not any(tmp_path.iterdir())
+
+
+# --- GPUs, processes, shared memory -----------------------------------------------------------------------------------
+
+
+def looked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int, *names: str
+) -> list[Finding]:
+    """What the doctor says of a machine with so many GPUs."""
+    kind = SimpleNamespace(name="NVIDIA H200", major=9, total_memory=140 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: kind)
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # no SLURM
+    probe._gpus(list(names))
+    told = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    return [Finding(**{key: value for key, value in each.items() if key != "topic"}) for each in told]
+
+
+def test_gpus_are_named_and_what_experiments_do_with_them(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpus, "present", lambda: True)
+    mine = tmp_path / "mine.yaml"
+    content = yaml.safe_load((ROOT / "config/experiments/toy.yaml").read_text())
+    mine.write_text(yaml.safe_dump({**content, "run": {"resources": {"posterior": {"gpus": 0}}}}))
+    first, *others = looked(monkeypatch, capsys, 3, "ade20k", str(mine))
+    assert (first.state, first.found) == ("ok", "3 x NVIDIA H200, 140 GiB, bf16")
+    told = [f"{each.state} {each.found}" for each in others if each.name == "GPU"]
+    assert any(text.startswith("warn ade20k, latent_prior: 1 of 3 GPUs lies idle: a batch of 32") for text in told)
+    assert any(re.match("ok ade20k, latent_prior: made for 8 GPUs; here are 2, .* about 4 times as long", text)
+               for text in told)
+    assert any(text.startswith(f"warn {mine}, latent_prior: 1 of 3 GPUs lies idle") for text in told)
+    assert any(f"{mine}, posterior: the GPUs of this machine lie idle: run.resources asks for none" in text
+               for text in told)
+
+
+def test_a_machine_without_gpus_is_no_fault_and_a_published_experiment_a_warning(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(probe, "_gpus_present", lambda: False)
+    first, *others = looked(monkeypatch, capsys, 0, "toy", "ade20k")
+    assert (first.state, first.found) == ("ok", "none here; stages compute on the CPU")
+    assert [(each.state, each.found) for each in others if each.name == "GPU"] == [
+        ("warn", "ade20k, latent_prior: made for 8 GPUs"), ("warn", "ade20k, posterior: made for 8 GPUs")]
+
+
+def test_gpus_that_torch_does_not_see_are_a_fault(monkeypatch, capsys, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    (found,) = looked(monkeypatch, capsys, 0, "toy")
+    assert found.state == "FAIL" and "it is a CPU build" in found.found and "pip install" in found.todo
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (found,) = looked(monkeypatch, capsys, 0, "toy")
+    assert found.state == "warn" and "CUDA_VISIBLE_DEVICES= hides those" in found.found
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    (found,) = looked(monkeypatch, capsys, 0, "toy")
+    assert found.state == "FAIL" and "cannot use the GPUs" in found.found
+
+
+def test_shared_memory_that_the_crops_do_not_fit_into(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(probe, "_gpus_present", lambda: False)
+    blocks = 64 * 2**20 // 4096  # Docker's
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_blocks=blocks, f_bavail=blocks, f_frsize=4096))
+    found = [each for each in looked(monkeypatch, capsys, 0, "toy", "ade20k") if each.name == "shared memory"]
+    assert [each.state for each in found] == ["ok", "FAIL"]
+    assert "ade20k: /dev/shm is too small" in found[1].found and "--shm-size" in found[1].todo
+
+
+def test_a_host_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [each.name for each in machine.host_name()] == ["host name"]
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    (found,) = machine.host_name()
+    assert found.state == "warn" and "has no address here: Name or service not known" in found.found
+    assert "/etc/hosts" in found.todo
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
-"""A log that outlives the starts of a job."""
+"""A log that outlives the starts of a job, and what of it is worth showing."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 from gss.cluster import slurm
 from gss.files import write_error
+
+_START = re.compile(r"--- \d{4}-\d\d-\d\d \d\d:\d\d:\d\d on .*: gss ")
+_LAST_BYTES = 100_000
 
 
 def keep_log(path: Path) -> None:
@@ -36,3 +40,16 @@ def keep_log(path: Path) -> None:
     job = f", SLURM job {slurm.job_id()}" if slurm.job_id() else ""
     print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} on {os.uname().nodename}{job}: gss {' '.join(sys.argv[1:])}",
           flush=True)
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log, of the latest start of its job.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    begin = max((number for number, line in enumerate(lines) if _START.match(line)), default=0)
+    return lines[begin:][-count:]

@@ -403,8 +403,7 @@ class Resources(Section):
     processes: Positive | None = None
     """Processes of `torchrun`, with GPUs at most one for each; default: one per GPU, without GPUs one."""
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """GPUs. `auto`: on one machine all that are there, on a cluster those its profile grants; for stages that gain
-    by them."""
+    """GPUs; `auto`, for stages that gain by them: those of the machine, on a cluster those its profile grants."""
     threads: Positive = 2
     """CPU cores, shared by the processes."""
     memory_mb: Positive = 4000
@@ -458,8 +457,9 @@ class Experiment(Section):
     published: Published = Published()
     """Scores to expect, shown beside those achieved. Changes no result."""
     run: Run = Run()
-    """How to run. Nothing here changes a result but the number of processes: each draws its own dropout, and on CPUs
-    its BatchNorm sees its own images."""
+    """How to run. Nothing here changes a result but the number of processes: each draws its own dropout, and BatchNorm
+    sees what is computed at once: on CPUs the images of its own process, on fewer GPUs than `run.resources` names those of
+    a micro-batch."""
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:

@@ -12,6 +12,7 @@ from pathlib import Path
 from gss.config import Experiment, data_folder, data_set_folder, load_experiment, named_files
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import file_system, is_network, nearest_folder
+from gss.proxy import by_proxy
 from gss.tracking.store import tracking_uri
 
 _BACK = "training does not need it: the numbers wait and are delivered later"
@@ -71,13 +72,13 @@ def _server(uri: str, shown: str) -> Iterator[Finding]:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=4):
             yield ok("MLflow", f"the server {shown} answers")
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
+        if error.code in (401, 403) and not by_proxy(uri):  # a proxy's refusal looks the same
             yield warn("MLflow", f"the server {shown} asks who you are",
                        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN")
         else:
-            yield fail("MLflow", f"the server {shown} answers with {error.code} {error.reason}", _BACK)
+            yield fail("MLflow", f"the server {shown} answers with {error.code} {error.reason}{by_proxy(uri)}", _BACK)
     except (OSError, ValueError) as error:
-        yield fail("MLflow", f"the server {shown} does not answer: {getattr(error, 'reason', error)}",
+        yield fail("MLflow", f"the server {shown} does not answer: {getattr(error, 'reason', error)}{by_proxy(uri)}",
                    f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}")
 
 
@@ -103,8 +104,9 @@ def inputs(name: str) -> Iterator[Finding]:
     missing = [fail(name, f"{what} {'is empty' if path.exists() else 'not found'}: {path.absolute()}", todo)
                for what, path, todo in _expected(experiment) if not _has_content(path)]
     yield from missing
-    for what, address in _downloads(experiment):
-        yield warn(name, f"{what} will be downloaded: {address}", "the job that does it needs a network")
+    for what, address, url in _downloads(experiment):
+        yield warn(name, f"{what} will be downloaded: {address}{_out_of_reach(url)}",
+                   "the job that does it needs a network")
     if not missing:
         made = " (made by the workflow)" if experiment.data.generate else ""
         yield ok(name, f"data in {data_set_folder(experiment.data)}{made} and all files it names are there")
@@ -136,11 +138,25 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
         yield what, path, todo
 
 
-def _downloads(experiment: Experiment) -> Iterator[tuple[str, str]]:
+def _downloads(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """What, which, and where from."""
     if experiment.tokenizer.source == "openai":
         for file in (experiment.tokenizer.encoder, experiment.tokenizer.decoder):
             if file and "://" in file:
-                yield "the dVAE", file
+                yield "the dVAE", file, file
     backbone = experiment.latent_prior.backbone
     if (backbone.weights or "").startswith("timm:") and not experiment.latent_prior.checkpoint:
-        yield "weights", f"{backbone.name}.{(backbone.weights or '').removeprefix('timm:')}"
+        tag = (backbone.weights or "").removeprefix("timm:")
+        yield "weights", f"{backbone.name}.{tag}", f"https://huggingface.co/timm/{backbone.name}.{tag}"
+
+
+def _out_of_reach(url: str) -> str:
+    """Why a download cannot be begun from here; empty where it can, or where its server says no."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=4).close()
+    except urllib.error.HTTPError as error:
+        refusal = by_proxy(url) if error.code in (403, 407) else ""
+        return f", refused from here with {error.code} {error.reason}{refusal}" if refusal else ""
+    except (OSError, ValueError) as error:
+        return f", out of reach from here: {getattr(error, 'reason', error)}{by_proxy(url)}"
+    return ""

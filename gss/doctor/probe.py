@@ -119,7 +119,8 @@ def _gpus(names: list[str]) -> None:
         _tell("GPU", fail("GPU", f"torch {torch.__version__} cannot use the GPUs of this machine: it is a CPU build",
                           f"pip install 'torch==={version('torch').partition('+')[0]}' -c constraints.txt"))
     elif gpus.hidden():
-        _tell("GPU", warn("GPU", gpus.unused(0, None), "unset CUDA_VISIBLE_DEVICES"))
+        value = os.environ["CUDA_VISIBLE_DEVICES"]
+        _tell("GPU", warn("GPU", f"CUDA_VISIBLE_DEVICES={value} hides those of this machine", "unset it to use them"))
     else:
         reason = str(said[-1].message).splitlines()[0] if said else "no reason given"
         _tell("GPU", fail("GPU", f"torch for CUDA {torch.version.cuda} cannot use the GPUs of this machine: {reason}",

@@ -22,6 +22,7 @@ from gss.filekind import file_kind
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import ConvPosterior, Posterior
 from gss.models.published import from_published_order, is_reordered, published_name, to_published_order
+from gss.proxy import by_proxy
 from gss.tokenizer.dvae import DVAE
 
 INDEX = "relative_position_index"
@@ -117,12 +118,12 @@ def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Te
     timm, tag = import_timm(), timm_tag(name, weights)
     try:
         return timm.create_model(f"{name}.{tag}", pretrained=True).state_dict()
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # the hub's client has errors of its own
         source = timm.get_pretrained_cfg(f"{name}.{tag}").hf_hub_id
-        file = f"weights/{name}.{tag}.safetensors"
+        file, url = f"weights/{name}.{tag}.safetensors", f"https://huggingface.co/{source}/resolve/main/model.safetensors"
         raise ConfigError(
-            f"the weights {tag} of {name} cannot be downloaded: {str(error).splitlines()[0]}",
-            where=f"https://huggingface.co/{source}/resolve/main/model.safetensors",
+            f"the weights {tag} of {name} cannot be downloaded: {str(error).splitlines()[0]}{by_proxy(url)}",
+            where=url,
             todo=f"on a machine with a network fetch that file, put it at {(folder / file).absolute()} and set "
             f"latent_prior.backbone.weights={file}",
         ) from error

@@ -12,6 +12,7 @@ from gss.files import read_json
 from gss.palette.maximal import squared_distances
 from gss.palette.palette import IGNORE, Palette
 from gss.progress import clock
+from gss.records import read_record
 from gss.report.results import Results, flat, read_table
 from gss.report.scores import class_colours, css
 
@@ -211,8 +212,7 @@ def cost(results: Results) -> dict[str, Any]:
 def _job(results: Results, name: str, rows: list[dict[str, str]]) -> dict[str, Any]:
     """One benchmark file; its rows are repetitions."""
     stage = stage_of(name)
-    asked = results.setting(f"run.resources.{stage}", {})
-    gpus = asked.get("gpus", 0) * asked.get("nodes", 1)
+    gpus = _gpus(results, name, stage)
     wall = sum(_measured(row, "s") or 0 for row in rows)
     events = results.journals.get(name, [])
     return {
@@ -224,6 +224,16 @@ def _job(results: Results, name: str, rows: list[dict[str, str]]) -> dict[str, A
         "gpu_hours": gpus * wall / 3600,
         "stopped": sum(event.get("end") in ("interrupted", "failed") for event in events),
     }
+
+
+def _gpus(results: Results, name: str, stage: str | None) -> int:
+    """How many a job used by its record; without one, how many its stage asked for."""
+    machine = (read_record(results.folder, name) or {}).get("machine")
+    if machine is not None:
+        return 0 if machine["device"] == "cpu" else machine["processes"]
+    asked = results.setting(f"run.resources.{stage}", {})
+    gpus = asked.get("gpus", 0)
+    return 0 if gpus == "auto" else gpus * asked.get("nodes", 1)
 
 
 def stage_of(name: str) -> Stage | None:

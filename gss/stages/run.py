@@ -216,7 +216,8 @@ class Run:
             journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
             yield journal
             inputs = {**inputs, **self.inputs(*(path for path in looked_into if self.file(path).is_file()))}
-            write_record(self.folder, rule, self.provenance(stage, inputs, reads=reads))
+            machine = {} if world is None else {"machine": world.machine}
+            write_record(self.folder, rule, {**self.provenance(stage, inputs, reads=reads), **machine})
             self.write_config(stage)
 
     def made(self, stage: Stage) -> Made:

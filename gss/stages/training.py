@@ -42,13 +42,8 @@ def fitted(run: Run, part: Literal["latent_prior", "posterior"], world: World) -
 
 def on_this_machine(world: World, batch_size: int, accumulation: int = 1) -> dict[str, Any]:
     """What a training was divided among, for its checkpoints and for the model file: no setting, it may change."""
-    cuda = world.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
-        "processes": world.size,
-        "accumulation": accumulation,
-        "micro_batch": batch_size // (world.size * accumulation),
-    }
+    micro_batch = batch_size // (world.size * accumulation)
+    return {**world.machine, "accumulation": accumulation, "micro_batch": micro_batch}
 
 
 def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gss.errors import TokenizerError
 from gss.filekind import content_kind
+from gss.proxy import by_proxy
 from gss.tokenizer.dvae import DVAE
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -225,7 +226,7 @@ def _fetch(source: str, sha256: str | None) -> bytes:
             content = Path(source).read_bytes()
     except OSError as error:
         raise TokenizerError(
-            f"cannot be read: {error}",
+            f"cannot be read: {error}{by_proxy(source)}",
             where=source,
             todo="check tokenizer.encoder and tokenizer.decoder in the experiment",
         ) from error

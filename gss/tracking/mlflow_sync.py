@@ -25,6 +25,7 @@ from gss.config import Project, load_project
 from gss.config.load import PROJECT
 from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
+from gss.proxy import by_proxy
 from gss.tracking import overview
 from gss.tracking.registry import register
 from gss.tracking.store import (
@@ -196,7 +197,7 @@ class _Deliveries:
                 if patience:
                     problem, self.details = "another process is still delivering", str(error)
             except Exception as error:
-                problem, self.details = _in_short(error), traceback.format_exc()
+                problem, self.details = _in_short(error) + by_proxy(tracking_uri()), traceback.format_exc()
         return problem
 
 

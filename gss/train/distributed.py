@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,6 +41,12 @@ class World:
     def is_main(self) -> bool:
         """Whether this process writes files and lines."""
         return self.rank == 0
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the job computes on, as its results say it: `device` (`cpu`, or the name of the GPU) and `processes`."""
+        cuda = self.device.type == "cuda"
+        return {"device": torch.cuda.get_device_name(self.device) if cuda else "cpu", "processes": self.size}
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place and returned; on CPU or this process's device."""
@@ -128,7 +135,7 @@ def worker(work: Path) -> Iterator[World]:
 def _devices(world: World) -> str:
     """What a stage computes on, and how what lies idle could be used."""
     if world.device.type == "cuda":
-        devices = f"{world.size} x {torch.cuda.get_device_name(world.device)}"
+        devices = f"{world.size} x {world.machine['device']}"
     else:
         devices = f"the CPU, {world.size} x {torch.get_num_threads()} threads"
     note = os.environ.get(gpus.NOTE)  # of the launcher

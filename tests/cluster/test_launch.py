@@ -12,6 +12,7 @@ import psutil
 import pytest
 from apart import apart
 
+from gss.cli import parser
 from gss.cluster import torchrun
 from gss.cluster.gpus import PRETENDED_GPUS
 from gss.cluster.launch import launch
@@ -174,6 +175,19 @@ def test_nodes_that_can_meet_are_let_through(monkeypatch):
     torchrun._check_names("n1")
     addresses(monkeypatch, n1="127.0.0.1")  # both on one machine
     torchrun._check_names("n1")
+
+
+@pytest.mark.slow
+def test_the_printed_command_is_the_whole_command(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    work, given = tmp_path / "a work", {"cpus": 2, "gpus": 0, "divided": 8, "log": tmp_path / "its.log", "nodes": 1}
+    words = [str(work), "again", "--results", "r", "a.b=c d"]
+    assert launch(1, words, work=work, module="ending_worker", **given) == 75
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("to go on"))
+    again = parser().parse_args(shlex.split(line.partition(" or: gss ")[2]))
+    assert {name: getattr(again, name) for name in (*given, "nproc", "work")} == {**given, "nproc": 1, "work": work}
+    assert again.command == ["--", *words]
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gss.cluster.log import last_lines
+
 
 def start(log: Path, text: str) -> subprocess.CompletedProcess[str]:
     """One start, as a rule makes it: its shell opens the log first."""
@@ -31,3 +33,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert done.returncode != 0
     said = (tmp_path / "x.log").read_text()
     assert "cannot write" in said and "never" not in said
+
+
+def test_the_last_lines_are_those_of_the_latest_start(tmp_path):
+    log = tmp_path / "train.log"
+    starts = [f"--- 2026-01-0{day} 03:04:05 on host, SLURM job {day}: gss launch\n" for day in (1, 2)]
+    log.write_text(starts[0] + "old\n" * 5000 + "error: old\n" + starts[1] + "step 1\nerror: new\n")
+    assert last_lines(log, 30) == [starts[1].strip(), "step 1", "error: new"]
+    log.write_text(starts[0] + "step\n" * 100_000 + "error: \udcff\n", errors="surrogateescape")
+    assert last_lines(log, 3) == ["step", "step", "error: \ufffd"]
+    log.write_text("")
+    assert last_lines(log, 3) == []

@@ -17,7 +17,7 @@ from synthetic_results import EVIL, SyntheticResults
 
 from gss.cli import main
 from gss.modelfile import save_model
-from gss.records import model_metadata
+from gss.records import model_metadata, write_record
 from gss.report.page import SECTIONS, write_report
 from gss.report.results import Results
 from gss.report.summary import summary
@@ -87,6 +87,18 @@ def test_gpu_hours_are_asked_gpus_times_wall_time(folder: Path) -> None:
     text = sections(folder)["cost"]
     assert re.search(r"<td>latent_prior</td>.*?4\.00", text, flags=re.DOTALL)  # 2 nodes x 2 GPUs x 1 hour
     assert re.search(r"<b>all</b>.*?3:00:00", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("machine", "shown"), [
+    ({"device": "NVIDIA H200", "processes": 3}, "<td>latent_prior</td>.*?3\\.00"),
+    ({"device": "cpu", "processes": 3}, "No stage used GPUs"), (None, "No stage used GPUs")])
+def test_gpu_hours_are_those_of_the_gpus_that_were_found(folder: Path, machine: dict | None, shown: str) -> None:
+    config = folder / "config.yaml"
+    assert "gpus: 2" in config.read_text()
+    config.write_text(config.read_text().replace("gpus: 2", "gpus: auto"))
+    if machine:
+        write_record(folder, "latent_prior", {"settings": {}, "machine": machine})
+    assert re.search(shown, sections(folder)["cost"], flags=re.DOTALL)
 
 
 def remove(*paths: str) -> Callable[[Path], None]:

@@ -145,6 +145,19 @@ def test_missing_data_stop_at_once_and_say_what_is_expected(project: Project) ->
     assert [path.name for path in (project.folder / "results/ade20k/logs").iterdir()] == ["prepare.log"]
 
 
+def test_of_a_failed_job_the_end_is_shown(project: Project) -> None:
+    with (project.folder / "Snakefile").open("a") as file:
+        file.write("""
+rule noisy:
+    output: "noisy"
+    log: "noisy.log"
+    shell: "(echo '--- 2026-01-02 03:04:05 on host: gss x'; seq -f 'line %g' 1000; echo error: this) > {log}; exit 2"
+""")
+    done = project.snakemake("noisy")
+    assert done.returncode != 0
+    assert "error: this" in done.stdout and "line 1000\n" in done.stdout and "line 900\n" not in done.stdout
+
+
 def test_rules_are_declarations() -> None:
     for path in Path("rules").glob("*.smk"):
         for block in re.split(r"^(?=rule |use rule )", path.read_text(), flags=re.MULTILINE)[1:]:
