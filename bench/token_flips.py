@@ -51,7 +51,7 @@ def of_experiment(folder: Path, count: int) -> Iterator[Row]:
     """Rows of the tokenizer and of labels of finished results, on the GPU where there is one."""
     run = Run.open(folder.name, results=folder.parent)
     colours = torch.from_numpy(read_palette(run.folder / "palette.csv").colours)
-    pairs = run.manifest.pairs(list(run.experiment.data.splits)[-1])
+    pairs = run.manifest.pairs(run.experiment.last_split)
     labels = [read_label(pairs[index].label, run.space) for index in evenly_spaced(len(pairs), count)]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     yield from compare(lambda: load_tokenizer(run.folder / "tokenizer.safetensors", device=device), labels, colours)

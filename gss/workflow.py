@@ -72,6 +72,23 @@ def _evaluations(name: str) -> list[str]:
     return [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in MODELS for split in splits]
 
 
+def evaluation_inputs(wildcards: Any) -> list[str]:
+    """What an evaluation reads.
+
+    Raises:
+        ConfigError: of a split that the data set lacks; otherwise it would be noticed after the training.
+    """
+    splits = _experiment(wildcards.experiment).data.splits
+    if wildcards.split not in splits:
+        raise ConfigError(
+            f"the data set of {wildcards.experiment!r} has no split {wildcards.split!r}; it has {', '.join(splits)}",
+            where=f"data.splits of {wildcards.experiment}",
+            todo="name its folders there, or evaluate another split",
+        )
+    files = (f"{wildcards.model}.pth", "data/manifest.json", "tokenizer.safetensors")
+    return [f"results/{wildcards.experiment}/{file}" for file in files]
+
+
 def comparison_runs(wildcards: Any) -> list[str]:
     """The runs of a comparison, as config/config.yaml names them."""
     known = load_project().comparisons

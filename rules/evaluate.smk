@@ -2,10 +2,7 @@
 
 
 rule evaluate:
-    input:
-        "results/{experiment}/{model}.pth",
-        "results/{experiment}/data/manifest.json",
-        "results/{experiment}/tokenizer.safetensors",
+    input: workflow_of.evaluation_inputs
     output:
         "results/{experiment}/evaluation/{model}/{split}/metrics.json",
         shown("results/{experiment}/evaluation/{model}/{split}/per_class.csv", "Tables", of="{model}, {split}"),

@@ -138,6 +138,16 @@ def test_a_missing_input_is_named_with_the_command_that_makes_it(
     assert f"snakemake {tmp_path}/results/mine/data/manifest.json" in said
 
 
+def test_the_default_split_is_the_last_there_is(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, "evaluate", str(experiment))  # without a test split
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "no split" not in said and "model file not found" in said
+    assert (tmp_path / "results/mine/work/evaluate_gss_ft_val").is_dir()
+
+
 def test_unknown_key_on_the_command_line(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "palette", str(experiment), "palette.sed=3") == 2
     assert "did you mean 'seed'?" in capsys.readouterr().err

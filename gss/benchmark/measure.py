@@ -157,7 +157,7 @@ class _Enough(Exception):
 
 
 def prediction(run: Run, variant: str, images: int) -> Section:
-    """Images of the last split to evaluate, one by one; files are read before.
+    """Images of the last split, one by one; files are read before.
 
     Args:
         variant: of X^-1.
@@ -169,7 +169,7 @@ def prediction(run: Run, variant: str, images: int) -> Section:
     watch.around(model.tokenizer, "decode", "decode")
     watch.around(model.posterior, "scores", "X^-1: scores of the classes")
     mean, std = model.prior.backbone.mean, model.prior.backbone.std
-    pairs = itertools.cycle(run.manifest.pairs(run.experiment.evaluation.splits[-1]))
+    pairs = itertools.cycle(run.manifest.pairs(run.experiment.last_split))
     for _, pair in zip(watch.laps(_num_laps(images, 1)), pairs, strict=False):
         image, _ = read_pair(pair, run.space)
         watch.enter("resize, normalise, argmax")
@@ -178,12 +178,12 @@ def prediction(run: Run, variant: str, images: int) -> Section:
 
 
 def evaluation(run: Run, variant: str, images: int) -> Section:
-    """Images of the last split to evaluate, as `gss evaluate` goes through them; panels are not drawn."""
+    """Images of the last split, as `gss evaluate` goes through them; panels are not drawn."""
     world = one_process()
     watch = Stopwatch(world.device)
     model, inference = random_model(run, variant, world.device)
     count = _num_laps(images, 1)
-    split = itertools.cycle(run.manifest.pairs(run.experiment.evaluation.splits[-1]))
+    split = itertools.cycle(run.manifest.pairs(run.experiment.last_split))
     laps = watch.laps(count)
     name = "read ahead, predict, count, write"
 

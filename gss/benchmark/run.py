@@ -127,6 +127,7 @@ def _prediction_keys(run: Run) -> str:
 def _prepare_images(run: Run, folder: Path) -> str:
     """Say which images are measured; where the data set was not checked yet, make some up."""
     if run.file(run.folder / "data" / "manifest.json").is_file():
+        run.manifest.pairs(run.experiment.last_split)  # is missing before anything was measured
         count = len(run.manifest.pairs("train"))
         return f"those of the data set ({count} for training)"
     space = run.declared_space()

@@ -40,7 +40,8 @@ def _reference(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, 
                 .strip()
             )
         )
-        yield key, "" if inner else _type_name(field.annotation), default, field.description or ""
+        meaning = " ".join((field.description or "").split())  # a row of a table is one line
+        yield key, "" if inner else _type_name(field.annotation), default, meaning
         if inner is not None:
             repeated = get_origin(field.annotation) is dict
             yield from _reference(inner, f"{key}.{'NAME.' if repeated else ''}")

@@ -204,7 +204,7 @@ def _check(run: Run, world: World, journal: Journal | None, dvae: DVAE, palette:
 
 def _draw(run: Run, dvae: DVAE, palette: Palette) -> None:
     """Panels of a few images: what the best possible GSS-FF would see."""
-    split = "test" if "test" in run.experiment.data.splits else "val"
+    split = run.experiment.last_split
     pairs = run.manifest.pairs(split)
     colours = torch.from_numpy(palette.colours)
     for index in evenly_spaced(len(pairs), run.experiment.evaluation.pictures):

@@ -15,14 +15,13 @@ from gss.benchmark.stopwatch import Phase, Stopwatch
 
 EXPERIMENT = {
     "data": {"root": "nowhere", "classes": ["one", "two", "three"],
-             "splits": {split: {"images": split, "labels": split} for split in ("train", "test")}},
+             "splits": {split: {"images": split, "labels": split} for split in ("train", "val")}},
     "augment": {"base_scale": [64, 48], "crop": [32, 32]},
     "tokenizer": {"vocab_size": 16, "n_hid": 8, "n_init": 8, "blocks_per_group": 1,
                   "train": {"batch_size": 2, "crop": 32}},
     "latent_prior": {"backbone": {"name": "test_resnet"}, "channels": 8, "seg_channels": 8, "cls_channels": 8,
                      "num_heads": 2, "training": {"batch_size": 4, "accumulation": 2}},
     "posterior": {"variant": "conv", "channels": 8, "training": {"batch_size": 2}},
-    "evaluation": {"splits": ["test"]},
 }  # fmt: skip
 
 

@@ -65,6 +65,15 @@ def test_splits_the_data_lack_are_no_targets(write: Write) -> None:
         "results/mine/evaluation/gss_ft/val/metrics.json", "results/mine/report.html"]
 
 
+def test_an_evaluation_of_a_split_the_data_lack_is_refused_before_anything_runs(write: Write) -> None:
+    splits = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
+    write("mine", data={"splits": splits})
+    wanted = {split: SimpleNamespace(experiment="mine", model="gss_ft", split=split) for split in ("val", "test")}
+    assert workflow.evaluation_inputs(wanted["val"])[0] == "results/mine/gss_ft.pth"
+    with pytest.raises(ConfigError, match="has no split 'test'; it has train, val"):
+        workflow.evaluation_inputs(wanted["test"])
+
+
 def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any]:
     """What a stage asks for on a cluster described as Snakemake hands it on: numbers are strings."""
     requests = workflow.Requests({"cluster": cluster} if cluster else {})
