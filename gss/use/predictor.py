@@ -225,9 +225,9 @@ def usable_device(name: str | torch.device) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()  # `meta` computes nothing
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ConfigError(f"the device {str(name)!r} cannot be used: {reason}", todo="choose cpu, or cuda") from error
     return device
 

@@ -5,16 +5,22 @@ import hashlib
 import os
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import gss
 from gss.cli import main
+from gss.data.images import read_image
+from gss.errors import DataError
 from gss.modelfile import load_model, save_model
+from gss.use.predictor import Predictor
 
 from .models import write_models
 
@@ -253,3 +259,88 @@ def test_orientations_are_read_as_those_it_was_trained_on(tmp_path: Path) -> Non
         assert predictor.predict(Image.open(tmp_path / "a.png")).shape == shape
         assert main(["predict", str(folder / "gss_ft.pth"), str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]) == 0
         assert ids_of(tmp_path / "out" / "a.png").shape == shape
+
+
+def test_what_an_earlier_run_left_is_taken_away(model: Path, photos: Path, tmp_path: Path) -> None:
+    """No file lies beside one of another run; of an image that cannot be read any more nothing is left."""
+    out = tmp_path / "out"
+    command = ["predict", str(model), str(photos), "-o", str(out)]
+    assert main([*command, "--scores"]) == 0
+    assert "a_scores.npz" in written(out)
+    (photos / "deeper" / "b.JPG").write_bytes(b"broken")
+    assert main(command) == 3
+    endings = (".png", "_colour.png", "_overlay.png")
+    left = {stem + ending for stem in ("a", "deeper/a", "über uns/c 1") for ending in endings}
+    assert written(out) == {"classes.csv"} | left
+
+
+def test_no_folder_holds_predictions_of_other_classes(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other, out = write_models(tmp_path / "other", num_classes=4) / "gss_ft.pth", tmp_path / "out"
+    assert main(["predict", str(model), str(photos / "a.png"), "-o", str(out)]) == 0
+    before = (out / "classes.csv").read_bytes()
+    assert main(["predict", str(other), str(photos / "deeper"), "-o", str(out)]) == 2
+    assert "a table of other classes or colours" in capsys.readouterr().err
+    assert (out / "classes.csv").read_bytes() == before and not (out / "b.png").exists()
+
+
+def test_no_file_that_is_no_prediction_is_replaced(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Such as the label of the same name, or a photograph that the pattern does not take."""
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "b.png").write_bytes(b"a label")
+    command = ["predict", str(model), str(photos / "deeper" / "*.JPG"), "-o", str(tmp_path / "labels")]
+    said = refused(command, capsys, tmp_path / "labels")
+    assert f"a file is there that no earlier prediction wrote\n  where: {tmp_path}/labels/b.png" in said
+    assert (tmp_path / "labels" / "b.png").read_bytes() == b"a label"
+
+
+def test_predictions_do_not_lie_among_the_images(model: Path, photos: Path, capsys: pytest.CaptureFixture) -> None:
+    deeper = photos / "deeper"  # no name of its outputs is that of an image
+    said = refused(["predict", str(model), str(deeper), "-o", str(deeper)], capsys, deeper)
+    assert "the next call would take the predictions for images" in said and f"-o: {deeper}/predicted" in said
+
+
+def test_a_second_model_is_no_image(model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["predict", str(model), str(model.with_name("gss_ff.pth")), str(photos), "-o", str(tmp_path / "out")]
+    assert "one model at a time" in refused(command, capsys, tmp_path / "out")
+
+
+def test_an_image_that_does_not_fit_into_memory_is_named(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    Image.fromarray(np.resize(PIXELS, (99, 32, 3))).save(photos / "large.png")
+    launch = Predictor.launch
+
+    def limited(self: Predictor, pixels: np.ndarray, **options: object) -> torch.Tensor:
+        if len(pixels) > 50:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: can't allocate memory")
+        return launch(self, pixels, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "launch", limited)
+    assert main(["predict", str(model), str(photos), "-o", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr()
+    assert f"failed: {photos}/large.png: it does not fit into memory" in said.err
+    assert "4 of 5 images predicted" in said.out
+
+
+def test_more_pixels_than_can_be_read_are_called_so(tmp_path: Path) -> None:
+    size = struct.pack(">II", 40000, 40000) + b"\x08\x02\0\0\0"
+    chunks = [(b"IHDR", size), (b"IDAT", zlib.compress(b"\0" * 99)), (b"IEND", b"")]
+    with (tmp_path / "vast.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, content in chunks:
+            file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+    with pytest.raises(DataError, match=r"more than the 2\*\*30 pixels"):
+        read_image(tmp_path / "vast.png")
+
+
+def test_what_a_model_of_another_version_asks_for_is_said(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_models(tmp_path, scales=[1, 2])
+    assert main(["predict", str(tmp_path / "gss_ft.pth"), str(photos / "a.png"), "-o", str(tmp_path / "out")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {tmp_path}/gss_ft.pth was made by gss") and "asks for scales" in line

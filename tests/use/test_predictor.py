@@ -1,6 +1,8 @@
 """`gss.load`: what it predicts is what `gss evaluate` measured, for everything that can stand for an image."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,8 +15,8 @@ import gss
 from gss.data.images import read_image
 from gss.data.loader import read_pair
 from gss.data.toy import make_toy
-from gss.errors import CheckpointError, ConfigError, DataError
-from gss.evaluate.inference import Inference
+from gss.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from gss.evaluate.inference import Inference, decode_maskige
 from gss.evaluate.metrics import confusion
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
@@ -45,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_path: Path) -> None:
     make_toy(tmp_path / "toy", sizes={"train": 1, "val": 1, "test": 3})
-    changes = [f"evaluation.{key}={value}" for key, value in {**protocol, "pictures": 0}.items()]
+    changes = [f"evaluation.{key}={value}" for key, value in {**protocol, "pictures": 1}.items()]
     run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", *changes], tmp_path)
     check(run)
     write_models(run.folder, classes=run.space.names, **protocol)
@@ -60,6 +62,122 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
         np.testing.assert_array_equal(ids, cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
     assert model.classes == run.space.names
     assert model.colours.tolist() == [list(colour) for colour in run.space.colours or ()]
+    (drawn,) = (run.folder / "evaluation" / name / "test" / "maskiges").iterdir()
+    backbone = model.model.prior.backbone
+    expected = decode_maskige(model.model, read_image(pairs[1].image), model.inference, mean=backbone.mean,
+                              std=backbone.std, device=model.device).numpy()  # fmt: skip
+    np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB), expected)
+
+
+SPACES: dict[str, dict | str | None] = {
+    "as then": {"names": ["sky", "road", "car"]},
+    "reordered": {"names": ["road", "sky", "car"]},
+    "longer": {"names": ["sky", "road", "car", "bus"]},
+    "other names": {"names": ["sky", "street", "car"]},
+    "damaged": "{",
+    "gone": None,
+}
+
+
+def write_space(folder: Path, space: dict | str | None) -> None:
+    """The manifest beside a model, as a later check wrote it: class k is (k, 99, 0)."""
+    if isinstance(space, dict):
+        colours = [[index, 99, 0] for index in range(len(space["names"]))]
+        space = json.dumps({"version": 1, "root": "x", "splits": {}, "classes": {
+            **space, "colours": colours, "reduce_zero_label": False, "label_map": {}}})  # fmt: skip
+    if space is not None:
+        (folder / "data").mkdir()
+        (folder / "data" / "manifest.json").write_text(space)
+
+
+def describe(folder: Path, **meta: object) -> None:
+    """Change what the model files say."""
+    for path in folder.glob("*.pth"):
+        content = torch.load(path, weights_only=True)
+        content["meta"] |= meta
+        torch.save(content, path)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_colours_belong_to_the_model_file(space: str, tmp_path: Path) -> None:
+    """Older files have none: they take those of the same classes beside them, or their palette's."""
+    write_models(tmp_path, classes=("sky", "road", "car"))
+    write_space(tmp_path, SPACES[space])
+    palette = torch.load(tmp_path / "gss_ft.pth", weights_only=True)["meta"]["palette"][:-1]
+    beside = [[0, 99, 0], [1, 99, 0], [2, 99, 0]]
+    assert gss.load(tmp_path / "gss_ft.pth").colours.tolist() == (beside if space == "as then" else palette)
+    for own in ([[1, 2, 3], [4, 5, 6], [7, 8, 9]], None):  # None: the data set had none
+        describe(tmp_path, colours=own)
+        assert gss.load(tmp_path / "gss_ft.pth").colours.tolist() == (own or palette)
+
+
+def test_the_protocol_belongs_to_the_model_file(folder: Path, tmp_path: Path) -> None:
+    """What a file of another version asks for and this one does not know is said, or refused where it decides."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    protocol = {"mode": "slide", "crop": [48, 40], "stride": [32, 24], "tokenizer_precision": "fp32"}
+    described = {"protocol": protocol, "training_crop": [64, 80], "provenance": {}, "colours": None}
+    describe(tmp_path, **described)
+    model = gss.load(tmp_path / "gss_ft.pth")
+    assert model.inference == Inference("slide", (48, 40), (32, 24)) and model.crop == (64, 80)
+    describe(tmp_path, protocol=protocol | {"scales": [1, 2]})
+    with pytest.warns(UserWarning, match=r"asks for scales, which gss .* does not know and passes over"):
+        assert gss.load(tmp_path / "gss_ft.pth").inference == model.inference
+    describe(tmp_path, protocol=protocol | {"mode": "pyramid"})
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be used: .*'whole' or 'slide'.*written by gss"):
+        gss.load(tmp_path / "gss_ft.pth")
+
+
+@pytest.mark.filterwarnings("error:.*passes over")
+def test_older_files_have_the_configuration_of_their_version(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = torch.load(tmp_path / "gss_ft.pth", weights_only=True)["meta"]["provenance"]["config"]
+    older = {"evaluation": {"mode": "whole", "pictures": 3, "splits": ["val"]}, "tokenizer": {}, "augment": {
+        "crop": [32, 48], "gone": 1}}  # fmt: skip
+    describe(tmp_path, provenance={"config": older})
+    model = gss.load(tmp_path / "gss_ft.pth")
+    assert model.inference == Inference() and model.crop == (32, 48)
+    del config["augment"]["crop"]
+    describe(tmp_path, provenance={"config": config})
+    with pytest.raises(CheckpointError, match=r"what the file says of its model lacks 'crop'"):
+        gss.load(tmp_path / "gss_ft.pth")
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"latent_prior": {"hexagons": 6}}, "hexagons"),
+    ({"posterior": {"variant": "window", "width": 3}}, "width"),
+])  # fmt: skip
+def test_a_network_of_another_version_is_refused(changed: dict, said: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    meta = torch.load(tmp_path / "gss_ft.pth", weights_only=True)["meta"]
+    describe(tmp_path, **{key: value and {**meta[key], **value} for key, value in changed.items()})
+    with pytest.raises(CheckpointError, match=said) as error:
+        gss.load(tmp_path / "gss_ft.pth")
+    assert f"written by gss {gss.__version__}" in error.value.what
+
+
+def test_what_is_no_model_is_named_with_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_models(tmp_path / "results" / "mine")
+    monkeypatch.chdir(tmp_path)
+    for path in ("config/experiments/new.yaml", "results/begun/config.yaml", "photos/a.jpg", "hub/config.json", "x/y"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("{}")
+    for given, said in {
+        "mine": "name of an experiment, not of a model file.*give results/mine/gss_ft.pth",
+        "results/mine": "folder of a model, not the model.*give results/mine/gss_ft.pth",
+        "results/mine/gss_tf.pth": "not found.*did you mean results/mine/gss_ft.pth",
+        "new": "not found.*build it: snakemake results/new/gss_ft.pth",
+        "results/new/gss_ft.pth": "not found.*build it: snakemake results/new/gss_ft.pth",
+        "results/begun": "no model is finished.*snakemake results/begun/gss_ft.pth",
+        "photos": "a folder of images.*the model comes first",
+        "x": "this folder holds no model",
+        "hub": "not a folder that gss export wrote.*other models are run by their own code",
+        "nothing": "not found.*give the gss_ft.pth of an experiment",
+    }.items():
+        with pytest.raises(CheckpointError, match=f"(?s){said}"):
+            gss.load(given)
+    Path("results/mine/tokenizer.safetensors").unlink()
+    with pytest.raises(TokenizerError, match=r"(?s)not found.*beside the model file in the results: copy it"):
+        gss.load("results/mine/gss_ft.pth")
 
 
 @pytest.mark.slow
@@ -157,8 +275,9 @@ def test_an_image_too_large_for_one_pass_is_cut_and_said_to_be(folder: Path, mon
 
 
 def test_what_cannot_be_loaded_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the device 'nonsense' cannot be used"):
-        gss.load(folder / "gss_ft.pth", "nonsense")
+    for device in ("nonsense", "mps", "meta", "hpu", "0", ""):
+        with pytest.raises(ConfigError, match=f"the device '{device}' cannot be used: .{{5,250}}\n"):
+            gss.load(folder / "gss_ft.pth", device)
     with pytest.raises(CheckpointError, match=r"(?s)model file not found.*gone.pth"):
         gss.load(tmp_path / "gone.pth")
     with pytest.raises(DataError, match=r"(?s)No such file.*gone.png"):
