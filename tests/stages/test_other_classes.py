@@ -53,7 +53,7 @@ def run(made: Path, tmp_path: Path) -> Run:
 
 def open_run(folder: Path) -> Run:
     opened = Run.open("toy", [f"data.root={folder / 'toy'}", "posterior.start_step=null"], folder / "results")
-    return replace(opened, folder=folder / "results" / "toy", workflow=None)
+    return replace(opened, name="toy", folder=folder / "results" / "toy", workflow=None)
 
 
 def swap(names: list[str]) -> list[str]:
