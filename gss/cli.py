@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gss
-from gss.errors import GssError, Interrupted, OutputClosed
+from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
 from gss.output import open_output
 
 SOME_FAILED = 3
@@ -43,7 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
-    except Exception:
+    except Exception as error:
+        if is_no_memory(error):
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            _complain(f"error: memory ran out: {reason}\n  to do: end other programs, or use a machine with more of it")
+            return 2
         _complain(f"{traceback.format_exc()}this is a fault of gss itself; please report it with the lines above")
         return 1
 
@@ -188,28 +192,28 @@ def _palette(given: argparse.Namespace) -> None:
 
 
 def _tokenizer(given: argparse.Namespace) -> None:
+    from gss.stages.memory import stage_worker
     from gss.stages.tokenizer import tokenizer
-    from gss.train.distributed import worker
 
     run = _run(given)
-    with worker(run.work("tokenizer")) as world:
+    with stage_worker(run, "tokenizer") as world:
         tokenizer(run, world)
 
 
 def _reconstruct(given: argparse.Namespace) -> None:
+    from gss.stages.memory import stage_worker
     from gss.stages.reconstruct import reconstruct
-    from gss.train.distributed import worker
 
     run = _run(given)
-    with worker(run.work("reconstruct")) as world:
+    with stage_worker(run, "reconstruct") as world:
         reconstruct(run, world)
 
 
 def _train(given: argparse.Namespace) -> None:
-    from gss.train.distributed import worker
+    from gss.stages.memory import stage_worker
 
     run = _run(given)
-    with worker(run.work(given.part.replace("-", "_"))) as world:
+    with stage_worker(run, given.part.replace("-", "_")) as world:
         if given.part == "posterior":
             from gss.stages.posterior import posterior
 
@@ -228,11 +232,11 @@ def _merge(given: argparse.Namespace) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     from gss.stages.evaluate import evaluate
-    from gss.train.distributed import worker
+    from gss.stages.memory import stage_worker
 
     run = _run(given)
     split = given.split or run.experiment.last_split
-    with worker(run.work(f"evaluate_{given.model}_{split}")) as world:
+    with stage_worker(run, "evaluate", f"evaluate_{given.model}_{split}") as world:
         evaluate(run, world, given.model, split)
 
 

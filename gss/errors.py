@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-_NO_MEMORY = ("out of memory", "allocate", "not enough memory", "insufficient memory", "bad_alloc", "new thread")
+_NO_MEMORY = ("out of memory", "allocate", "alloc_failed", "not enough memory", "insufficient memory", "bad_alloc",
+              "new thread")  # fmt: skip
 
 
 def shown(text: str | Path) -> str:

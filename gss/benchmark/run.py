@@ -15,23 +15,17 @@ import numpy as np
 from gss.benchmark import measure
 from gss.benchmark.stopwatch import Section
 from gss.benchmark.table import table
+from gss.config import Stage
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, Rows
 from gss.errors import GssError
 from gss.files import write_json
 from gss.report.plots import stage_times
+from gss.stages.memory import less_memory
 from gss.stages.run import Run, environment
 
 IMAGES = 32
 _MADE_UP = 8  # pairs per split
-_TRAINING_KEYS = (
-    "{part}.training.accumulation: a divisor of the batch, BatchNorm sees fewer images (now {accumulation}); "
-    "{part}.training.batch_size (now {batch}); augment.crop (now {crop}); {part}.training.precision=bf16 on a GPU"
-)
-_TOKENIZER_KEYS = "tokenizer.train.batch_size; tokenizer.train.crop; tokenizer.n_hid"
-_PREDICTION_KEYS = (
-    "evaluation.mode=slide with a small evaluation.crop (now {mode}, {window}); evaluation.scale (now {scale})"
-)
 
 
 def benchmark(run: Run, images: int = IMAGES, output: Path | None = None) -> str:
@@ -63,7 +57,7 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
     config = run.experiment
     has_posterior = config.posterior.variant != "nearest"
     variants = {"GSS-FF": "nearest"} | ({"GSS-FT": config.posterior.variant} if has_posterior else {})
-    trained = ["latent_prior", *(["posterior"] if has_posterior else [])]
+    trained: tuple[Stage, ...] = ("latent_prior", "posterior") if has_posterior else ("latent_prior",)
     hardware = _child("hardware", "", measure.hardware)
     peaks: dict[str, float] = {}
 
@@ -72,25 +66,26 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
             peaks[precision] = _child("matrix product", "", measure.matrix_peak, precision)
         return section.rows(whole, peaks)
 
-    section = _child("data loading", _training_keys(run, "latent_prior"), measure.loading, run, images)
+    section = _child("data loading", less_memory(config, "latent_prior"), measure.loading, run, images)
     sections = [{"title": f"data loading, batch of {section.images}, one core", "rows": rows(section, "batch")[:1]}]
     if config.tokenizer.source == "train":
-        section = _child("tokenizer", _TOKENIZER_KEYS, measure.tokenizer, run, images)
+        section = _child("tokenizer", less_memory(config, "tokenizer"), measure.tokenizer, run, images)
         sections.append({"title": f"tokenizer, batch of {section.images}, fp32", "rows": rows(section, "step")})
-    section = _child("reconstruction", "smaller labels", measure.reconstruction, run, images)
+    section = _child("reconstruction", less_memory(config, "reconstruct"), measure.reconstruction, run, images)
     sections.append({"title": "reconstruction", "rows": rows(section, "label")})
     for part in trained:
-        title, keys = part.replace("_", " "), _training_keys(run, part)
+        title, keys = part.replace("_", " "), less_memory(config, part)
         section = _child(title, keys, measure.training, run, part, images, with_loading=False)
         found = rows(section, "step, the batch at hand")
         loaded = _child(f"{title} with data loading", keys, measure.training, run, part, images, with_loading=True)
         found += rows(loaded, "step, with data loading")[:1]
         sections.append({"title": f"{title}, batch of {section.images}, {section.precision}", "rows": found})
+    keys = less_memory(config, "evaluate")
     for name, variant in variants.items():
-        section = _child(name, _prediction_keys(run), measure.prediction, run, variant, images)
+        section = _child(name, keys, measure.prediction, run, variant, images)
         sections.append({"title": f"prediction, {name}", "rows": rows(section, "image")})
     for name, variant in variants.items():
-        section = _child(f"evaluation, {name}", _prediction_keys(run), measure.evaluation, run, variant, images)
+        section = _child(f"evaluation, {name}", keys, measure.evaluation, run, variant, images)
         sections.append({"title": f"evaluation, {name}", "rows": rows(section, "image")[:1]})
     workers = config.run.workers
     return {
@@ -110,18 +105,7 @@ def _child(title: str, keys: str, measurement: Callable[..., Any], *arguments: A
             return pool.submit(measure.in_child, measurement, *arguments, **options).result()
     except (measure.NoMemory, BrokenProcessPool) as error:
         raise GssError(f"{title} does not fit into the memory of this machine: {error}",
-                       where=f"gss benchmark, {title}", todo=f"what needs less: {keys}") from error
-
-
-def _training_keys(run: Run, part: str) -> str:
-    training = getattr(run.experiment, part).training
-    return _TRAINING_KEYS.format(part=part, accumulation=training.accumulation, batch=training.batch_size,
-                                 crop=list(run.experiment.augment.crop))
-
-
-def _prediction_keys(run: Run) -> str:
-    config = run.experiment.evaluation
-    return _PREDICTION_KEYS.format(mode=config.mode, window=list(config.crop), scale=config.scale)
+                       where=f"gss benchmark, {title}", todo=keys) from error
 
 
 def _prepare_images(run: Run, folder: Path) -> str:

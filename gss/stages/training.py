@@ -26,18 +26,24 @@ def fitted(run: Run, part: Literal["latent_prior", "posterior"], world: World) -
     what it is, and no GPU gets more of it at once than it would there; `accumulation` follows, and is told.
     """
     training: Training = getattr(run.experiment, part).training
-    made_for, batch = run.experiment.made_for(part), training.batch_size
-    if world.device.type == "cpu" or made_for is None or world.size == made_for or batch % world.size:
-        return training
-    accumulation = gpus.parts(batch, training.accumulation, made_for, world.size)
-    if world.is_main and world.size < made_for:
+    made_for, accumulation = run.experiment.made_for(part), micro_batches(run, part, world)
+    if world.is_main and made_for is not None and world.size < made_for and accumulation != training.accumulation:
         print(
-            f"made for {made_for} GPUs, here are {world.size}: each takes its share of a step's {batch} images "
-            f"in {accumulation} parts. That takes about {made_for / world.size:.2g} times as long, see ETA below; "
-            "what accumulation changes besides stands in docs/reference/config.md",
+            f"made for {made_for} GPUs, here are {world.size}: each takes its share of a step's {training.batch_size} "
+            f"images in {accumulation} parts. That takes about {made_for / world.size:.2g} times as long, see ETA "
+            "below; what accumulation changes besides stands in docs/reference/config.md",
             flush=True,
         )
     return training.model_copy(update={"accumulation": accumulation})
+
+
+def micro_batches(run: Run, part: Literal["latent_prior", "posterior"], world: World) -> int:
+    """Into how many parts each process divides its share of a batch."""
+    training: Training = getattr(run.experiment, part).training
+    made_for, batch = run.experiment.made_for(part), training.batch_size
+    if world.device.type == "cpu" or batch % world.size:
+        return training.accumulation
+    return gpus.parts(batch, training.accumulation, made_for, world.size)
 
 
 def on_this_machine(world: World, batch_size: int, accumulation: int = 1) -> dict[str, Any]:

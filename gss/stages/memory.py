@@ -1,0 +1,99 @@
+"""When memory runs out in a stage: what did not fit where, and the keys that need less."""
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+
+import torch
+
+from gss.config import Experiment, Stage
+from gss.errors import GssError, Interrupted, is_no_memory
+from gss.stages.run import Run
+from gss.stages.training import micro_batches
+from gss.train.distributed import World, worker
+
+
+@contextlib.contextmanager
+def stage_worker(run: Run, stage: Stage, work: str | None = None) -> Iterator[World]:
+    """Be one process of a stage that computes, see `gss.train.distributed.worker`; memory that runs out is told.
+
+    Args:
+        work: name of the work folder, where a stage has several.
+    """
+    with worker(run.work(work or stage)) as world:
+        try:
+            yield world
+        except (GssError, Interrupted):
+            raise
+        except Exception as error:
+            if not is_no_memory(error):
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise GssError(
+                f"memory ran out in the stage {stage}: {reason}",
+                where=f"process {world.rank} of {world.size} on {_device(world.device)}; {_at_once(run, stage, world)}",
+                todo=less_memory(run.experiment, stage),
+            ) from error
+
+
+def less_memory(experiment: Experiment, stage: Stage) -> str:
+    """The keys that make a stage need less memory, with what else each of them changes; a line for each."""
+    key = f"{stage}.training"
+    if stage in ("latent_prior", "posterior"):
+        training = getattr(experiment, stage).training
+        advice = [
+            f"{key}.batch_size (now {training.batch_size}): a smaller batch is another training, often with a lower lr",
+            f"{key}.accumulation (now {training.accumulation}): the same batch in more parts, of which BatchNorm sees "
+            "one at a time",
+            f"augment.crop (now {list(experiment.augment.crop)}): smaller crops are another training",
+        ]
+        if training.precision != "bf16" and experiment.numerics != "reference":
+            advice.append(f"{key}.precision=bf16 (now {training.precision}): rounds, and saves most on GPUs")
+    elif stage == "evaluate":
+        config = experiment.evaluation
+        advice = [
+            f"evaluation.mode=slide, small evaluation.crop (now {config.mode}, {list(config.crop)}): another protocol",
+            f"evaluation.scale (now {config.scale and list(config.scale)}): smaller images, another protocol",
+        ]
+    else:
+        train = experiment.tokenizer.train
+        advice = [
+            f"tokenizer.train.batch_size (now {train.batch_size}): a smaller batch is another training",
+            f"tokenizer.train.crop (now {train.crop}): smaller crops are another training",
+            f"tokenizer.n_hid (now {experiment.tokenizer.n_hid}): a narrower network is another tokenizer",
+        ]
+    granted = experiment.resources(stage).memory_mb
+    advice.append(f"run.resources.{stage}.memory_mb (now {granted}): what a cluster grants the job; changes no result")
+    return "one of these, in this order\n" + "\n".join(f"    {line}" for line in advice)
+
+
+def _device(device: torch.device) -> str:
+    """Name and memory of a device."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        others = total - free - torch.cuda.memory_reserved(device)
+        name = torch.cuda.get_device_name(device)
+        return f"{name} with {_gib(total)}, of which others and the driver have {_gib(others)}"
+    bounds = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        limit = resource.getrlimit(kind)[0]
+        bounds += [limit] if limit != resource.RLIM_INFINITY else []
+    return f"the CPU with {_gib(min(bounds))}"
+
+
+def _gib(number: int) -> str:
+    return f"{number / 2**30:.1f} GiB"
+
+
+def _at_once(run: Run, stage: Stage, world: World) -> str:
+    """What a process works on at a time."""
+    if stage == "latent_prior" or stage == "posterior":
+        training, parts = getattr(run.experiment, stage).training, micro_batches(run, stage, world)
+        height, width = run.experiment.augment.crop
+        return f"{training.batch_size // (world.size * parts)} images of {height} x {width} at a time"
+    if stage == "evaluate":
+        return "one image at a time"
+    train = run.experiment.tokenizer.train
+    crops = f"{train.batch_size // world.size} crops of {train.crop} x {train.crop} at a time"
+    return crops if stage == "tokenizer" else f"one label at a time, in training {crops}"
