@@ -246,6 +246,15 @@ def test_after_a_repair_only_what_changed_is_read_again(tiny, tmp_path):
     assert [(row["height"], row["width"]) for row in manifest["splits"]["val"]] == [(40, 56), (1, 2)]
 
 
+def test_what_another_version_kept_is_read_again(tiny, tmp_path):
+    record = tmp_path / "pairs.jsonl"
+    whole = scan(tiny.root, tiny.splits, tiny.space, record=record)
+    lines = [json.loads(line) for line in record.read_text().splitlines() if line]
+    older = [[*line[:7], line[8], [1], line[-1]] for line in lines]  # without what came later, and a wrong count
+    record.write_text("".join(json.dumps(line) + "\n" for line in older))
+    assert scan(tiny.root, tiny.splits, tiny.space, record=record) == whole
+
+
 def test_a_manifest_without_hashes_is_refused(tiny, tmp_path):
     content = json.loads(json.dumps({**tiny.scan()[0], "splits": {}}))
     content["splits"] = {"val": [{"image": "a.png", "label": "a.png", "height": 1, "width": 1}]}
