@@ -70,7 +70,7 @@ def test_rooms_form_no_circle() -> None:
             del below[room]
 
 
-def test_models_know_no_files_and_train_knows_no_mlflow() -> None:
+def test_models_know_no_configuration_and_train_knows_no_mlflow() -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         if room_of(path) == "models":

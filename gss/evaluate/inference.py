@@ -100,7 +100,7 @@ def predict(
 
     Args:
         model: on `device`, in eval mode.
-        image: uint8 [H, W, 3], RGB.
+        image: uint8 or floating point [H, W, 3], RGB, 0..255.
         mean, std: of the model's input, three numbers each in units of 0..255.
         taxonomy: of a test set: its classes are predicted in place of the model's N universal ones.
         mapping: with a taxonomy: `hard`, the published lookup of the winner; or the scores are summed over the

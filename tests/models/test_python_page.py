@@ -17,15 +17,20 @@ def test_pieces_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     torch.manual_seed(0)
     names: dict[str, Any] = {}
     pieces = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(pieces) == 4
+    assert len(pieces) == 5
     for piece in pieces:
         exec(piece, names)
+        if "backward()" in piece:
+            assert all(value.grad is not None for part in ("prior", "posterior") for value in names[part].parameters())
     assert names["tokens"].shape == (2, 15, 19)
     assert names["maskige"].shape == (2, 3, 120, 152)
     assert names["scores"].shape == (2, 19, 60, 76)
     assert names["classes"].shape == (50, 70)
-    assert all(value.grad is not None for name in ("prior", "posterior") for value in names[name].parameters())
+    assert torch.allclose(names["shares"].sum(0), torch.ones(50, 70))
+    assert torch.equal(names["shares"].argmax(0), names["classes"].long())
+    assert names["result"].finished and (tmp_path / "training/checkpoints").is_dir()
     assert "mapped" in capsys.readouterr().out
+    assert "PosteriorLearner(prior, tokenizer, posterior, reference=True)" in PAGE, "the published loss"
 
 
 @pytest.mark.slow

@@ -81,10 +81,9 @@ def test_only_what_is_asked_for_must_load(project: Project) -> None:
     (folder / "._toy.yaml").write_bytes(b"\x00\x05\x16\x07")
     assert project.planned("all") == EVERYTHING
     assert project.snakemake("--unlock").returncode == 0
-    for name, said in (("draft", "not readable as YAML"), ("typo", "did you mean 'palette'?"), ("lost", "is a link")):
-        done = project.snakemake("-n", f"results/{name}/gss_ft.pth")
-        assert done.returncode != 0
-        assert done.stdout.count(said) == 1 and f"where: config/experiments/{name}.yaml" in done.stdout
+    done = project.snakemake("-n", "results/typo/gss_ft.pth")
+    assert done.returncode != 0
+    assert done.stdout.count("did you mean 'palette'?") == done.stdout.count("where: config/experiments/typo.yaml") == 1
     project_file = project.folder / "config/config.yaml"
     project_file.write_text(project_file.read_text().replace("[toy]", "[toy, draft]"))
     assert project.planned("results/toy/report.html") == {rule: n for rule, n in EVERYTHING.items() if rule != "all"}
@@ -101,10 +100,6 @@ def test_names_with_dots_and_folders_with_blanks_and_quotes(tmp_path: Path) -> N
     done = project.snakemake("--cores", "1", "--", made)
     assert done.returncode == 0, done.stdout
     assert (project.folder / made).is_file() and (project.folder / made).with_name("toy_data.log").is_file()
-    project_file.write_text(project_file.read_text().replace("my", "{my}"))
-    done = project.snakemake("-n", "results/v1.2/report.html")
-    assert "Snakemake takes braces in a path for a wildcard" in done.stdout
-    assert "cannot be a name" in project.snakemake("-n", "results/a b/gss_ft.pth").stdout
 
 
 @pytest.mark.slow

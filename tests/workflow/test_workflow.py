@@ -163,3 +163,11 @@ def test_only_generated_data_are_inputs(write: Write, monkeypatch: pytest.Monkey
     monkeypatch.delenv("GSS_DATA", raising=False)
     assert workflow.data_inputs(write("mine")) == ["data/toy/classes.csv"]
     assert workflow.data_inputs(write("other", data={"generate": None})) == []
+
+
+def test_braces_in_a_folder_hinder_those_alone_who_ask_for_it(write: Write) -> None:
+    write("mine")
+    braced = write("braced", data={"root": "{toy}"})
+    assert workflow.generated_folders() == r"data/\x7btoy\x7d|data/toy"
+    with pytest.raises(ConfigError, match="takes braces in a path for a wildcard"):
+        workflow.data_inputs(braced)
