@@ -458,8 +458,8 @@ class Experiment(Section):
     """Scores to expect, shown beside those achieved. Changes no result."""
     run: Run = Run()
     """How to run. Nothing here changes a result but the number of processes: each draws its own dropout, and BatchNorm
-    sees what is computed at once: on CPUs the images of its own process, on fewer GPUs than `run.resources` names those of
-    a micro-batch."""
+    sees what is computed at once: on CPUs the images of its own process, on fewer GPUs than `run.resources` names those
+    of a micro-batch."""
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:
