@@ -31,7 +31,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     path = run.file(run.folder / f"{name}.pth")
     folder = run.folder / "evaluation" / name / split
     file = load_model(path, name)
-    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path)
+    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path, world=world)
     tokenizer = frozen_tokenizer(run, "decoder", world.device)
     model = build_model(file, tokenizer, where=path, vote_temperature=config.vote_temperature).to(world.device)
     backbone = model.prior.backbone

@@ -47,11 +47,9 @@ def latent_prior(run: Run, world: World, until: int | None = None) -> None:
     output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
     before = [run.folder / f"latent_prior/step_{step}.pth" for step in config.milestones if step < until][-1:]
     finished = work / f"step_{until}.pth"
-    backbone = config.backbone
-    weights = read_backbone_weights(backbone.name, backbone.weights, data_folder()) if backbone.weights else None
-    inputs = run.inputs(
-        run.folder / "data" / "manifest.json", run.folder / "palette.csv", run.folder / "tokenizer.safetensors"
-    )
+    weights = _pretrained(run) if world.is_main else None  # the others read them when they train
+    files = ("data/manifest.json", "palette.csv", "tokenizer.safetensors")
+    inputs = run.inputs(*(run.folder / file for file in files), world=world)
     counts, statistics = balance_inputs(run, config.training)
     inputs |= counts
     if weights:
@@ -78,7 +76,7 @@ def _train(
     tokenizer = frozen_tokenizer(run, "encoder", world.device)
     meta = describe(run, run.space, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
-    prior = build_prior(meta, weights=weights)
+    prior = build_prior(meta, weights=weights if world.is_main else _pretrained(run))
     learner = LatentPriorLearner(
         prior,
         tokenizer,
@@ -101,6 +99,12 @@ def _train(
         provenance = {**run.provenance("latent_prior", inputs), "machine": machine}
         save_model(finished, "gss_ff", tensors, {**meta, "step": until, "provenance": provenance})
     world.barrier()
+
+
+def _pretrained(run: Run) -> dict[str, Tensor] | None:
+    """The weights that the image encoder starts with; None: random ones."""
+    backbone = run.experiment.latent_prior.backbone
+    return read_backbone_weights(backbone.name, backbone.weights, data_folder()) if backbone.weights else None
 
 
 def describe(run: Run, space: ClassSpace, palette: Palette, tokenizer: DVAE) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def posterior(run: Run, world: World) -> None:
     """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
     start = start_file(run)
     finished = run.work("posterior") / "finished.pth"
-    inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors")
+    inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors", world=world)
     counts, statistics = balance_inputs(run, run.experiment.posterior.training)
     inputs |= counts
     with run.stage("posterior", inputs, world=world, looked_into=statistics) as journal:

@@ -43,7 +43,7 @@ def reconstruct(run: Run, world: World) -> None:
     """
     palette_path, tokenizer_path = start_files(run)
     manifest = run.folder / "data" / "manifest.json"
-    inputs = run.inputs(manifest, palette_path, tokenizer_path)
+    inputs = run.inputs(manifest, palette_path, tokenizer_path, world=world)
     work = run.work("reconstruct")
     palette = read_palette(palette_path)
     source = run.experiment.posterior.from_

@@ -150,8 +150,8 @@ class Run:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
         return self.folder / "work" / stage
 
-    def inputs(self, *paths: Path) -> dict[str, str]:
-        """SHA-256 of input files by their path inside the results folder.
+    def inputs(self, *paths: Path, world: "World | None" = None) -> dict[str, str]:
+        """SHA-256 of input files by their path inside the results folder; in the main process, which alone needs them.
 
         Raises:
             DataError: one is missing.
@@ -159,6 +159,8 @@ class Run:
         for path in paths:
             if not self.file(path).is_file():
                 raise DataError("an input of this stage is missing", where=path, todo=f"make it with: snakemake {path}")
+        if world is not None and not world.is_main:
+            return {}
         return {os.path.relpath(path, self.folder): sha256_file(path) for path in paths}
 
     @contextlib.contextmanager
@@ -179,7 +181,7 @@ class Run:
         stage made before goes first, and the new one comes when all is written: where there is one, it is true.
 
         Args:
-            inputs: SHA-256 of what the stage reads, by name.
+            inputs: SHA-256 of what the stage reads, by name; only the main process is asked for them.
             world: the processes that share the work; None: this one alone.
             name: of the work folder, where a stage has several.
             rule: name of the record, where several rules share a work folder.

@@ -56,7 +56,7 @@ class TrainingLabels(Sequence[np.ndarray]):
 def tokenizer(run: Run, world: World) -> None:
     """Import OpenAI's dVAE, or train one on the maskiges of the training labels; `tokenizer/start.safetensors`."""
     start = run.folder / "palette" / "start.csv"
-    inputs = run.inputs(run.folder / "data" / "manifest.json", start)
+    inputs = run.inputs(run.folder / "data" / "manifest.json", start, world=world)
     finished = run.work("tokenizer") / "finished.safetensors"
     with run.stage("tokenizer", inputs, world=world) as journal:
         if is_missing(finished, world):

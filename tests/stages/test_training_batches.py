@@ -1,12 +1,16 @@
 """What a training asks of the machine before it begins."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gss.errors import GssError
+from gss.files import write_text
+from gss.stages import latent_prior
+from gss.stages import run as run_module
 from gss.stages.run import Run
 from gss.stages.training import fitted, make_loader, on_this_machine
 from gss.train.distributed import World
@@ -40,6 +44,29 @@ def test_what_names_no_gpus_is_trained_as_it_says() -> None:
         assert fitted(run, "latent_prior", World(0, 1, 0, torch.device(device))) == training
     run = Run.open("ade20k")
     assert fitted(run, "posterior", World(0, 1, 0, torch.device("cpu"))) == run.experiment.posterior.training
+
+
+class Second(World):
+    """The second of two processes, of which the main one says that all is there."""
+
+    def from_main(self, number: int) -> int:
+        return 1
+
+    def barrier(self) -> None:
+        pass
+
+
+def test_only_the_main_process_reads_weights_to_know_them_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open("camvid", ["latent_prior.training.class_balance=0"], results=tmp_path)
+    for file in ("data/manifest.json", "palette.csv", "tokenizer.safetensors"):
+        write_text(run.folder / file, "as the main process knows")
+
+    def read(*_: object) -> None:
+        raise AssertionError("read by a process that needs no more than the finished file")
+
+    for module, function in ((run_module, "sha256_file"), (latent_prior, "read_backbone_weights")):
+        monkeypatch.setattr(module, function, read)
+    latent_prior.latent_prior(run, Second(1, 2, 1, torch.device("cpu")))
 
 
 def test_shared_memory_is_looked_at_before_a_training_begins(monkeypatch: pytest.MonkeyPatch) -> None:
