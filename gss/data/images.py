@@ -19,6 +19,7 @@ from gss.errors import DataError, is_no_memory
 _ID_MODES = ("L", "P", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
 _ORIENTATION = 274  # EXIF tag: 1 upright, 2..4 mirrored or upside down, 5..8 turned by a quarter, see `_turned_back`
+NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
 _TIFF = (b"II*\0", b"MM\0*")
 
 Orientation = Literal["apply", "stored"]
@@ -59,6 +60,17 @@ def read_image(path: Path, orientation: Orientation = "apply") -> np.ndarray:
     image = _decoded(content, path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     # OpenCV turns these all the same
     return _turned_back(image, _exif_orientation(content)) if content.startswith(_TIFF) else image
+
+
+def nearly_black(image: np.ndarray) -> str:
+    """What to say of an image, uint8, without a bright pixel; '' of one that has some, and of a black one."""
+    brightest = int(image.max())
+    if not 0 < brightest < NEARLY_BLACK:
+        return ""
+    return (
+        f"nearly black, no value is above {brightest} of 255; of 16-bit files the upper 8 bits are read: those whose "
+        "values fill fewer, 12 perhaps, have to be scaled before"
+    )
 
 
 def inspect_image(path: Path) -> tuple[tuple[int, int], ImageFacts]:

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gss.data.cases import Cases, together
-from gss.data.images import ImageFacts, Orientation
-
-NEARLY_BLACK = 16  # no value as large as this: what 12 bits in a 16-bit file look like
+from gss.data.images import NEARLY_BLACK, ImageFacts, Orientation
 
 
 @dataclass

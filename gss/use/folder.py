@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss.data.images import Orientation, read_image
+from gss.data.images import Orientation, nearly_black, read_image
 from gss.data.walk import Walk, remarks, without_extension
 from gss.errors import DataError, GssError, is_no_memory, shown
 from gss.files import write_atomic, write_error, write_text
@@ -80,7 +80,7 @@ def predict_files(
     _take_folder(out, [job.file(ending) for job in jobs for ending in endings], predictor)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it does not name the files it complains of
     progress = Progress("predict", len(jobs), "img")
-    failed, is_told = 0, False
+    failed, told = 0, set[str]()
 
     def fail(job: Job, reason: str) -> None:
         nonlocal failed
@@ -97,9 +97,10 @@ def predict_files(
         for done, (job, reading) in enumerate(_read_ahead(reader, jobs, predictor.orientation), 1):
             with _memory_told(partial(fail, job)):
                 image = reading.result()  # [H, W, 3]
-                if not is_told and (message := predictor.cut(image.shape[0], image.shape[1])):
-                    is_told = True
-                    _say(f"note, for this and all images like it: {job.image}: {message}")
+                for kind, message in (("size", predictor.cut(*image.shape[:2])), ("light", nearly_black(image))):
+                    if message and kind not in told:
+                        told.add(kind)
+                        _say(f"note, for this and all images like it: {job.image}: {message}")
                 shape = (len(predictor.classes), *image.shape[:2])
                 shares = torch.empty(shape, dtype=torch.uint8, device=predictor.device) if scores else None
                 ids = predictor.launch(image, probabilities=shares)

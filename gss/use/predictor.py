@@ -18,7 +18,7 @@ from torch import Tensor
 from gss import __version__
 from gss.config.schema import Evaluation
 from gss.data.augment import fit_size
-from gss.data.images import Orientation, read_image
+from gss.data.images import Orientation, nearly_black, read_image
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError, GssError
 from gss.evaluate.inference import Inference, predict
@@ -74,7 +74,7 @@ class Predictor:
             ValueError: an array of another shape or type.
         """
         pixels = as_array(image, self.orientation)
-        if message := self.cut(pixels.shape[0], pixels.shape[1]):
+        for message in filter(None, (self.cut(pixels.shape[0], pixels.shape[1]), nearly_black(pixels))):
             warnings.warn(message, stacklevel=2)
         return self.launch(pixels).cpu().numpy()
 

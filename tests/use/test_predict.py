@@ -344,3 +344,13 @@ def test_what_a_model_of_another_version_asks_for_is_said(
     assert main(["predict", str(tmp_path / "gss_ft.pth"), str(photos / "a.png"), "-o", str(tmp_path / "out")]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}/gss_ft.pth was made by gss") and "asks for scales" in line
+
+
+def test_twelve_bits_in_sixteen_are_noted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), PIXELS.astype(np.uint16) * 16)
+    assert main(["predict", str(model), str(tmp_path), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("nearly black, no value is above 15 of 255") == 1 and "a.png: nearly black" in said
+    with pytest.warns(UserWarning, match="nearly black"):
+        gss.load(model).predict(tmp_path / "a.png")
