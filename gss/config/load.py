@@ -18,6 +18,8 @@ from gss.errors import ConfigError
 EXPERIMENTS = Path("config/experiments")
 PROJECT = Path("config/config.yaml")
 SUFFIXES = (".yaml", ".yml")
+# What PyYAML raises: its own errors, and whatever a number too long, a tag that does not fit (`!!bool x`) leads it to.
+_UNREADABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -213,7 +215,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError("configuration file not found", where=path) from error
     except OSError as error:
         raise ConfigError(f"the configuration cannot be read: {error.strerror}", where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         reason = re.sub(r'\n\s*in "<unicode string>",', " in", str(error)).replace("\n", ", ")
         tabs = re.search(r"^ *\t", text, re.MULTILINE)
         todo = "indent with blanks, not with tabs" if tabs else None
@@ -227,28 +229,37 @@ def _parsed(text: str) -> Any:
     """The content of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none, or a key is given twice in one mapping, of which PyYAML takes the last.
+        yaml.YAMLError: it is none; a key is given twice in one mapping, of which PyYAML takes the last; or an alias
+            stands in what it means. And the rest of `_UNREADABLE`.
     """
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
         if root is None:
             return None
-        if repeated := list(_repeated(loader, root, (), set())):
-            raise yaml.YAMLError("; ".join(repeated))
+        if faults := list(_faults(loader, root, (), {})):
+            raise yaml.YAMLError("; ".join(faults))
         return loader.construct_document(root)
     finally:
         loader.dispose()
 
 
-def _repeated(loader: _Loader, node: yaml.Node, above: tuple[str, ...], seen: set[int]) -> Iterator[str]:
-    """What to say of each key that a mapping has twice; `7` and `"7"` are one, merged ones (`<<`) are not its own."""
-    if id(node) in seen:  # an alias, perhaps of what it stands in
+def _faults(loader: _Loader, node: yaml.Node, above: tuple[str, ...], is_open: dict[int, bool]) -> Iterator[str]:
+    """What to say of each key that a mapping has twice (`7` and `"7"` are one, merged ones are not its own) and of each
+    alias that stands in what it means.
+
+    Args:
+        above: keys that the node stands below.
+        is_open: of each node met so far, whether it is looked at right now.
+    """
+    if id(node) in is_open:
+        if is_open[id(node)]:
+            yield f"{'.'.join(above)!r} is an alias of what it stands in"
         return
-    seen.add(id(node))
+    is_open[id(node)] = True
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _repeated(loader, item, above, seen)
+            yield from _faults(loader, item, above, is_open)
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
@@ -259,7 +270,8 @@ def _repeated(loader: _Loader, node: yaml.Node, above: tuple[str, ...], seen: se
                 if name in lines:
                     yield f"the key {'.'.join(inside)!r} is given twice, in lines {lines[name]} and {line}"
                 lines[name] = line
-            yield from _repeated(loader, value, inside, seen)
+            yield from _faults(loader, value, inside, is_open)
+    is_open[id(node)] = False
 
 
 def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -282,7 +294,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{section!r} in the override {override!r} is a value, not a section")
     try:
         content[last] = _parsed(value)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"the value of the override {override!r} is not valid YAML", todo="quote it") from error
 
 

@@ -288,6 +288,12 @@ class Backbone(Section):
     norm_eval: bool = False
     """BatchNorm uses its stored statistics: right for small batches."""
 
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> Self:
+        if "pretrained" in self.options:
+            raise ValueError("`options.pretrained` would load weights that nothing names: write `weights: timm:TAG`")
+        return self
+
 
 class LatentPrior(Section):
     backbone: Backbone

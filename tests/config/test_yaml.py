@@ -82,6 +82,10 @@ def test_words_and_numbers_are_read_as_editors_show_them(tmp_path: Path) -> None
     ("", "", "posterior:\n", "posterior: a section with keys is expected, found None"),
     ("", "", "seed:1\n", "in line 10"),
     ("", "", "---\nseed: 1\n", "another document in line 10"),
+    ("", "", "reference: &all {posterior: *all}\n", "'reference.posterior' is an alias of what it stands in"),
+    ("", "", "seed: !!bool maybe\n", "not readable as YAML"),
+    ("", "", f"seed: {'9' * 5000}\n", "not readable as YAML"),
+    ("options: {}", "options: {pretrained: true}", "", "write `weights: timm:TAG`"),
 ])  # fmt: skip
 def test_what_means_something_else_is_refused(old: str, new: str, more: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
