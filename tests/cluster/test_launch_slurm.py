@@ -32,22 +32,25 @@ from pathlib import Path
 from gss.cluster.launch import launch
 nodes, nproc, work, how, module, gpus = sys.argv[1:]
 Path(work, "launcher.pid").write_text(str(__import__("os").getpid()))
-sys.exit(launch(int(nproc), [work, how], work=Path(work), nodes=int(nodes), cpus=4, gpus=int(gpus), module=module))
+nproc, gpus = (None if word == "auto" else int(word) for word in (nproc, gpus))
+sys.exit(launch(nproc, [work, how], work=Path(work), nodes=int(nodes), cpus=4, gpus=gpus, module=module))
 """
 
 
 class Job:
-    """A launch in a SLURM job."""
+    """A launch in a SLURM job, which is given `gpus` on each node; with `auto` the launch finds out how many."""
 
     def __init__(self, cluster: SlurmCluster, work: Path, how: str, *, nodes: int = 1, nproc: int = 1, gpus: int = 0,
-                 module: str = "ending_worker", options: tuple[str, ...] = (), after: str = "true") -> None:
+                 auto: bool = False, module: str = "ending_worker", options: tuple[str, ...] = (),
+                 after: str = "true") -> None:
         work.mkdir(exist_ok=True)
         self.cluster, self.work = cluster, work
         self._out = work / f"{time.monotonic_ns()}.out"
-        arguments = [str(word) for word in (nodes, nproc, work, how, module, gpus)]
+        wanted = ("auto", "auto") if auto else (nproc, gpus)
+        arguments = [str(word) for word in (nodes, wanted[0], work, how, module, wanted[1])]
         launcher = shlex.join([sys.executable, "-c", PROGRAM, *arguments])
         step = shlex.join(["srun", "-n1", "--nodes=1", "--cpus-per-task=4", "bash", "-c", launcher])
-        environment = [f"PYTHONPATH={HERE}:{HERE.parents[1]}", f"{PRETENDED_GPUS}=4"]
+        environment = [f"PYTHONPATH={HERE}:{HERE.parents[1]}", f"{PRETENDED_GPUS}={gpus or 4}"]
         self.number = cluster.call(
             "env", *environment, "sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpus-per-task=4",
             "--mem=1000", f"--gres=gpu:{gpus}", f"--output={self._out}", "--open-mode=append", *options,
@@ -146,6 +149,17 @@ def test_processes_of_one_and_of_two_nodes_meet(cluster, slow_ones, tmp_path):
             == {(gpus, threads, job.number)}
         assert [(line["event"], line["host"], line["job"]) for line in owners(job.work)] \
             == [("taken", "n1", job.number), ("released", "n1", job.number)]
+
+
+def test_the_gpus_that_a_job_was_given_are_found(cluster, tmp_path):
+    """Those it was not given are not touched, though it may see them."""
+    jobs = {count: Job(cluster, tmp_path / str(count), "", gpus=count, auto=True, module="meeting_worker")
+            for count in (2, 0)}
+    for count, job in jobs.items():
+        assert job.code == 0, job.out
+        notes = [json.loads(path.read_text()) for path in job.work.glob("note_*.json")]
+        assert [note["CUDA_VISIBLE_DEVICES"] for note in notes] == (["0,1", "0,1"] if count else [""])
+        assert ("this SLURM job was given none" in job.out) == (count == 0), job.out
 
 
 def test_exit_codes_travel_from_two_nodes(cluster, tmp_path):
