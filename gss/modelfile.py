@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,14 @@ def load_model(path: Path, kind: str | None = None) -> ModelFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign files, of which the error says more
             content = load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the check sums
     except Exception as error:  # of a damaged pickle there is no saying which
         raise _no_model(path, error) from error
     if not isinstance(content, dict) or not {"format", "kind", "tensors", "meta"} <= content.keys():
         raise _no_model(path)
+    if damaged is not None:
+        raise _no_model(path, ValueError(f"the check sum of {damaged} is not that of its content"))
     version = str(content.get("version", ""))
     require_format(content["format"], FORMAT, version, where=path)
     if kind is not None and content["kind"] != kind:

@@ -140,6 +140,13 @@ def test_a_damaged_model_file_is_no_foreign_one(tmp_path: Path) -> None:
                 lacking.writestr(name, archive.read(name))
     with pytest.raises(GssError, match=r"(?s)the model file is damaged: .*copy it or build it again"):
         load_model(tmp_path / "lacking.pth")
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + largest.file_size // 2] ^= 1  # of a weight: torch would not notice
+    (tmp_path / "flipped.pth").write_bytes(content)
+    with pytest.raises(GssError, match=f"the model file is damaged: .*check sum of {largest.filename}"):
+        load_model(tmp_path / "flipped.pth")
     with pytest.raises(GssError, match=r"(?s)no state dict: it is a model file of this project.*use it as it is"):
         read_published(path)
 

@@ -20,6 +20,8 @@ _ID_MODES = ("L", "P", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
 _ORIENTATION = 274  # EXIF tag: 1 upright, 2..4 mirrored or upside down, 5..8 turned by a quarter, see `_turned_back`
 NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
+_SAMPLES, _EXTRA_SAMPLES = 277, 338  # TIFF tags: number of channels, and what those beside colours are
+_OPACITY = 2  # one that the stored colours do not hold yet
 _TIFF = (b"II*\0", b"MM\0*")
 
 Orientation = Literal["apply", "stored"]
@@ -140,9 +142,18 @@ def read_label(path: Path, space: ClassSpace) -> np.ndarray:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"the image cannot be read: {error.strerror}", where=path) from error
+    return _with_plain_colours(content) if content.startswith(_TIFF) else content
+
+
+def _with_plain_colours(content: bytes) -> bytes:
+    """A TIFF whose channel of opacity is called an unknown one: OpenCV darkens the colours by an opacity."""
+    for place, tag, value in _tags(content):
+        if tag == _EXTRA_SAMPLES and value == _OPACITY:
+            return content[: place + 8] + bytes(2) + content[place + 10 :]
+    return content
 
 
 def _decoded(content: bytes, path: Path, flags: int) -> np.ndarray:
@@ -166,6 +177,9 @@ def _undecodable(content: bytes, path: Path, error: cv2.error | None = None) -> 
             if file is not None and file.mode in ("F", "I"):
                 kind = "floating point" if file.mode == "F" else "32 bits"
                 reason = f"values of {kind}, not of 8 or 16 bits"
+        channels = next((value for _, tag, value in _tags(content) if tag == _SAMPLES), 0)
+        if content.startswith(_TIFF) and channels not in (1, 3, 4):
+            reason = f"{channels} channels, not 1, 3 or 4"
     return DataError(
         f"the image cannot be decoded ({len(content)} bytes: {reason})",
         where=path,
@@ -194,15 +208,19 @@ def _header(content: bytes) -> tuple[int, int]:
 
 def _exif_orientation(exif: bytes) -> int:
     """1..8, as OpenCV reads it. EXIF data are a TIFF without pixels."""
+    value = next((value for _, tag, value in _tags(exif) if tag == _ORIENTATION), 1)
+    return value if 1 <= value <= 8 else 1
+
+
+def _tags(tiff: bytes) -> Iterator[tuple[int, int, int]]:
+    """Of the entries in the first directory of a TIFF: the place, the tag, and the value as a 16-bit number."""
     with contextlib.suppress(struct.error):
-        order = "<" if exif.startswith(b"II") else ">"
-        (place,) = struct.unpack_from(f"{order}I", exif, 4)
-        (entries,) = struct.unpack_from(f"{order}H", exif, place)
-        for number in range(entries):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
-            if tag == _ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    return 1
+        order = "<" if tiff.startswith(b"II") else ">"
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for place in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, place)
+            yield place, tag, value
 
 
 def _turned_back(image: np.ndarray, orientation: int) -> np.ndarray:

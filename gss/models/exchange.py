@@ -94,6 +94,13 @@ def read_published(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+def read_published_meta(path: Path) -> dict[str, Any]:
+    """What a checkpoint that `read_published` has read says beside its tensors; empty where it says nothing."""
+    content = {} if path.suffix == ".safetensors" else _load_pickled(path)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
 def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Tensor]:
     """Pretrained tensors of a backbone, as `build_backbone` takes them.
 

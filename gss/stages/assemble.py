@@ -83,7 +83,7 @@ def described(file: ModelFile, where: str | Path) -> Iterator[None]:
             f"what the file says of its model {said}; it was written by gss {file.version or 'of another version'}, "
             f"this is gss {__version__}",
             where=where,
-            todo="use the version that wrote it",
+            todo="copy it or build it again" if file.version == __version__ else "use the version that wrote it",
         ) from error
 
 

@@ -6,6 +6,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from gss.models.exchange import (
     KeyRow,
     load_published,
     read_published,
+    read_published_meta,
     to_published,
 )
 from gss.models.latent_prior import LatentPrior
@@ -90,7 +92,9 @@ def _read(run: Run, path: Path, kind: Kind | None) -> _Imported:
     tokenizer = load_tokenizer(tokenizer_path)
     palette, manifest = read_palette(palette_path), run.file(run.folder / "data" / "manifest.json")
     space = read_manifest(manifest).space if manifest.is_file() else ClassSpace(palette.names)
-    meta, prior, x_inverse = build_for(run, latent_prior.describe(run, space, palette, tokenizer), made, state)
+    described = latent_prior.describe(run, space, palette, tokenizer)
+    _refuse_other_meanings(read_published_meta(path), described, path)
+    meta, prior, x_inverse = build_for(run, described, made, state)
     contained = copy.deepcopy(tokenizer) if "d_vae" in parts else None
     report = load_published(state, prior, x_inverse, contained, where=path)
     if contained is not None and tensors_sha256(contained.state_dict()) != tokenizer.sha256:
@@ -140,6 +144,26 @@ def build_for(
 def _parts(state: Mapping[str, Tensor]) -> set[str]:
     """The published names of the heads' parts that a state dict holds."""
     return {key.removeprefix("module.").removeprefix("decode_head.").split(".")[0] for key in state}
+
+
+def _refuse_other_meanings(said: Mapping[str, Any], meta: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError where a checkpoint says that its ids, colours or tokens are not the experiment's.
+
+    Other names alone may be another spelling: they are shown.
+    """
+    own, data_set = (dict(said.get(key) or {}) for key in ("gss", "dataset_meta"))  # of `gss export`; of mmseg 1
+    for key in ("palette", "tokenizer"):
+        if own.get(key, meta[key]) != meta[key]:
+            todo = f"take palette.csv and tokenizer.safetensors of the experiment {own.get('experiment')!r}"
+            raise CheckpointError(f"made with another {key} than the experiment's", where=path, todo=todo)
+    names = list(map(str, said.get("CLASSES") or data_set.get("classes") or meta["classes"]))
+    if sorted(names) == sorted(meta["classes"]):
+        todo = "give the experiment's classes the order of the checkpoint's"
+        ClassSpace(tuple(meta["classes"])).require_names(names, where=path, todo=todo)
+    else:
+        pairs = zip_longest(names, meta["classes"])
+        index, (theirs, ours) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        print(f"note: {path} names its classes otherwise: class {index} is {theirs!r} there, {ours!r} here")
 
 
 def _write(run: Run, imported: _Imported) -> None:

@@ -122,6 +122,7 @@ def describe(run: Run, space: ClassSpace, palette: Palette, tokenizer: DVAE) -> 
         "classes": list(palette.names),
         "colours": space.colours and [list(colour) for colour in space.colours],
         "palette": palette.colours.tolist(),
+        "exif_orientation": run.experiment.data.exif_orientation or "apply",
         "training_crop": list(run.experiment.augment.crop),
         "protocol": protocol(run),
         "tokenizer": tokenizer.sha256,

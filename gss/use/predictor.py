@@ -213,6 +213,8 @@ def _protocol(meta: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]
 
 def _orientation(meta: Mapping[str, Any]) -> Orientation:
     """What was done with the EXIF orientation of the photographs that a model was trained on."""
+    if "exif_orientation" in meta:
+        return meta["exif_orientation"]
     data = meta.get("provenance", {}).get("config", {}).get("data", {})
     return data.get("exif_orientation") or "apply"
 

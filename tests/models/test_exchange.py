@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gss.cli import main
 from gss.errors import CheckpointError
+from gss.files import write_json
 from gss.modelfile import load_model
 from gss.models.build import build_latent_prior, build_posterior
 from gss.models.exchange import load_published, published_key, read_published, to_published
@@ -385,6 +386,43 @@ def test_wrong_inputs_leave_nothing_behind(
     assert all(part in error for part in named), error
     assert written(project) == set()
     assert not (project / "owned").exists()
+
+
+def say(project: Path, name: str, **meta: Any) -> str:
+    content = torch.load(project / name, weights_only=False)
+    torch.save(content | {"meta": meta}, project / name)
+    return name
+
+
+@pytest.mark.parametrize(("meta", "said"), [
+    ({"CLASSES": ("sky", "car", "road")}, "class 1 is 'car' there, 'road' here"),
+    ({"dataset_meta": {"classes": ["road", "sky", "car"]}}, "class 0 is 'road' there, 'sky' here"),
+    ({"gss": {"palette": [[9, 9, 9]], "experiment": "other"}}, "made with another palette than the experiment's"),
+    ({"gss": {"tokenizer": "f" * 64, "experiment": "other"}}, "made with another tokenizer than the experiment's"),
+])  # fmt: skip
+def test_ids_that_mean_something_else_are_refused(
+    meta: dict, said: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing else would notice: the shapes are the same."""
+    assert gss("import", say(project, checkpoint(project, "ff")[0], **meta)) == 2
+    assert said in capsys.readouterr().err
+    assert written(project) == set()
+
+
+def test_classes_of_other_names_are_shown(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gss("import", say(project, checkpoint(project, "ff")[0], CLASSES=["sky", "street", "car"])) == 0
+    assert "names its classes otherwise: class 1 is 'street' there, 'road' here" in capsys.readouterr().out
+
+
+def test_imported_models_have_the_colours_of_the_data_set(project: Path) -> None:
+    name, _ = checkpoint(project, "ff")
+    assert gss("import", name) == 0
+    assert load_model(project / "results/mine/gss_ff.pth").meta["colours"] is None  # nothing was checked
+    space = {"names": ["sky", "road", "car"], "colours": [[1, 2, 3], [4, 5, 6], [7, 8, 9]], "reduce_zero_label": False,
+             "label_map": {}}  # fmt: skip
+    write_json(project / "results/mine/data/manifest.json", {"root": "gone", "classes": space, "splits": {}})
+    assert gss("import", name) == 0
+    assert load_model(project / "results/mine/gss_ff.pth").meta["colours"] == space["colours"]
 
 
 def test_export_refuses_what_was_not_published(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

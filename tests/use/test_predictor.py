@@ -226,6 +226,25 @@ def test_16_bit_images_keep_their_high_byte(ending: str, tmp_path: Path) -> None
         np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=2))
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
+def test_transparency_is_ignored(name: str, tmp_path: Path) -> None:
+    """OpenCV would darken the colours of a TIFF by it, or by whatever a fourth channel holds."""
+    pixels = picture()
+    alpha = np.random.default_rng(1).integers(0, 256, pixels.shape[:2], dtype=np.uint8)
+    options = {"lossless": True, "exact": True} if name == "a.webp" else {}
+    Image.fromarray(np.dstack([pixels, alpha])).save(tmp_path / name, **options)
+    np.testing.assert_array_equal(read_image(tmp_path / name), pixels)
+
+
+def test_channels_that_are_no_picture_are_named(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[content.index(b"\x15\x01\x03\0") + 8] = 5  # samples per pixel
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match="5 channels, not 1, 3 or 4"):
+        read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("image", [picture()[..., 0], picture().astype(np.float32), picture()[:0], picture()[None]])
 def test_other_arrays_are_refused(image: np.ndarray, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\] RGB, not"):
