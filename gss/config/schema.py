@@ -17,8 +17,14 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 GPU_STAGES: frozenset[Stage] = frozenset(("tokenizer", "reconstruct", "latent_prior", "posterior", "evaluate"))
 # Raise a stage's number when its results change for the same configuration: results made before are redone.
 STAGE_VERSIONS: dict[Stage, int] = {
-    **dict.fromkeys(STAGES, 1), "tokenizer": 2, "reconstruct": 2, "latent_prior": 3, "posterior": 3, "evaluate": 3,
-}  # fmt: skip
+    **dict.fromkeys(STAGES, 1),
+    "check": 2,
+    "tokenizer": 2,
+    "reconstruct": 2,
+    "latent_prior": 3,
+    "posterior": 3,
+    "evaluate": 3,
+}
 
 _TAKEN = ("comparisons", "mlflow.log")  # what else lies in the results folder
 
