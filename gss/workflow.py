@@ -240,7 +240,7 @@ class Requests:
             "gres": lambda asked: f"gpu:{asked.gpus}" if asked.gpus not in ("auto", 0) else "",
             "processes": lambda asked: asked.processes or ("auto" if asked.gpus else 1),
             "devices": lambda asked: asked.gpus,
-            "accel": lambda asked: int(self._cluster is None and _uses_gpus(asked)),
+            "accel": lambda asked: int(self._cluster is None and _uses_gpus(asked) and not gpus.hidden()),
         }
         if cluster.partition or cluster.gpu_partition:
             values["slurm_partition"] = lambda asked: (asked.gpus and cluster.gpu_partition) or cluster.partition or ""

@@ -109,7 +109,8 @@ def _processes(given: argparse.Namespace) -> tuple[int, str]:
     """
     import torch
 
-    seen, wanted = int(os.environ.get(gpus.PRETENDED_GPUS, 0)) or torch.cuda.device_count(), given.gpus
+    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # it counts those of too old a driver, too
+    seen, wanted = int(os.environ.get(gpus.PRETENDED_GPUS, usable)), given.gpus
     if wanted and not seen:
         build = "" if torch.version.cuda or torch.version.hip else f"; torch {torch.__version__} knows no GPUs"
         raise GssError(f"{wanted} GPUs were asked for, but torch sees none on {socket.gethostname()}{build}",
