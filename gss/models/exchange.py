@@ -4,6 +4,7 @@ Our names are those of `gss.models.gss.GSS` and of the model files: `prior.`, `p
 """
 
 import re
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -283,7 +284,8 @@ def _misfit(missing: list[str], unexpected: list[str], wrong: list[str], where: 
 
 def _load_pickled(path: Path) -> Any:
     """The content of a file of `torch.save`; that of a zip file stays on the disk until it is used."""
-    with torch.serialization.safe_globals(_numpy_scalars()):
+    with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of foreign files, of which the error says more
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
