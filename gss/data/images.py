@@ -177,7 +177,7 @@ def _undecodable(content: bytes, path: Path, error: cv2.error | None = None) -> 
             if file is not None and file.mode in ("F", "I"):
                 kind = "floating point" if file.mode == "F" else "32 bits"
                 reason = f"values of {kind}, not of 8 or 16 bits"
-        channels = next((value for _, tag, value in _tags(content) if tag == _SAMPLES), 0)
+        channels = next((value for _, tag, value in _tags(content) if tag == _SAMPLES), 1)  # TIFF's default
         if content.startswith(_TIFF) and channels not in (1, 3, 4):
             reason = f"{channels} channels, not 1, 3 or 4"
     return DataError(

@@ -290,12 +290,15 @@ def test_checkpoints_of_the_configuration_merge_like_trained_parts(project: Path
     state_2 = {key: value for key, value in state_2.items() if "d_vae" not in key}
     torch.save(state_2, project / stage_2)
     stage_1, state_1 = checkpoint(project, "ff", "ff.pth")
-    named = [f"latent_prior.checkpoint={stage_1}", f"posterior.checkpoint={stage_2}"]
-    assert gss("import", "--as", "posterior", *named) == 0
+    content = yaml.safe_load((project / "mine.yaml").read_text())
+    content["latent_prior"]["checkpoint"] = stage_1
+    content["posterior"] = {**content.get("posterior", {}), "checkpoint": stage_2}
+    (project / "mine.yaml").write_text(yaml.safe_dump(content))
+    assert gss("import", "--as", "posterior") == 0
     assert "gss_ff.pth" not in written(project)
-    assert gss("import", *named) == 0
+    assert gss("import") == 0
     assert {"gss_ff.pth", "posterior.pth", "import/gss_ff.csv", "import/posterior.csv"} <= written(project)
-    merge(Run.open("mine.yaml", named))
+    merge(Run.open("mine.yaml"))
     assert gss("export", "-o", "merged.pth", "--with-tokenizer") == 0
     x_inverse = ("projection", "post_transformer_block", "post_swin_ln", "cls_segmap")
     expected = state_1 | {key: value for key, value in state_2.items() if key.split(".")[1] in x_inverse}

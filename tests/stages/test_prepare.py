@@ -28,6 +28,8 @@ from gss.stages.prepare import _alone
 from gss.stages.run import Run
 
 Files = dict[str, bytes]
+FEW = ("data.splits.train.count=2", "data.splits.val.count=1")
+UNTRAINED = ("tokenizer={source: train}", "latent_prior.backbone.weights=null")  # no files of OpenAI's and timm's
 FOLDERS = ("images/train", "labels/train", "images/val", "labels/val")
 
 
@@ -136,7 +138,7 @@ def run_verb(verb: str, path: Path | str, results: Path, *overrides: str) -> int
 def test_ade20k_from_its_archive_to_the_loader(data: Path, results: Path) -> None:
     files = ade_files()
     (data / "ADEChallengeData2016.zip").write_bytes(zip_of(files))
-    counts = ("data.splits.train.count=2", "data.splits.val.count=1")
+    counts = (*FEW, *UNTRAINED)
     assert run_verb("prepare", "ade20k", results, *counts, *unchecked("ade20k")) == 0
     expected = {name: content for name, content in files.items() if not name.endswith(".txt")}
     (data / "ADEChallengeData2016.zip").unlink()
@@ -154,7 +156,7 @@ def test_cityscapes_from_its_archives_to_the_loader(data: Path, results: Path) -
     images, labels = city_files()
     (data / "leftImg8bit_trainvaltest.zip").write_bytes(zip_of(images))
     (data / "gtFine_trainvaltest.zip").write_bytes(zip_of(labels))
-    counts = ("data.splits.train.count=2", "data.splits.val.count=1")
+    counts = (*FEW, *UNTRAINED)
     assert run_verb("prepare", "cityscapes", results, *counts, *unchecked("cityscapes")) == 0
     assert sorted(content_of(data / "cityscapes")) == sorted(
         [name for name in images if "/train/" in name or "/val/" in name]
