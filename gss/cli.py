@@ -5,6 +5,7 @@ Modules are imported by the verb that needs them: `gss --help` loads no torch.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     stage = argparse.ArgumentParser(add_help=False)
     stage.add_argument("experiment", help="name in config/experiments, or a YAML file")
     stage.add_argument("overrides", nargs="*", metavar="section.key=value", help="change a value of the configuration")
-    stage.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    stage.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
 
     def verb(name: str, act: object, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=parents)
@@ -112,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
                           help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff")
     exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
     exported.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
-    exported.add_argument("-o", "--output", type=Path, required=True, metavar="OUT",
+    exported.add_argument("-o", "--output", type=_path, required=True, metavar="OUT",
                           help="FILE.pth: checkpoint of the published code (mmseg); FILE.onnx: ONNX; else a folder "
                                "for a model hub")
     exported.add_argument("--size", type=_size, metavar="WxH",
@@ -124,44 +125,45 @@ def parser() -> argparse.ArgumentParser:
     compared.add_argument("runs", nargs="+", metavar="EXPERIMENT[/MODEL]",
                           help="two or more, the baseline first; default model: gss_ft")
     compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
-    compared.add_argument("-o", "--output", type=Path, metavar="FOLDER",
+    compared.add_argument("-o", "--output", type=_path, metavar="FOLDER",
                           help="for index.html, summary.csv, per_class.csv; default: in results/comparisons")
-    compared.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    compared.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     predicted = verb("predict", _predict, "predict the classes of images: ids, colours, overlays")
-    predicted.add_argument("model", type=Path, metavar="MODEL", help="gss_ft.pth or gss_ff.pth of an experiment")
-    predicted.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder or 'pattern'")
-    predicted.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
+    predicted.add_argument("model", type=_path, metavar="MODEL", help="gss_ft.pth or gss_ff.pth of an experiment")
+    predicted.add_argument("inputs", nargs="+", type=os.path.expanduser, metavar="INPUT",
+                           help="image, folder or 'pattern'")
+    predicted.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="where to write")
     predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
     predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
     timed = verb("benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time",
                  stage)
     timed.add_argument("--images", type=int, default=32, metavar="N", help="measured for each row; default: 32")
-    timed.add_argument("-o", "--output", type=Path, metavar="FILE.json",
+    timed.add_argument("-o", "--output", type=_path, metavar="FILE.json",
                        help="a picture goes beside it; default: benchmarks/speed.json of the results")
     verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
 
     looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
-    looked.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     looked.add_argument("--cluster", action="store_true", help="try locks between two nodes, with a job of a second")
 
     launched = verb("launch", _launch, "run a verb in one or many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
     launched.add_argument("--nproc", type=_count, metavar="P",
                           help="processes on each machine; default: one per GPU, without GPUs one")
-    launched.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="work folder of the stage")
+    launched.add_argument("--work", type=_path, required=True, metavar="FOLDER", help="work folder of the stage")
     launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by a node's processes; default: all")
     launched.add_argument("--gpus", type=_count, metavar="G", help="GPUs on each machine; 0: none; default: all there")
     launched.add_argument("--divided", type=int, metavar="B", help="a batch that the processes divide evenly")
-    launched.add_argument("--log", type=Path, metavar="FILE", help="append to it; earlier starts are kept")
+    launched.add_argument("--log", type=_path, metavar="FILE", help="append to it; earlier starts are kept")
     launched.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB ...", help="the verb to run")
 
     synced = verb("mlflow-sync", _mlflow_sync, "deliver journals to MLflow")
-    synced.add_argument("folder", nargs="*", type=Path, help="results folders of experiments; default: all in results")
+    synced.add_argument("folder", nargs="*", type=_path, help="results folders of experiments; default: all in results")
     synced.add_argument("--follow", action="store_true", help="go on until Ctrl-C or SIGTERM")
     synced.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)  # end with this process
     made = verb("toy-data", _toy_data, "write the built-in synthetic data set")
-    made.add_argument("folder", type=Path, help="where to")
+    made.add_argument("folder", type=_path, help="where to")
     described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
     described.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return root
@@ -262,6 +264,11 @@ def _export(given: argparse.Namespace) -> None:
         with_pixel_branch=not given.without_pixel_branch,
         with_tokenizer=given.with_tokenizer,
     )
+
+
+def _path(text: str) -> Path:
+    """A path in which `~` is the home folder; shells leave it in `--results=~/results` as it is."""
+    return Path(os.path.expanduser(text))
 
 
 def _size(text: str) -> tuple[int, int]:

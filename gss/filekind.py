@@ -104,6 +104,12 @@ def _picture(head: bytes) -> FileKind | None:
     found = next((name for magic, name in _PICTURES.items() if head.startswith(magic)), "")
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         found = "WebP"
+    if head[4:8] == b"ftyp":  # ISO media: the brand follows
+        if head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+            return FileKind("a HEIC picture, whatever its name says", "convert it to JPEG")
+        if head[8:11] != b"avi":
+            return FileKind("a film, or another kind of ISO media", "take single pictures from it")
+        found = "AVIF"
     return FileKind(f"a picture ({found})") if found else None
 
 

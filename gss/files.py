@@ -45,7 +45,7 @@ def write_atomic(
         GssError: the disk is full, read-only or forbidden; the old file, if any, is untouched and no
             temporary file stays behind.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # no longer than it has to be: names have 255 bytes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not by `tempfile`, whose files only their owner can read: the kernel gives what umask and ACLs say. A process

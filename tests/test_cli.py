@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from gss.cli import main
+from gss.cli import main, parser
 
 VERBS = ("prepare", "check", "palette", "tokenizer", "reconstruct", "train", "import", "merge", "evaluate", "export",
          "compare", "predict", "report", "doctor", "launch", "mlflow-sync", "toy-data", "config-reference")
@@ -164,6 +164,13 @@ def test_unknown_options_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(arguments)
     assert leaving.value.code == 2
+
+
+def test_home_is_known_where_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parser().parse_args(["check", "toy", "--results=~/results"]).results == Path("/home/me/results")
+    given = parser().parse_args(["predict", "m.pth", "~/photos/**/*.jpg", "--output=~/out"])
+    assert (given.inputs, given.output) == (["/home/me/photos/**/*.jpg"], Path("/home/me/out"))
 
 
 @pytest.mark.parametrize("verb", VERBS)

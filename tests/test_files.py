@@ -30,6 +30,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> No
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    write_json(tmp_path / ("图" * 83 + ".json"), 1)  # 254 bytes
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_limit_of_the_system_is_one_clear_error(tmp_path: Path) -> None:
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))

@@ -203,7 +203,7 @@ def project_data_folder() -> Path:
 def data_folder() -> Path:
     """The folder that relative data paths start from."""
     named = os.environ.get("GSS_DATA")
-    return Path(named) if named else project_data_folder()
+    return Path(os.path.expanduser(named)) if named else project_data_folder()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -217,8 +217,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the configuration cannot be read: {error.strerror}", where=path) from error
     except _UNREADABLE as error:
         reason = re.sub(r'\n\s*in "<unicode string>",', " in", str(error)).replace("\n", ", ")
-        tabs = re.search(r"^ *\t", text, re.MULTILINE)
-        todo = "indent with blanks, not with tabs" if tabs else None
+        todo = None
+        if isinstance(error, UnicodeDecodeError):
+            todo = "save it as UTF-8"
+        elif re.search(r"^ *\t", text, re.MULTILINE):
+            todo = "indent with blanks, not with tabs"
+        elif "\xa0" in text:
+            todo = "it has blanks that do not break (U+00A0), as text processors write them: type them again"
         raise ConfigError(f"not readable as YAML: {reason}", where=path, todo=todo) from error
     if not isinstance(content, dict):
         raise ConfigError("a configuration is a mapping of sections", where=path, todo="see config/README.md")

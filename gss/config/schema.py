@@ -56,12 +56,26 @@ def results_name(name: str) -> str:
     return valid_name(experiment) + plus + digest if re.fullmatch("[0-9a-f]{8}", digest) else valid_name(name)
 
 
+def plain_path(path: str) -> str:
+    """A path as it is: nothing in it is replaced.
+
+    Raises:
+        ValueError: it says what only a shell or Windows understands.
+    """
+    if re.match(r"~|[^:]*\$(\{|[A-Za-z_])", path):
+        raise ValueError("`~` and `$NAME` are not replaced in paths: write it out, or relative to GSS_DATA")
+    if "\\" in path:
+        raise ValueError("folders in paths are separated by `/`")
+    return path
+
+
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[Positive, Positive]
 Name = Annotated[str, AfterValidator(valid_name)]
+Place = Annotated[str, AfterValidator(plain_path)]
 
 
 class Section(BaseModel):
@@ -78,29 +92,29 @@ class Section(BaseModel):
 
 
 class Split(Section):
-    images: str
+    images: Place
     """Folder of photographs, relative to `data.root`; searched recursively."""
-    labels: str
+    labels: Place
     """Folder of one-channel PNG labels with the same relative names."""
     count: Positive | None = None
     """Number of images the split must have."""
 
 
 class Archive(Section):
-    file: str
+    file: Place
     """Path of a zip or tar file, found like `data.root`."""
-    into: str = "."
+    into: Place = "."
     """Folder its content belongs in, found like `data.root`."""
     checksum: Annotated[str, Field(pattern="^(sha256|sha1|md5):[0-9a-f]+$")] | None = None
     """`sha256:...`, `sha1:...` or `md5:...` of the file."""
 
 
 class Data(Section):
-    root: str
+    root: Place
     """Folder of the data set: absolute, or relative to `GSS_DATA`, else to `data_root` of config/config.yaml."""
     splits: dict[Literal["train", "val", "test"], Split]
     """Image and label folders of each split."""
-    classes: str | tuple[str, ...]
+    classes: Place | tuple[str, ...]
     """CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
     reduce_zero_label: bool = False
     """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
@@ -174,7 +188,7 @@ class Palette(Section):
     a file."""
     published: Literal["ade20k", "cityscapes", "mseg"] | None = None
     """The published list, with `strategy: published`."""
-    file: str | None = None
+    file: Place | None = None
     """A CSV like `palette.csv` of the results, absolute or relative to the project folder; means `strategy: file`."""
     seed: Seed = 0
     """Seed of `maximal` and `grid`."""
@@ -217,9 +231,9 @@ class Tokenizer(Section):
     """Width of a token's embedding in the decoder."""
     blocks_per_group: Positive = 2
     """Residual blocks in each of the four groups."""
-    encoder: str | None = None
+    encoder: Place | None = None
     """`openai`: path or URL of encoder.pkl."""
-    decoder: str | None = None
+    decoder: Place | None = None
     """`openai`: path or URL of decoder.pkl."""
     encoder_sha256: str | None = None
     """`openai`: expected SHA-256 of encoder.pkl; required for a URL."""
@@ -281,7 +295,7 @@ class Training(Section):
 class Backbone(Section):
     name: str
     """A timm model that gives features at strides 4, 8, 16 and 32."""
-    weights: str | None = None
+    weights: Place | None = None
     """Pretrained: a safetensors or .pth file, found like `data.root`, or `timm:TAG`, downloaded; none: random."""
     options: dict[str, Any] = {}
     """Keywords for timm's constructor, e.g. `window_size`."""
@@ -304,7 +318,7 @@ class Backbone(Section):
 class LatentPrior(Section):
     backbone: Backbone
     """The image encoder."""
-    checkpoint: str | None = None
+    checkpoint: Place | None = None
     """A published (mmseg) GSS-FF checkpoint to import instead of training, found like `data.root`."""
     milestones: tuple[Positive, ...] = (160000,)
     """Steps at which a model file is written; the last one is the length of the training."""
@@ -345,7 +359,7 @@ class Posterior(Section):
     """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
     from_: Annotated[Name | None, Field(alias="from")] = None
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
-    checkpoint: str | None = None
+    checkpoint: Place | None = None
     """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
     start_step: Positive | None = None
     """Train behind this milestone of the latent prior; default: the last one."""
@@ -661,7 +675,7 @@ class Mlflow(Section):
 class Project(Section):
     experiments: tuple[Name, ...] = ("toy",)
     """What `snakemake all` builds: names of files in config/experiments."""
-    data_root: str = "data"
+    data_root: Place = "data"
     """Folder of the data sets when the environment does not name one (`GSS_DATA`)."""
     comparisons: dict[Name, tuple[str, ...]] = {}
     """Pages `results/comparisons/NAME/`: two or more runs `EXPERIMENT[/MODEL]`, the baseline first."""

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from gss.cluster.exit import die_with
+from gss.data.borders import count_borders
 from gss.data.cases import Cases
 from gss.data.classes import ClassSpace, format_ids
 from gss.data.conventions import SplitLabels, compare
@@ -97,7 +98,7 @@ def scan(
     statistics = {
         "version": 1,
         "splits": {split: tally.statistics() for split, tally in tallies.items()},
-        "warnings": [shown(warning) for warning in (*_leaks(tallies), *warnings)],
+        "warnings": [shown(warning) for warning in (*_repeated(tallies), *warnings)],
         "faults": faults,
     }
     return manifest, statistics, faults
@@ -151,7 +152,7 @@ def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> Pa
         return known
     faults: list[str] = []
     image_size = label_size = None
-    image_facts, ids, counts, colours = list[int](), list[int](), list[int](), list[int]()
+    image_facts, ids, counts, colours, borders = (list[int]() for _ in range(5))
     hashes = {image: "", label: ""}
     with _noting(faults, image):
         size, facts = inspect_image(root / image)
@@ -162,11 +163,12 @@ def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> Pa
         pixels = np.bincount(native.ravel(), minlength=256)
         found = np.flatnonzero(pixels)
         label_size, ids, counts = list(native.shape), found.tolist(), pixels[found].tolist()
+        borders = list(count_borders(native))
         if palette is not None:
             colours = (palette[found].astype(np.int64) @ (1 << 16, 1 << 8, 1)).tolist()
         hashes[label] = sha256_file(root / label)
     return PairScan(
-        now, image_size, label_size, hashes[image], hashes[label], image_facts, ids, counts, colours, faults
+        now, image_size, label_size, hashes[image], hashes[label], image_facts, ids, counts, colours, borders, faults
     )
 
 
@@ -273,7 +275,7 @@ class _Tally:
         )
 
     def _add_label(self, label: str, result: PairScan) -> None:
-        self.labels.add(label, result.ids, result.counts, result.colours)
+        self.labels.add(label, result.ids, result.counts, result.colours, result.borders)
         unknown = [place for place, native in enumerate(result.ids) if self.table[native] < 0]
         if unknown:
             ids = format_ids(np.array([result.ids[place] for place in unknown]))
@@ -305,24 +307,34 @@ class _Tally:
         }
 
 
-def _leaks(tallies: Mapping[str, _Tally]) -> list[str]:
-    """Warnings about images whose very bytes stand in more than one split."""
+def _repeated(tallies: Mapping[str, _Tally]) -> list[str]:
+    """Warnings about images whose very bytes stand in more than one split, or more than once in one."""
     # Hashes begin with 64 bits that few rows share by chance: only those that do are looked at.
     starts = {split: np.frombuffer(tally.rows.digests, np.uint64)[::8] for split, tally in tallies.items()}
-    values, splits = np.unique(np.concatenate([np.unique(start) for start in starts.values()]), return_counts=True)
-    owners: dict[str, dict[str, str]] = defaultdict(dict)
+    values, counts = np.unique(np.concatenate(list(starts.values())), return_counts=True)
+    owners: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
     for split, start in starts.items():
-        for index in np.flatnonzero(np.isin(start, values[splits > 1])):
+        for index in np.flatnonzero(np.isin(start, values[counts > 1])):
             row = tallies[split].rows[int(index)]
-            owners[row["image_sha256"]].setdefault(split, row["image"])
-    shared: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+            owners[row["image_sha256"]][split].append((row["image"], row["label_sha256"]))
+    shared: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
+    twice: dict[str, list[list[tuple[str, str]]]] = defaultdict(list)
     for images in owners.values():
         if len(images) > 1:
-            shared[tuple(images)].append(images)
-    return [
-        f"{len(cases)} images are in {' and '.join(names)} at once, e.g. {' = '.join(cases[0].values())}"
+            shared[tuple(images)].append([files[0][0] for files in images.values()])
+        for split, files in images.items():
+            if len(files) > 1:
+                twice[split].append(files)
+    lines = [
+        f"{len(cases)} images are in {' and '.join(names)} at once, e.g. {' = '.join(cases[0])}"
         for names, cases in shared.items()
     ]
+    for split, cases in twice.items():
+        differ = [files for files in cases if len({label for _, label in files}) > 1]
+        other = f", {len(differ)} of them with different labels" if differ else ""
+        example = " = ".join(image for image, _ in (differ or cases)[0][:2])
+        lines.append(f"{len(cases)} images of {split} are there more than once{other}, e.g. {example}")
+    return lines
 
 
 def _passed_over(listings: Iterable[Listing]) -> list[str]:

@@ -175,8 +175,11 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None
     """
     try:
         rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the class table cannot be read: {error}", where=path) from error
+    except OSError as error:
+        todo = "name a CSV in the folder of the data set, or write the names themselves: classes: [background, road]"
+        raise DataError(f"the class table cannot be read: {error.strerror}", where=path, todo=todo) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the class table cannot be read: {error}", where=path, todo="save it as UTF-8") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if header not in (["index", "name"], ["index", "name", "r", "g", "b"]):
         raise DataError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gss.data.borders import Borders, smoothed
 from gss.data.cases import Cases, together
 from gss.data.classes import IGNORE_INDEX, ClassSpace, Colour, format_ids
 from gss.data.remap import format_map, propose_remap
@@ -38,6 +39,7 @@ class SplitLabels:
         beside: labels with 255 beside two or more classes.
         whole: labels that hold a class, and 255 nowhere, by class.
         palettes: colours of native ids in indexed files.
+        borders: of classes, in all labels.
     """
 
     space: ClassSpace
@@ -51,12 +53,15 @@ class SplitLabels:
     beside: Cases = field(default_factory=Cases)
     whole: dict[int, Cases] = field(default_factory=lambda: defaultdict(Cases))
     palettes: dict[int, dict[Colour, Cases]] = field(default_factory=dict)
+    borders: Borders = field(default_factory=Borders)
 
     def __post_init__(self) -> None:
         self.class_files = np.zeros(self.space.num_classes, np.int64)
         self._table: list[int] = self.space.table().tolist()
 
-    def add(self, name: str, ids: Sequence[int], counts: Sequence[int], colours: Sequence[int]) -> None:
+    def add(
+        self, name: str, ids: Sequence[int], counts: Sequence[int], colours: Sequence[int], borders: Sequence[int]
+    ) -> None:
         """Count one label; the arguments are those of a `PairScan`."""
         self.files += 1
         for native, count in zip(ids, counts, strict=True):
@@ -77,6 +82,7 @@ class SplitLabels:
             self.masks[min(classes)].add(name)
         elif classes:
             self.beside.add(name)
+        self.borders.add(name, *borders)
         self._add_palette(name, ids, [(c >> 16, c >> 8 & 255, c & 255) for c in colours])
 
     def _add_palette(self, name: str, ids: Sequence[int], colours: Sequence[Colour]) -> None:
@@ -108,10 +114,13 @@ def compare(splits: Mapping[str, SplitLabels]) -> tuple[list[str], list[str]]:
     faults, warnings = _masks(splits, pixels, space)
     faults += _shifted(splits)
     proposal = propose_remap(pixels, space, _known_colours(palettes, space))
+    smooth = smoothed({split: found.borders for split, found in splits.items()})
     if not faults:
         faults = _nothing_to_learn(splits) + _zero_is_a_class(pixels, space)
-    if proposal:
-        faults.append(proposal + _where_unknown(splits))
+    if proposal:  # of ids that smoothing has made none should become a class
+        faults.append((*smooth, proposal)[0] + _where_unknown(splits))
+    else:
+        warnings = smooth + warnings
     faults += _palettes(palettes, space)
     return faults, warnings + _ignored(splits) + _unseen(splits, pixels)
 

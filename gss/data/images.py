@@ -2,27 +2,30 @@
 
 import contextlib
 import io
+import os
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gss.data.classes import ClassSpace
 from gss.errors import DataError, is_no_memory
+from gss.filekind import content_kind, file_kind
 
 _ID_MODES = ("L", "P", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
 _ORIENTATION = 274  # EXIF tag: 1 upright, 2..4 mirrored or upside down, 5..8 turned by a quarter, see `_turned_back`
 NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
-_SAMPLES, _EXTRA_SAMPLES = 277, 338  # TIFF tags: number of channels, and what those beside colours are
-_OPACITY = 2  # one that the stored colours do not hold yet
-_TIFF = (b"II*\0", b"MM\0*")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+_BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES = 258, 262, 277, 338  # TIFF tags; the last two: channels, those beside
+_GREY, _COLOURS = (0, 1), {2: 3, 5: 4, 6: 3, 8: 3}  # photometric values; channels that make a colour
+_OPACITY = 2  # an extra sample that the stored colours do not hold yet
 
 Orientation = Literal["apply", "stored"]
 """Whether photographs are turned and mirrored as their EXIF orientation says, as viewers do, or read as stored."""
@@ -36,12 +39,16 @@ class ImageFacts(NamedTuple):
         pictures: pages or frames in the file, of which the first is the image.
         brightest: largest value of all channels, as read, 0..255.
         bits: of a 16-bit file those its values fill where that is no more than 14, else 16; of others 0.
+        others: channels beside grey or colours that say something and are not read: transparency, infrared.
+        damage: how often the decoder complained of damaged data, of which it made something.
     """
 
     orientation: int
     pictures: int
     brightest: int
     bits: int
+    others: int
+    damage: int
 
 
 def read_image(path: Path, orientation: Orientation = "apply") -> np.ndarray:
@@ -56,7 +63,7 @@ def read_image(path: Path, orientation: Orientation = "apply") -> np.ndarray:
     Raises:
         DataError: missing, truncated or damaged file, or no image at all.
     """
-    content = _read_bytes(path)
+    content = _content(path)
     if orientation == "apply":
         return _decoded(content, path, cv2.IMREAD_COLOR_RGB)
     image = _decoded(content, path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -81,19 +88,24 @@ def inspect_image(path: Path) -> tuple[tuple[int, int], ImageFacts]:
     Raises:
         DataError: see `read_image`.
     """
-    content = _read_bytes(path)
+    content = _content(path)
     try:
-        image, kinds, found = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), flags=cv2.IMREAD_COLOR_RGB)
+        with _complaints() as complaints:
+            image, kinds, found = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), flags=cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise _undecodable(content, path, error) from error
     if image is None:
         raise _undecodable(content, path)
     metadata = {kind: data.tobytes() for kind, data in zip(kinds, found, strict=True)}
     exif = content if content.startswith(_TIFF) else metadata.get(cv2.IMAGE_METADATA_EXIF, b"")
-    brightest, (pictures, bits) = int(image.max()), _header(content)
+    # JPEG has 8 bits and no further channel; further pictures in it are previews or depths.
+    header = None if content.startswith(b"\xff\xd8") else _header(content)
+    brightest, bits = int(image.max()), 16 if header and ";16" in header.raw else 0
     if bits and brightest < 2**6:  # of the upper eight: 14 at most
         bits = int(_decoded(content, path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH).max()).bit_length()
-    return image.shape[:2], ImageFacts(_exif_orientation(exif), pictures, brightest, bits)
+    pictures, others = (header.pictures, _other_channels(content, header, path)) if header else (1, 0)
+    damage = sum(line.startswith("Corrupt JPEG data") for line in complaints)
+    return image.shape[:2], ImageFacts(_exif_orientation(exif), pictures, brightest, bits, others, damage)
 
 
 def read_native_label(path: Path) -> np.ndarray:
@@ -140,19 +152,38 @@ def read_label(path: Path, space: ClassSpace) -> np.ndarray:
         raise DataError(error.what, where=path, todo=error.todo) from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
+    """The bytes of an image file, if it is none of those that OpenCV misreads without a word."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"the image cannot be read: {error.strerror}", where=path) from error
-    return _with_plain_colours(content) if content.startswith(_TIFF) else content
+    if not content.startswith(_TIFF):
+        return content
+    _refuse_misread(_values(content), path)
+    return _with_plain_colours(content)
+
+
+def _refuse_misread(tags: Mapping[int, int], path: Path) -> None:
+    """Raise DataError for a TIFF that OpenCV makes something else of."""
+    channels, kind = tags.get(_SAMPLES, 1), tags.get(_PHOTOMETRIC, 1)
+    what, todo = "", "save three of them, scaled to 0..255, as an RGB picture of 8 bits"
+    if channels > 4:
+        what = f"the image has {channels} channels, not 1, 3 or 4"
+    elif channels > 2 and kind in _GREY:
+        what = f"the image has {channels} channels that its TIFF does not call colours: the first alone would be read"
+    elif (channels, kind, tags.get(_BITS)) == (1, 0, 16):
+        what = "the image is a TIFF of 16 bits whose values are stored inverted (MinIsWhite), and would be read so"
+        todo = "save it with 0 for black"
+    if what:
+        raise DataError(what, where=path, todo=todo)
 
 
 def _with_plain_colours(content: bytes) -> bytes:
     """A TIFF whose channel of opacity is called an unknown one: OpenCV darkens the colours by an opacity."""
     for place, tag, value in _tags(content):
         if tag == _EXTRA_SAMPLES and value == _OPACITY:
-            return content[: place + 8] + bytes(2) + content[place + 10 :]
+            return content[:place] + bytes(2) + content[place + 2 :]
     return content
 
 
@@ -167,59 +198,106 @@ def _decoded(content: bytes, path: Path, flags: int) -> np.ndarray:
 
 
 def _undecodable(content: bytes, path: Path, error: cv2.error | None = None) -> DataError:
-    reason = "truncated, damaged, or not an image"
+    size = f"{len(content)} bytes"
+    reason, todo = f"({size}: truncated or damaged)", "replace the file, or remove the image and its label"
     if "MAX_IMAGE_PIXELS" in str(error):
-        reason = "more than the 2**30 pixels that OpenCV reads"
+        reason = f"({size}: more than the 2**30 pixels that OpenCV reads)"
     elif error is not None and is_no_memory(error):
-        reason = "its picture does not fit into memory"
+        reason = f"({size}: its picture does not fit into memory)"
+    elif (values := _unusual_values(content)) is not None:
+        reason = f"({size}: values of {values}, not of 8 or 16 bits)"
+    elif not (kind := content_kind(io.BytesIO(content))).name.startswith("a picture"):
+        reason, todo = f"because it is {kind.name}", kind.todo or todo
+    return DataError(f"the image cannot be decoded {reason}", where=path, todo=todo)
+
+
+def _unusual_values(content: bytes) -> str | None:
+    """What the values of a picture are that have neither 8 nor 16 bits."""
+    with contextlib.suppress(cv2.error):
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is not None and image.dtype.itemsize > 2:
+            return "floating point" if image.dtype.kind == "f" else f"{8 * image.dtype.itemsize} bits"
+    return None
+
+
+class _Header(NamedTuple):
+    """What Pillow says of a file: mode, way in which pixels are stored (see `_raw_mode`), and number of pictures."""
+
+    mode: str
+    raw: str
+    pictures: int
+
+
+def _header(content: bytes) -> _Header | None:
+    """None where Pillow knows no such format, or the file is damaged: it raises what happens to happen then."""
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(content)) as file:
+            return _Header(file.mode, _raw_mode(file), getattr(file, "n_frames", 1))
+    return None
+
+
+def _other_channels(content: bytes, header: _Header, path: Path) -> int:
+    """Number of channels beside grey or colours, such as transparency; 0 where all is opaque."""
+    if content.startswith(_TIFF):
+        tags = _values(content)
+        others = tags.get(_SAMPLES, 1) - _COLOURS.get(tags.get(_PHOTOMETRIC, 1), 1)
     else:
-        with _opened(content) as file:
-            if file is not None and file.mode in ("F", "I"):
-                kind = "floating point" if file.mode == "F" else "32 bits"
-                reason = f"values of {kind}, not of 8 or 16 bits"
-        channels = next((value for _, tag, value in _tags(content) if tag == _SAMPLES), 1)  # TIFF's default
-        if content.startswith(_TIFF) and channels not in (1, 3, 4):
-            reason = f"{channels} channels, not 1, 3 or 4"
-    return DataError(
-        f"the image cannot be decoded ({len(content)} bytes: {reason})",
-        where=path,
-        todo="replace the file, or remove the image and its label",
-    )
+        others = int(header.mode.endswith("A"))
+    if others != 1:
+        return max(others, 0)
+    image = _decoded(content, path, cv2.IMREAD_UNCHANGED)
+    is_opaque = image.ndim == 3 and image.shape[2] == 4 and image[..., 3].min() == np.iinfo(image.dtype).max
+    return int(not is_opaque)
 
 
 @contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image | None]:
-    """The header of a file as Pillow reads it; None where it knows no such format."""
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.simplefilter("ignore")
-        file = None
-        with contextlib.suppress(OSError, SyntaxError, ValueError):
-            file = stack.enter_context(Image.open(io.BytesIO(content)))
-        yield file
+def _complaints() -> Iterator[list[str]]:
+    """The lines that libraries print on standard error in the block; libjpeg tells of damaged data nowhere else.
 
-
-def _header(content: bytes) -> tuple[int, int]:
-    """Number of pictures in an image file, and 16 where it has 16 bits, else 0."""
-    if content.startswith(b"\xff\xd8"):  # JPEG has 8 bits; further pictures in it are previews or depths
-        return 1, 0
-    with _opened(content) as file:
-        return (1, 0) if file is None else (getattr(file, "n_frames", 1), 16 if ";16" in _raw_mode(file) else 0)
+    For a process that does nothing else meanwhile.
+    """
+    lines: list[str] = []
+    kept = os.dup(2)
+    try:
+        with open(os.memfd_create("standard error"), "rb") as printed:
+            os.dup2(printed.fileno(), 2)
+            try:
+                yield lines
+            finally:
+                os.dup2(kept, 2)
+                printed.seek(0)
+                lines += printed.read().decode(errors="replace").splitlines()
+    finally:
+        os.close(kept)
 
 
 def _exif_orientation(exif: bytes) -> int:
     """1..8, as OpenCV reads it. EXIF data are a TIFF without pixels."""
-    value = next((value for _, tag, value in _tags(exif) if tag == _ORIENTATION), 1)
-    return value if 1 <= value <= 8 else 1
+    orientation = _values(exif).get(_ORIENTATION, 1)
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _values(tiff: bytes) -> dict[int, int]:
+    """The tags of a TIFF that are one number of 16 bits; others come with a number that means nothing."""
+    return {tag: value for _, tag, value in _tags(tiff)}
 
 
 def _tags(tiff: bytes) -> Iterator[tuple[int, int, int]]:
-    """Of the entries in the first directory of a TIFF: the place, the tag, and the value as a 16-bit number."""
-    with contextlib.suppress(struct.error):
+    """Of the entries in the first directory of a TIFF or BigTIFF: place and tag, and the value as a 16-bit number.
+
+    The place is that of the value.
+    """
+    with contextlib.suppress(struct.error, OverflowError):
         order = "<" if tiff.startswith(b"II") else ">"
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
-        for place in range(start + 2, start + 2 + 12 * entries, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, place)
+        is_big = struct.unpack_from(f"{order}H", tiff, 2) == (43,)
+        number, entries, size = ("Q", "Q", 20) if is_big else ("I", "H", 12)
+        (start,) = struct.unpack_from(order + number, tiff, 8 if is_big else 4)
+        (count,) = struct.unpack_from(order + entries, tiff, start)
+        start += struct.calcsize(entries)
+        for entry in range(start, start + count * size, size):
+            place = entry + size - struct.calcsize(number)
+            (tag,), (value,) = (struct.unpack_from(f"{order}H", tiff, at) for at in (entry, place))
             yield place, tag, value
 
 
@@ -244,10 +322,18 @@ def _label(path: Path) -> Iterator[Image.Image]:
                 yield file
     except FileNotFoundError as error:
         raise DataError("file not found", where=path) from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
-        raise DataError(
-            f"the label cannot be decoded: {error}", where=path, todo="replace the file, or remove it and its image"
-        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # of damaged files Pillow raises what happens to happen
+        reason, todo = str(error), "replace the file, or remove it and its image"
+        if isinstance(error, Image.DecompressionBombError):
+            reason, todo = "more pixels than Pillow reads", "cut the image and its label into tiles"
+        elif is_no_memory(error):
+            reason = "it does not fit into memory"
+        elif isinstance(error, UnidentifiedImageError):
+            kind = file_kind(path)
+            reason, todo = f"it is {kind.name}", kind.todo or todo
+        raise DataError(f"the label cannot be decoded: {reason}", where=path, todo=todo) from error
 
 
 def _ids(file: Image.Image, path: Path) -> np.ndarray:

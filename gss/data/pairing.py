@@ -147,9 +147,9 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
         if not files.extensions and files.passed_over and files.suffix:
             reasons.append(f"no picture in {walk.name} ends in {files.suffix} ({key}): {files.passed_over} do not")
     if no_image or not found:
-        reasons += _other_format(image_walk, len(no_image), "images")
+        reasons += _other_format(image_walk, [f"{key}{images.suffix}" for key in no_image], "images")
     if no_label:
-        reasons += _other_format(label_walk, len(no_label), "labels")
+        reasons += _other_format(label_walk, [f"{key}{labels.suffix}" for key in no_label], "labels")
     for key in no_label:
         expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
         faults.append(f"{images.name(key)}: its label is missing, expected {expected}")
@@ -258,10 +258,15 @@ def _common(one: str, other: str) -> str:
     return one[: next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(min(one, other)))]
 
 
-def _other_format(walk: Walk, missing: int, kind: str) -> list[str]:
-    """What else lies in the folder, where that may be what is missing."""
-    ((extension, count),) = walk.others.most_common(1) or [("", 0)]
-    if not extension or 2 * count < missing:
-        return []
-    files, form = f"{count} file{'s' * (count > 1)} *{extension}", "PNG" if kind == "labels" else "JPEG or PNG"
-    return [f"{walk.name} holds {files}, a format that is not read: save {kind} as {form}"]
+def _other_format(walk: Walk, missing: list[str], kind: str) -> list[str]:
+    """The format of most files that are missing, if they are there in one that is not read.
+
+    Args:
+        missing: their names without extension; none where all are missing.
+    """
+    for extension, count in walk.others.most_common():
+        there = [name for name in missing[:_LOOKED_AT] if os.path.exists(walk.folder / f"{name}{extension}")]
+        if extension and (not missing or 2 * len(there) > len(missing[:_LOOKED_AT])):
+            files, form = f"{count} file{'s' * (count > 1)} *{extension}", "PNG" if kind == "labels" else "JPEG or PNG"
+            return [f"{walk.name} holds {files}, a format that is not read: save {kind} as {form}"]
+    return []

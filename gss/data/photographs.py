@@ -20,6 +20,8 @@ class SplitImages:
         deep: those of 16 bits.
         brightest: largest value of all, 0..255.
         bits: that the values of those of 16 bits fill.
+        more: those with channels that are not read.
+        damaged: JPEGs of whose damaged data the decoder made something.
         fits: labels of those turned by a quarter that have the size of the picture as turned (apply) or as stored.
     """
 
@@ -30,6 +32,8 @@ class SplitImages:
     deep: Cases = field(default_factory=Cases)
     brightest: int = 0
     bits: int = 0
+    more: Cases = field(default_factory=Cases)
+    damaged: Cases = field(default_factory=Cases)
     fits: dict[Orientation, int] = field(default_factory=lambda: {"apply": 0, "stored": 0})
 
     def add(self, name: str, facts: ImageFacts) -> None:
@@ -45,6 +49,10 @@ class SplitImages:
         if facts.bits > 0:
             self.deep.add(name)
             self.bits = max(self.bits, facts.bits)
+        if facts.others:
+            self.more.add(name)
+        if facts.damage:
+            self.damaged.add(name)
 
 
 def judge(splits: Mapping[str, SplitImages], orientation: Orientation | None) -> tuple[list[str], list[str]]:
@@ -65,6 +73,16 @@ def judge(splits: Mapping[str, SplitImages], orientation: Orientation | None) ->
     for split, found in splits.items():
         if found.several:
             warnings.append(f"photographs of {split} with several pages or frames, the first is read: {found.several}")
+        if found.more:
+            warnings.append(
+                f"photographs of {split} with a channel beside the colours that is not read, such as transparency or "
+                f"infrared: {found.more}; colours beneath transparency are read as they are stored"
+            )
+        if found.damaged:
+            warnings.append(
+                f"photographs of {split} that are damaged JPEGs, parts of which may be grey or of other colours: "
+                f"{found.damaged}; look at them, and replace them"
+            )
         if too_deep or not found.files:
             continue
         if found.brightest < NEARLY_BLACK:

@@ -18,6 +18,7 @@ class PairScan(NamedTuple):
         image_facts: a `gss.data.images.ImageFacts`; empty where the image cannot be decoded.
         ids, counts: native ids of the label and the pixels of each.
         colours: 0xRRGGBB of each of the ids in the palette of an indexed label; else empty.
+        borders: of classes, see `gss.data.borders.count_borders`.
         faults: one line each.
     """
 
@@ -30,6 +31,7 @@ class PairScan(NamedTuple):
     ids: list[int]
     counts: list[int]
     colours: list[int]
+    borders: list[int]
     faults: list[str]
 
 

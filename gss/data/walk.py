@@ -11,6 +11,12 @@ from pathlib import Path, PurePath
 from gss.errors import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# Pictures, films and arrays in other formats; what else lies beside pictures, such as lists and Thumbs.db, is no data.
+_OTHER_FORMATS = (
+    ".heic", ".heif", ".avif", ".gif", ".jfif", ".jpe", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".exr",
+    ".hdr", ".psd", ".svg", ".eps", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".nii",
+    ".mha", ".nrrd", ".npy", ".npz", ".mat", ".mp4", ".mov", ".avi", ".mkv",
+)  # fmt: skip
 # Folders that systems and tools put among the data; those whose names begin with a dot are hidden anyway.
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 
@@ -32,7 +38,7 @@ class Walk:
         hidden: folders that were passed over because they are hidden.
         again: links that were not followed, because what they lead to is looked at anyway.
         faults: what should have been looked at and cannot be: a line each.
-        others: files that are no pictures, by extension.
+        others: files that are no pictures, by extension as it is written.
     """
 
     folder: Path
@@ -92,8 +98,8 @@ class Walk:
             is_file, reason = False, error.strerror or "cannot be read"
         if entry.name.startswith("."):
             return ""
-        extension = os.path.splitext(entry.name)[1].lower()
-        is_picture = extension in IMAGE_SUFFIXES
+        extension = os.path.splitext(entry.name)[1]
+        is_picture = extension.lower() in IMAGE_SUFFIXES
         if is_picture and (is_file or entry.is_symlink()):
             return "picture"  # whoever reads it names a link that leads nowhere
         if is_file:
@@ -112,6 +118,13 @@ def remarks(walks: Sequence[Walk]) -> list[str]:
     if hidden := [folder for walk in walks for folder in walk.hidden]:
         names = ", ".join(sorted({os.path.basename(folder) for folder in hidden}))
         lines.append(f"hidden folders are no data: {len(hidden)} passed over ({names}), e.g. {hidden[0]}")
+    if formats := [
+        f"{count} *{extension} in {walk.name}"
+        for walk in walks
+        for extension, count in sorted(walk.others.items())
+        if extension.lower() in _OTHER_FORMATS
+    ]:
+        lines.append(f"files in formats that are not read are passed over: {', '.join(formats)}")
     if again := [link for walk in walks for link in walk.again]:
         lines.append(f"links to folders that are looked at anyway: {len(again)} passed over, e.g. {again[0]}")
     return lines

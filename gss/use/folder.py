@@ -33,6 +33,7 @@ from gss.use.predictor import Predictor, load
 
 SCORES = "_scores.npz"
 ENDINGS = (".png", "_colour.png", "_overlay.png", SCORES)
+LONGEST = 255  # bytes of a file name
 READ_AHEAD, WRITE_BEHIND = 2, 3  # images in memory before and after the model has them
 
 
@@ -139,7 +140,7 @@ def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[
 
     Raises:
         GssError: an input is not there, holds no image or a folder that cannot be read, or a file would be written
-            twice or over an input.
+            twice or over an input, or have too long a name.
     """
     found: dict[Path, Job] = {}
     walks: list[Walk] = []
@@ -148,7 +149,8 @@ def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[
         if faults := [fault for walk in walks for fault in walk.faults]:
             raise GssError("; ".join(faults), where=text, todo="mend this, or name what is to be predicted")
         if not matches:
-            raise GssError("no image found", where=text, todo="name an image, a folder of images or a pattern")
+            what = "; ".join(("no image found", *remarks(walks)))
+            raise GssError(what, where=text, todo="name an image, a folder of images or a pattern")
         for image, relative in matches:
             job = Job(image, out / relative.with_name(without_extension(relative.name)))
             other = found.setdefault(image.resolve(), job)
@@ -161,6 +163,9 @@ def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[
     for job in jobs:
         for ending in endings:
             target = job.file(ending)
+            if len(os.fsencode(target.name)) > LONGEST:
+                what = f"the prediction of {job.image} would have a name of more than {LONGEST} bytes"
+                raise GssError(what, where=target, todo="rename the image")
             if (other := written.setdefault(target, job)) is not job:
                 raise GssError(
                     f"{other.image} and {job.image} would write the same file",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gss.config import STAGES, list_experiments, load_experiment, load_project
+from gss.config import STAGES, data_folder, list_experiments, load_experiment, load_project
 from gss.config.reference import write_reference
 from gss.errors import ConfigError
 
@@ -45,6 +45,9 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("seed", "write section.key=value"),
     ("data.root=[a", "is not valid YAML"),
     ("data.splits={train: {images: a, labels: b}}", "needs `train` and at least one"),
+        ("data.root=~/data", "data.root: `~` and `$NAME` are not replaced in paths"),
+        ("latent_prior.backbone.weights=$HOME/w.pth", "`~` and `$NAME` are not replaced in paths"),
+        ("data.splits.val.images=images\\val", "data.splits.val.images: folders in paths are separated by `/`"),
         ("seed.x=1", "seed: Input should be a valid integer"),
     ],
 )
@@ -52,6 +55,12 @@ def test_wrong_value_is_one_clear_error(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_experiment("toy", override.split() if "{" not in override else [override])
     assert message in str(error.value)
+
+
+def test_the_data_folder_may_be_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GSS_DATA", "~/data")  # as a Dockerfile or a file of variables hands it over
+    assert data_folder() == tmp_path / "data"
 
 
 def test_unknown_experiment_names_the_nearest() -> None:

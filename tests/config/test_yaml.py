@@ -91,3 +91,20 @@ def test_what_means_something_else_is_refused(old: str, new: str, more: str, sai
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, old, new, more)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "old", "new", "todo"),
+    [
+        ("utf-16", "", "", "save it as UTF-8"),
+        ("latin-1", "data:", "# größe\ndata:", "save it as UTF-8"),
+        ("utf-8", "  root: x", "\u00a0 root: x", r"U\+00A0"),
+    ],
+)
+def test_text_of_other_programs_is_refused_with_the_cure(
+    encoding: str, old: str, new: str, todo: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(TEXT.replace(old, new, 1).encode(encoding))
+    with pytest.raises(ConfigError, match=f"(?s)not readable as YAML.*{todo}"):
+        load_experiment(path)

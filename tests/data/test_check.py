@@ -112,7 +112,7 @@ def test_unreadable_files_are_faults_and_the_scan_goes_on(tiny):
     manifest, _, faults = tiny.scan()
     assert len(faults) == 4
     assert faults[0].startswith(f"images/train/a.jpg: the image cannot be decoded ({len(whole) // 2} bytes")
-    assert faults[1].startswith("images/train/b.jpg: the image cannot be decoded (10 bytes")
+    assert faults[1].startswith("images/train/b.jpg: the image cannot be decoded because it is text")
     assert faults[2].startswith("labels/train/c.png: a label with 3 channels (RGB)")
     assert faults[3].startswith("labels/train/d.png: a 16-bit label")
     assert all("\n" not in fault for fault in faults)

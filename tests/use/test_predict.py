@@ -169,6 +169,29 @@ def test_what_would_be_written_twice_is_refused(
     assert "a_colour.jpg would write the same file" in refused(command, capsys, out)
 
 
+def test_a_name_too_long_for_the_predictions_is_refused_before_any_is_made(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    Image.fromarray(PIXELS).save(photos / ("图" * 82 + ".png"))
+    command = ["predict", str(model), str(photos), "-o", str(out)]
+    assert "would have a name of more than 255 bytes" in refused(command, capsys, out)
+    out.mkdir()
+    assert "would have a name of more than 255 bytes" in refused(command, capsys, out)
+
+
+def test_formats_that_are_not_read_are_told(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (photos / "IMG_1.HEIC").write_bytes(b"x")
+    command = ["predict", str(model), str(photos), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(command) == 0
+    assert f"are passed over: 1 *.HEIC in {photos}" in capsys.readouterr().err
+    for path in (*photos.rglob("*.*g"), *photos.rglob("*.JPG"), *photos.rglob("*.webp")):
+        path.unlink()
+    assert "no image found; files in formats that are not read" in refused(command, capsys, tmp_path)
+
+
 def test_no_input_is_overwritten(model: Path, photos: Path, capsys: pytest.CaptureFixture) -> None:
     before = (photos / "a.png").read_bytes()
     said = refused(["predict", str(model), str(photos), "-o", str(photos)], capsys, photos)
