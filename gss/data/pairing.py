@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gss.data.cases import Cases
-from gss.data.walk import IMAGE_SUFFIXES, Walk, composed, on_disk
+from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk
 
 # In one folder without suffixes the more likely label of two files is this one.
 _LABEL_LIKE = {".jpg": 0, ".jpeg": 0, ".webp": 1, ".bmp": 1, ".tif": 1, ".tiff": 1, ".png": 2}
@@ -266,7 +266,8 @@ def _other_format(walk: Walk, missing: list[str], kind: str) -> list[str]:
     """
     for extension, count in walk.others.most_common():
         there = [name for name in missing[:_LOOKED_AT] if os.path.exists(walk.folder / f"{name}{extension}")]
-        if extension and (not missing or 2 * len(there) > len(missing[:_LOOKED_AT])):
+        is_most = 2 * len(there) > len(missing[:_LOOKED_AT])
+        if (extension and is_most) or (not missing and extension.lower() in OTHER_FORMATS):
             files, form = f"{count} file{'s' * (count > 1)} *{extension}", "PNG" if kind == "labels" else "JPEG or PNG"
             return [f"{walk.name} holds {files}, a format that is not read: save {kind} as {form}"]
     return []

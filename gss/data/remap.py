@@ -38,7 +38,8 @@ def propose_remap(
             f"remap: the ids are {space.num_classes} evenly spread grey values for {space.num_classes} classes: if "
             f"they are the classes in this order set label_map: {format_map(classes)}"
         )
-    if unknown == [last] and last > 1 and not space.reduce_zero_label and not space.label_map:
+    is_plain = last > 1 and not space.reduce_zero_label and not space.label_map
+    if unknown == [last] and is_plain and (0 not in found or found >= {*range(last)}):
         if 0 not in found:
             return (
                 f"remap: the ids are 1..{last} and {space.num_classes} classes are named, all shifted by one: "

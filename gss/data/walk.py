@@ -12,7 +12,7 @@ from gss.errors import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Pictures, films and arrays in other formats; what else lies beside pictures, such as lists and Thumbs.db, is no data.
-_OTHER_FORMATS = (
+OTHER_FORMATS = (
     ".heic", ".heif", ".avif", ".gif", ".jfif", ".jpe", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".exr",
     ".hdr", ".psd", ".svg", ".eps", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".nii",
     ".mha", ".nrrd", ".npy", ".npz", ".mat", ".mp4", ".mov", ".avi", ".mkv",
@@ -122,7 +122,7 @@ def remarks(walks: Sequence[Walk]) -> list[str]:
         f"{count} *{extension} in {walk.name}"
         for walk in walks
         for extension, count in sorted(walk.others.items())
-        if extension.lower() in _OTHER_FORMATS
+        if extension.lower() in OTHER_FORMATS
     ]:
         lines.append(f"files in formats that are not read are passed over: {', '.join(formats)}")
     if again := [link for walk in walks for link in walk.again]:

@@ -22,6 +22,7 @@ def pixels(**counts: int) -> np.ndarray:
         (pixels(id1=5, id2=5, id3=5), NAMES, r"shifted by one: set reduce_zero_label: true"),
         (pixels(id0=1, id1=5, id2=5, id3=5), NAMES, r"if 3 is void .*label_map: \{3: 255\}; if 0 is void \(6.25 %"),
         (pixels(id0=1, id2=5, id200=5), NAMES, r"label_map: \{200: 255\}"),
+        (pixels(id0=9, id1=5, id3=5), NAMES, r"^remap: if these ids are void \(3 .*else give each the number"),
         (pixels(id0=1, id7=2, id9=5), NAMES, r"label_map: \{7: 255, 9: 255\}"),
         (np.ones(256, np.int64), NAMES, r"252 unknown ids \(3..254\) look like grey values"),
     ],

@@ -88,14 +88,14 @@ def test_inverted_values_of_16_bits_are_refused(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "b.tif")[..., 0], COLOURS[..., 0])
 
 
-@pytest.mark.parametrize("ending", [".png", ".tif", ".webp"])
-@pytest.mark.parametrize(("mode", "alpha"), [("RGBA", 255), ("RGBA", 254), ("LA", 255), ("LA", 0), ("RGB", 255)])
+@pytest.mark.parametrize(
+    ("ending", "mode", "alpha"),
+    [(ending, mode, alpha) for ending in (".png", ".tif", ".webp") for mode, alpha in (("RGBA", 255), ("RGBA", 254))]
+    + [(ending, "LA", alpha) for ending in (".png", ".tif") for alpha in (255, 0)],
+)
 def test_a_channel_that_is_not_read_is_told(tiny, ending, mode, alpha):
-    if (mode, ending) == ("LA", ".webp"):
-        pytest.skip("WebP has no grey")
     picture = Image.fromarray(COLOURS).convert(mode)
-    if mode != "RGB":
-        picture.putalpha(alpha)
+    picture.putalpha(alpha)
     tiny.image("train/a").unlink()
     picture.save(tiny.image("train/a").with_suffix(ending))
     told = [line for line in warnings_of(tiny) if "a channel beside the colours that is not read" in line]
@@ -143,6 +143,16 @@ def test_formats_that_are_not_read_are_told_and_lists_are_not(tiny):
         (tiny.root / "images/train" / name).write_bytes(b"x")
     (told,) = warnings_of(tiny)
     assert told.startswith("files in formats that are not read are passed over: 2 *.HEIC in images/train")
+
+
+@pytest.mark.parametrize(("name", "said"), [("_classes.csv", False), ("x.heic", True)])
+def test_a_list_is_not_what_a_folder_without_pictures_lacks(tiny, name, said):
+    for path in (tiny.root / "images/val").iterdir():
+        path.unlink()
+    for path in (tiny.root / "labels/val").iterdir():
+        path.unlink()
+    (tiny.root / "images/val" / name).write_bytes(b"x")
+    assert any("a format that is not read: save images as JPEG or PNG" in fault for fault in tiny.scan()[2]) == said
 
 
 @pytest.mark.parametrize(
