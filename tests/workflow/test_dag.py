@@ -94,9 +94,9 @@ def test_names_with_dots_and_folders_with_blanks_and_quotes(tmp_path: Path) -> N
     project = Project(tmp_path / "it's a  folder")
     project.experiment("v1.2").write_text(project.experiment("toy").read_text())
     project_file = project.folder / "config/config.yaml"
-    project_file.write_text(project_file.read_text().replace("data_root: data", """data_root: 'my "data"; $HOME'"""))
+    project_file.write_text(project_file.read_text().replace("data_root: data", """data_root: 'my "data"; $1'"""))
     assert project.planned("results/v1.2/report.html")["merge"] == 1
-    made = 'my "data"; $HOME/toy/classes.csv'
+    made = 'my "data"; $1/toy/classes.csv'
     done = project.snakemake("--cores", "1", "--", made)
     assert done.returncode == 0, done.stdout
     assert (project.folder / made).is_file() and (project.folder / made).with_name("toy_data.log").is_file()
