@@ -8,10 +8,7 @@ import pytest
 def apart(*namespaces: str) -> list[str]:
     """What to write before `sh -c ...` so that it runs as root in new namespaces (`--uts`, `--mount`), or a skip."""
     command = ["unshare", "--map-root-user", *namespaces]
-    try:
-        tried = subprocess.run([*command, "true"], capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare here")
-    if tried.returncode:
+    tried = subprocess.run([*command, "true"], capture_output=True, text=True)
+    if tried.returncode:  # containers and some kernels refuse
         pytest.skip(f"no namespaces here: {tried.stderr.strip()}")
     return command

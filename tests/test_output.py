@@ -16,7 +16,6 @@ from tests.use.models import write_models
 ROOT = Path(__file__).resolve().parents[1]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 GSS = [sys.executable, "-m", "gss"]
-FULL = Path("/dev/full")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,6 @@ def test_a_reader_who_leaves_ends_the_processes_of_a_launch(folder: Path) -> Non
     assert (code, error) == (141, "")
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("environment", [{}, {"PYTHONUNBUFFERED": "1"}])
 def test_a_full_disk_is_a_clear_error(environment: dict[str, str], folder: Path) -> None:
     for arguments in (["--help"], PREDICT):

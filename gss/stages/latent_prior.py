@@ -1,6 +1,5 @@
 """Stage 5: train the network that predicts tokens from the photograph (GSS-FF)."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,10 @@ from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
 from gss.stages.assemble import build_prior, frozen_tokenizer
 from gss.stages.run import Run
-from gss.stages.training import (
-    balance_inputs,
-    class_weights,
-    deliver,
-    fitted,
-    is_missing,
-    loop_settings,
-    make_loader,
-    on_this_machine,
-)
+from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_part
 from gss.tokenizer.dvae import DVAE
 from gss.tracking.journal import Journal
-from gss.train.distributed import World, average_buffers
-from gss.train.loop import train
+from gss.train.distributed import World
 
 
 def latent_prior(run: Run, world: World, until: int | None = None) -> None:
@@ -71,7 +60,7 @@ def _train(
     weights: dict[str, Tensor] | None,
     inputs: dict[str, str],
 ) -> None:
-    config, training = run.experiment.latent_prior, fitted(run, "latent_prior", world)
+    config = run.experiment.latent_prior
     colours = read_palette(run.folder / "palette.csv")
     tokenizer = frozen_tokenizer(run, "encoder", world.device)
     meta = describe(run, run.space, colours, tokenizer)
@@ -81,21 +70,11 @@ def _train(
         prior,
         tokenizer,
         torch.from_numpy(colours.colours),
-        class_weights=class_weights(run, training.class_balance),
+        class_weights=class_weights(run, config.training.class_balance),
     )
-    machine = on_this_machine(world, training.batch_size, training.accumulation)
-    result = train(
-        learner,
-        make_loader(run, training, world),
-        replace(loop_settings(run, training, config.milestones[-1]), machine=machine),
-        work=finished.parent,
-        journal=journal,
-        world=world,
-        until=until,
-    )
-    average_buffers(result.exported, world)
+    exported, machine = train_part(run, "latent_prior", learner, config.milestones[-1], world, journal, until=until)
     if world.is_main:
-        tensors = {f"prior.{name}": tensor for name, tensor in result.exported.state_dict().items()}
+        tensors = {f"prior.{name}": tensor for name, tensor in exported.state_dict().items()}
         provenance = {**run.provenance("latent_prior", inputs), "machine": machine}
         save_model(finished, "gss_ff", tensors, {**meta, "step": until, "provenance": provenance})
     world.barrier()

@@ -1,6 +1,5 @@
 """Stage 6: train X^-1, from decoded tokens back to classes (GSS-FT)."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,19 +10,9 @@ from gss.models.posterior import Posterior
 from gss.models.training import PosteriorLearner
 from gss.stages.assemble import build_model, build_posterior, frozen_tokenizer
 from gss.stages.run import Run
-from gss.stages.training import (
-    balance_inputs,
-    class_weights,
-    deliver,
-    fitted,
-    is_missing,
-    loop_settings,
-    make_loader,
-    on_this_machine,
-)
+from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_part
 from gss.tracking.journal import Journal
-from gss.train.distributed import World, average_buffers
-from gss.train.loop import train
+from gss.train.distributed import World
 
 
 def posterior(run: Run, world: World) -> None:
@@ -59,27 +48,16 @@ def _train(
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
     if config.variant != "nearest":
-        training = fitted(run, "posterior", world)
         model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,
             module,
-            class_weights=class_weights(run, training.class_balance),
+            class_weights=class_weights(run, config.training.class_balance),
             reference=run.experiment.numerics == "reference",
         )
-        machine = on_this_machine(world, training.batch_size, training.accumulation)
-        result = train(
-            learner,
-            make_loader(run, training, world),
-            replace(loop_settings(run, training, config.steps), machine=machine),
-            work=finished.parent,
-            journal=journal,
-            world=world,
-        )
-        average_buffers(result.exported, world)
-        module = cast(Posterior, result.exported)
-        meta["provenance"]["machine"] = machine
+        exported, meta["provenance"]["machine"] = train_part(run, "posterior", learner, config.steps, world, journal)
+        module = cast(Posterior, exported)
     if world.is_main:
         save_model(finished, "posterior", {f"posterior.{k}": v for k, v in module.state_dict().items()}, meta)
     world.barrier()

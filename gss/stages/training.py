@@ -1,13 +1,14 @@
-"""What the training stages share: settings of the loop, class weights, batches, and finished files."""
+"""What the training stages share: the training itself, class weights, batches, and finished files."""
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gss.cluster import gpus
 from gss.config.schema import Training
@@ -17,11 +18,45 @@ from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
 from gss.files import read_json, replace_with_link, sha256_json
 from gss.stages.run import Run
-from gss.train.distributed import World
+from gss.tracking.journal import Journal
+from gss.train.distributed import World, average_buffers
+from gss.train.loop import train
 from gss.train.settings import LoopSettings
 
+Part = Literal["latent_prior", "posterior"]
 
-def fitted(run: Run, part: Literal["latent_prior", "posterior"], world: World) -> Training:
+
+def train_part(
+    run: Run,
+    part: Part,
+    learner: nn.Module,
+    steps: int,
+    world: World,
+    journal: Journal | None,
+    *,
+    until: int | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train a part up to step `until` of `steps`; None: to the end.
+
+    Returns:
+        What is exported, with running statistics of all processes, and what the training was divided among.
+    """
+    training = fit_to_devices(run, part, world)
+    machine = on_this_machine(world, training.batch_size, training.accumulation)
+    exported = train(
+        learner,
+        make_loader(run, training, world),
+        replace(loop_settings(run, training, steps), machine=machine),
+        work=run.work(part),
+        journal=journal,
+        world=world,
+        until=until,
+    ).exported
+    average_buffers(exported, world)
+    return exported, machine
+
+
+def fit_to_devices(run: Run, part: Part, world: World) -> Training:
     """How a part is trained with the GPUs that are here: where the experiment is made for more, each step's batch stays
     what it is, and no GPU gets more of it at once than it would there; `accumulation` follows, and is told.
     """
@@ -37,7 +72,7 @@ def fitted(run: Run, part: Literal["latent_prior", "posterior"], world: World) -
     return training.model_copy(update={"accumulation": accumulation})
 
 
-def micro_batches(run: Run, part: Literal["latent_prior", "posterior"], world: World) -> int:
+def micro_batches(run: Run, part: Part, world: World) -> int:
     """Into how many parts each process divides its share of a batch."""
     training: Training = getattr(run.experiment, part).training
     made_for, batch = run.experiment.made_for(part), training.batch_size

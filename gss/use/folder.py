@@ -26,7 +26,7 @@ from torch import Tensor
 from gss.data.images import Orientation, nearly_black, read_image
 from gss.data.walk import Walk, remarks, without_extension
 from gss.errors import DataError, GssError, is_no_memory, shown
-from gss.files import write_atomic, write_error, write_text
+from gss.files import remove, write_atomic, write_text
 from gss.progress import Progress
 from gss.use.given import refuse_models
 from gss.use.predictor import Predictor, load
@@ -240,11 +240,7 @@ def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | Non
 
 def _take_away(job: Job) -> None:
     """Remove what an earlier run left of an image, that of the ids first."""
-    for ending in ENDINGS:
-        try:
-            job.file(ending).unlink(missing_ok=True)
-        except OSError as error:
-            raise write_error(job.file(ending), error) from error
+    remove(*map(job.file, ENDINGS))
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from gss.files import write_text
 from gss.stages import latent_prior
 from gss.stages import run as run_module
 from gss.stages.run import Run
-from gss.stages.training import fitted, make_loader, on_this_machine
+from gss.stages.training import fit_to_devices, make_loader, on_this_machine
 from gss.train.distributed import World
 
 
@@ -23,7 +23,7 @@ def test_a_published_experiment_keeps_its_batch_on_fewer_gpus(gpus: int, accumul
     run = Run.open("ade20k")
     before = run.experiment.slice("latent_prior")
     world = World(0, gpus, 0, torch.device("cuda"))
-    training = fitted(run, "latent_prior", world)
+    training = fit_to_devices(run, "latent_prior", world)
     assert (training.batch_size, training.accumulation) == (32, accumulation)
     assert run.experiment.slice("latent_prior") == before
     told = capsys.readouterr().out
@@ -41,9 +41,9 @@ def test_what_names_no_gpus_is_trained_as_it_says() -> None:
     run = Run.open("toy")
     for device in ("cuda", "cpu"):
         training = run.experiment.latent_prior.training
-        assert fitted(run, "latent_prior", World(0, 1, 0, torch.device(device))) == training
+        assert fit_to_devices(run, "latent_prior", World(0, 1, 0, torch.device(device))) == training
     run = Run.open("ade20k")
-    assert fitted(run, "posterior", World(0, 1, 0, torch.device("cpu"))) == run.experiment.posterior.training
+    assert fit_to_devices(run, "posterior", World(0, 1, 0, torch.device("cpu"))) == run.experiment.posterior.training
 
 
 class Second(World):
