@@ -166,7 +166,7 @@ def _zip(file: BinaryIO, size: int) -> FileKind:
             content = archive.open(pickled).read(_MOST)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         return FileKind(f"a damaged file of torch.save ({error})", _AGAIN)
-    return _checkpoint(lambda: _Sight(content).load())
+    return _checkpoint(lambda: sight(content))
 
 
 def _checkpoint(load: Callable[[], Any]) -> FileKind:
@@ -243,8 +243,8 @@ class _Tensor(_Inert):
 class _Sight(pickle.Unpickler):
     """Builds plain values; of all else there is a stand-in that knows only what it stands for."""
 
-    def __init__(self, content: bytes | BinaryIO) -> None:
-        super().__init__(io.BytesIO(content) if isinstance(content, bytes) else content, encoding="latin1")
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -256,6 +256,11 @@ class _Sight(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         # before 1.6 the storage of a module is ('module', class, its source code)
         return pid[1] if isinstance(pid, tuple) and pid and pid[0] == "module" else None
+
+
+def sight(content: bytes) -> Any:
+    """What a pickle would build: plain values, and stand-ins for all else. Nothing in it is executed."""
+    return _Sight(io.BytesIO(content)).load()
 
 
 def _load(file: BinaryIO) -> Any:

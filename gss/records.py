@@ -6,7 +6,6 @@ the configuration of today: that one may have been edited since.
 
 import contextlib
 import copy
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gss.config import STAGES, Experiment, Stage, read_settings
 from gss.errors import GssError
+from gss.filekind import sight
 from gss.files import read_json, write_json
 
 # Of keys that several stages read (seed, crop, precision), the latent prior's values are shown: they come last.
@@ -132,22 +132,7 @@ def model_metadata(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(name) as file:
-                content = _Metadata(file).load()
+            content = sight(archive.read(name))
         return dict(content["meta"])
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, StopIteration, KeyError, TypeError, EOFError):
+    except Exception:  # a damaged file raises what happens to happen
         return {}
-
-
-class _Metadata(pickle.Unpickler):
-    """Reads plain values; tensors become None, and nothing else can be named."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module in ("torch", "torch._utils"):  # kinds of storage, and what puts a tensor together
-            return lambda *arguments: None
-        raise pickle.UnpicklingError(f"{module}.{name} in a model file")
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
