@@ -1,9 +1,10 @@
 # Names the rules share. Every function is plain Python in gss/workflow.py (`workflow` itself is Snakemake's own name).
+import gss.snakemake_patches
 import gss.workflow as workflow_of
 
 workflow_of.prefer_this_python()
-workflow_of.trust_records()
-workflow_of.show_last_lines()
+gss.snakemake_patches.trust_records()
+gss.snakemake_patches.show_last_lines()
 ask = workflow_of.Requests(config)
 
 

@@ -17,10 +17,10 @@ ROWS = (
     ("report", "compare"),
     ("stages",),
     ("use", "benchmark"),
-    ("cli", "workflow", "doctor", "__main__"),
+    ("cli", "workflow", "snakemake_patches", "doctor", "__main__"),
 )
 LEAVES = {"tracking": {"errors", "files", "config", "proxy"}, "cluster": {"errors", "files", "output", "config"}}
-USERS_OF_LEAVES = {"data", "train", "report", "stages", "benchmark", "doctor", "cli", "workflow"}
+USERS_OF_LEAVES = {"data", "train", "report", "stages", "benchmark", "doctor", "cli", "workflow", "snakemake_patches"}
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 
