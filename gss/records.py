@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gss.config import STAGES, Experiment, Stage, read_settings
+from gss.config import READS, STAGES, Experiment, Stage
 from gss.errors import GssError
 from gss.filekind import sight
 from gss.files import read_json, write_json
@@ -82,7 +82,7 @@ def as_made(folder: Path, now: Made, *, before: Stage | None = None) -> Made:
     for stage in _ORDER:
         if stage in earlier:
             for record in _records(folder, stage):
-                for key in read_settings(stage):
+                for key in READS[stage]:
                     _take(made, record, tuple(key.split(".")))
     return made
 

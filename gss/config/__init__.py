@@ -1,5 +1,6 @@
 """Configuration of a project and of its experiments."""
 
+from gss.config.experiment import Experiment
 from gss.config.load import (
     data_folder,
     data_set_folder,
@@ -12,26 +13,18 @@ from gss.config.load import (
     named_files,
     require_data,
 )
+from gss.config.names import results_name, run_parts
 from gss.config.origins import leaves, origins
+from gss.config.project import Cluster, Project
 from gss.config.reference import json_schema, reference
-from gss.config.schema import (
-    GPU_STAGES,
-    STAGES,
-    Cluster,
-    Data,
-    Experiment,
-    Project,
-    Published,
-    Resources,
-    Stage,
-    read_settings,
-    results_name,
-    run_parts,
-)
+from gss.config.schema import Data, Published, Resources
+from gss.config.stages import GPU_STAGES, READS, STAGE_VERSIONS, STAGES, Stage
 
 __all__ = [
     "GPU_STAGES",
+    "READS",
     "STAGES",
+    "STAGE_VERSIONS",
     "Cluster",
     "Data",
     "Experiment",
@@ -51,7 +44,6 @@ __all__ = [
     "load_project",
     "named_files",
     "origins",
-    "read_settings",
     "reference",
     "require_data",
     "results_name",

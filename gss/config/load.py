@@ -11,8 +11,11 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gss.config.experiment import Experiment
+from gss.config.names import valid_name
+from gss.config.project import Cluster, Project
 from gss.config.reference import model_in
-from gss.config.schema import Cluster, Data, Experiment, Project, valid_name
+from gss.config.schema import Data
 from gss.errors import ConfigError
 
 EXPERIMENTS = Path("config/experiments")
@@ -112,7 +115,7 @@ def experiment_name(name: str | Path) -> str:
     """The name of an experiment given by name or by the path of its file, which need not exist.
 
     Raises:
-        ConfigError: it cannot be a name, see `gss.config.schema.valid_name`.
+        ConfigError: it cannot be a name, see `gss.config.names.valid_name`.
     """
     path = Path(name)
     try:

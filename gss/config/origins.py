@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from gss.config.experiment import Experiment
 from gss.config.load import experiment_path
-from gss.config.schema import Experiment
 
 DEFAULT, COMMAND_LINE, REFERENCE = "default", "command line", "reference"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from gss.config.schema import Experiment
+from gss.config.experiment import Experiment
 from gss.files import write_text
 
 
@@ -96,7 +96,7 @@ def reference_page() -> str:
         "# Keys of an experiment file",
         "",
         "`config/experiments/NAME.yaml`; on the command line the same keys are `section.key=value`. "
-        "Made by `python -m gss config-reference` from `gss/config/schema.py`.",
+        "Made by `python -m gss config-reference` from `gss/config/`.",
     ]
     for key, kind, default, description in reference():
         if "." not in key:

@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from gss.config import GPU_STAGES, STAGES, Resources, Stage, load_cluster, load_experiment
-from gss.config.schema import Cluster
+from gss.config import GPU_STAGES, STAGES, Cluster, Resources, Stage, load_cluster, load_experiment
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import TRY_LOCK, Answer, call, nearest_folder, scratch
 from gss.errors import GssError

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gss.config import STAGES, read_settings, reference
-from gss.config.schema import STAGE_VERSIONS
+from gss.config import READS, STAGE_VERSIONS, STAGES, reference
 
 WRITTEN = Path(__file__).with_name("defaults.json")
 
@@ -19,7 +18,7 @@ def found() -> dict[str, Any]:
     return {
         stage: {"version": STAGE_VERSIONS[stage],
                 "defaults": {key: default for key, default in defaults.items()
-                             if any(key == read or key.startswith(f"{read}.") for read in read_settings(stage))}}
+                             if any(key == read or key.startswith(f"{read}.") for read in READS[stage])}}
         for stage in STAGES
     }  # fmt: skip
 
