@@ -12,6 +12,7 @@ from gss.data.check import scan
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, read_manifest, write_manifest
 from gss.data.pairing import SplitFolders
+from tests.data.sets import Set
 
 
 @dataclass
@@ -60,3 +61,9 @@ def tiny(tmp_path: Path) -> Tiny:
         blocks[:2] = 255
         tiny.write_label(name, blocks)
     return tiny
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Set:
+    """Sound until a test changes it."""
+    return Set(tmp_path / "data")

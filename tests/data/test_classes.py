@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from gss.config import load_experiment
 from gss.data.classes import ClassSpace, format_ids, read_class_space, read_classes
 from gss.errors import ConfigError, DataError
 
@@ -87,3 +88,12 @@ def test_void_rows_at_the_end_are_no_classes(tmp_path):
 
 def test_runs_of_ids_are_joined():
     assert format_ids(np.array([0, 1, 2, 3, 7, 8, 255])) == "0..3, 7, 8, 255"
+
+
+def test_names_of_classes_differ():
+    base = "augment={base_scale: [9, 9], crop: [9, 9]}"
+    for classes, message in (("[bg, a, a]", "'a' more than once"), ("[]", "a name"), ("[a, '  ']", "a name")):
+        with pytest.raises(ConfigError, match=message):
+            load_experiment("config/experiments/toy.yaml", [f"data.classes={classes}", base])
+    with pytest.raises(ConfigError, match="classes 0 and 2 are named 'a'"):
+        ClassSpace(("a", "b", "a"))
