@@ -4,9 +4,8 @@ import contextlib
 import io
 import os
 import re
-import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,18 +13,14 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gss.data import tiff
 from gss.data.classes import ClassSpace
 from gss.errors import DataError, is_no_memory
 from gss.filekind import content_kind, file_kind
 
 _ID_MODES = ("L", "P", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
-_ORIENTATION = 274  # EXIF tag: 1 upright, 2..4 mirrored or upside down, 5..8 turned by a quarter, see `_turned_back`
 NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
-_BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES = 258, 262, 277, 338  # TIFF tags; the last two: channels, those beside
-_GREY, _COLOURS = (0, 1), {2: 3, 5: 4, 6: 3, 8: 3}  # photometric values; channels that make a colour
-_OPACITY = 2  # an extra sample that the stored colours do not hold yet
 
 Orientation = Literal["apply", "stored"]
 """Whether photographs are turned and mirrored as their EXIF orientation says, as viewers do, or read as stored."""
@@ -68,7 +63,7 @@ def read_image(path: Path, orientation: Orientation = "apply") -> np.ndarray:
         return _decoded(content, path, cv2.IMREAD_COLOR_RGB)
     image = _decoded(content, path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     # OpenCV turns these all the same
-    return _turned_back(image, _exif_orientation(content)) if content.startswith(_TIFF) else image
+    return _turned_back(image, tiff.exif_orientation(content)) if tiff.is_tiff(content) else image
 
 
 def nearly_black(image: np.ndarray) -> str:
@@ -97,7 +92,7 @@ def inspect_image(path: Path) -> tuple[tuple[int, int], ImageFacts]:
     if image is None:
         raise _undecodable(content, path)
     metadata = {kind: data.tobytes() for kind, data in zip(kinds, found, strict=True)}
-    exif = content if content.startswith(_TIFF) else metadata.get(cv2.IMAGE_METADATA_EXIF, b"")
+    exif = content if tiff.is_tiff(content) else metadata.get(cv2.IMAGE_METADATA_EXIF, b"")
     # JPEG has 8 bits and no further channel; further pictures in it are previews or depths.
     header = None if content.startswith(b"\xff\xd8") else _header(content)
     brightest, bits = int(image.max()), 16 if header and ";16" in header.raw else 0
@@ -105,7 +100,7 @@ def inspect_image(path: Path) -> tuple[tuple[int, int], ImageFacts]:
         bits = int(_decoded(content, path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH).max()).bit_length()
     pictures, others = (header.pictures, _other_channels(content, header, path)) if header else (1, 0)
     damage = sum(line.startswith("Corrupt JPEG data") for line in complaints)
-    return image.shape[:2], ImageFacts(_exif_orientation(exif), pictures, brightest, bits, others, damage)
+    return image.shape[:2], ImageFacts(tiff.exif_orientation(exif), pictures, brightest, bits, others, damage)
 
 
 def read_native_label(path: Path) -> np.ndarray:
@@ -158,33 +153,10 @@ def _content(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"the image cannot be read: {error.strerror}", where=path) from error
-    if not content.startswith(_TIFF):
+    if not tiff.is_tiff(content):
         return content
-    _refuse_misread(_values(content), path)
-    return _with_plain_colours(content)
-
-
-def _refuse_misread(tags: Mapping[int, int], path: Path) -> None:
-    """Raise DataError for a TIFF that OpenCV makes something else of."""
-    channels, kind = tags.get(_SAMPLES, 1), tags.get(_PHOTOMETRIC, 1)
-    what, todo = "", "save three of them, scaled to 0..255, as an RGB picture of 8 bits"
-    if channels > 4:
-        what = f"the image has {channels} channels, not 1, 3 or 4"
-    elif channels > 2 and kind in _GREY:
-        what = f"the image has {channels} channels that its TIFF does not call colours: the first alone would be read"
-    elif (channels, kind, tags.get(_BITS)) == (1, 0, 16):
-        what = "the image is a TIFF of 16 bits whose values are stored inverted (MinIsWhite), and would be read so"
-        todo = "save it with 0 for black"
-    if what:
-        raise DataError(what, where=path, todo=todo)
-
-
-def _with_plain_colours(content: bytes) -> bytes:
-    """A TIFF whose channel of opacity is called an unknown one: OpenCV darkens the colours by an opacity."""
-    for place, tag, value in _tags(content):
-        if tag == _EXTRA_SAMPLES and value == _OPACITY:
-            return content[:place] + bytes(2) + content[place + 2 :]
-    return content
+    tiff.refuse_misread(content, path)
+    return tiff.with_plain_colours(content)
 
 
 def _decoded(content: bytes, path: Path, flags: int) -> np.ndarray:
@@ -239,9 +211,8 @@ def _header(content: bytes) -> _Header | None:
 
 def _other_channels(content: bytes, header: _Header, path: Path) -> int:
     """Number of channels beside grey or colours, such as transparency; 0 where all is opaque."""
-    if content.startswith(_TIFF):
-        tags = _values(content)
-        others = tags.get(_SAMPLES, 1) - _COLOURS.get(tags.get(_PHOTOMETRIC, 1), 1)
+    if tiff.is_tiff(content):
+        others = tiff.extra_channels(content)
     else:
         others = int(header.mode.endswith("A"))
     if others != 1:
@@ -270,35 +241,6 @@ def _complaints() -> Iterator[list[str]]:
                 lines += printed.read().decode(errors="replace").splitlines()
     finally:
         os.close(kept)
-
-
-def _exif_orientation(exif: bytes) -> int:
-    """1..8, as OpenCV reads it. EXIF data are a TIFF without pixels."""
-    orientation = _values(exif).get(_ORIENTATION, 1)
-    return orientation if 1 <= orientation <= 8 else 1
-
-
-def _values(tiff: bytes) -> dict[int, int]:
-    """The tags of a TIFF that are one number of 16 bits; others come with a number that means nothing."""
-    return {tag: value for _, tag, value in _tags(tiff)}
-
-
-def _tags(tiff: bytes) -> Iterator[tuple[int, int, int]]:
-    """Of the entries in the first directory of a TIFF or BigTIFF: place and tag, and the value as a 16-bit number.
-
-    The place is that of the value.
-    """
-    with contextlib.suppress(struct.error, OverflowError):
-        order = "<" if tiff.startswith(b"II") else ">"
-        is_big = struct.unpack_from(f"{order}H", tiff, 2) == (43,)
-        number, entries, size = ("Q", "Q", 20) if is_big else ("I", "H", 12)
-        (start,) = struct.unpack_from(order + number, tiff, 8 if is_big else 4)
-        (count,) = struct.unpack_from(order + entries, tiff, start)
-        start += struct.calcsize(entries)
-        for entry in range(start, start + count * size, size):
-            place = entry + size - struct.calcsize(number)
-            (tag,), (value,) = (struct.unpack_from(f"{order}H", tiff, at) for at in (entry, place))
-            yield place, tag, value
 
 
 def _turned_back(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -361,7 +303,7 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
     if re.match(r"L;\d?I", _raw_mode(file)):
         raise DataError("the label's values are stored inverted (MinIsWhite)", where=path, todo=_TO_IDS)
     if file.mode in _ID_MODES:
-        orientation = file.getexif().get(_ORIENTATION, 1)
+        orientation = file.getexif().get(tiff.ORIENTATION, 1)
         if orientation != 1:
             todo = "save it upright or as stored, like its image is read, and without the tag (exiftool -Orientation=)"
             raise DataError(f"the label carries an EXIF orientation ({orientation})", where=path, todo=todo)

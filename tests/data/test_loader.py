@@ -11,7 +11,7 @@ import pytest
 import torch
 from apart import apart
 
-from gss.data import loader as loading
+from gss.data import waiting
 from gss.data.augment import Augment
 from gss.data.loader import Batch, SampleOrder, TrainLoader, read_pair, sample_seed, shard
 from gss.errors import ConfigError, DataError, GssError
@@ -169,8 +169,8 @@ def test_workers_end_with_a_killed_process(tiny):
 
 AT_WORK = """
 import multiprocessing, os, time
-from gss.data import loader
-loader._LOOK_SECONDS, loader._NOTE_SECONDS, loader._SILENCE_SECONDS = 1, 2, 4
+from gss.data import loader, waiting
+waiting.LOOK_SECONDS, waiting.NOTE_SECONDS, waiting.SILENCE_SECONDS = 1, 2, 4
 """ + LEAVE_EARLY.partition("try:")[0] + """
 workers = []
 try:
@@ -205,8 +205,8 @@ def test_workers_that_deliver_nothing_are_one_clear_error(tiny, number, said):
 
 def test_the_file_that_holds_the_loader_up_is_named(tiny, monkeypatch):
     manifest, silent = tiny.manifest(), tiny.image("train/c")
-    for name, seconds in (("_LOOK_SECONDS", 1), ("_NOTE_SECONDS", 2), ("_SILENCE_SECONDS", 3)):
-        monkeypatch.setattr(loading, name, seconds)
+    for name, seconds in (("LOOK_SECONDS", 1), ("NOTE_SECONDS", 2), ("SILENCE_SECONDS", 3)):
+        monkeypatch.setattr(waiting, name, seconds)
     silent.unlink()
     os.mkfifo(silent)
     nothing = os.open(silent, os.O_RDWR)  # it can be opened, but there is nothing to read
