@@ -74,13 +74,7 @@ def evaluation_inputs(wildcards: Any) -> list[str]:
     Raises:
         ConfigError: of a split that the data set lacks; otherwise it would be noticed after the training.
     """
-    splits = _experiment(wildcards.experiment).data.splits
-    if wildcards.split not in splits:
-        raise ConfigError(
-            f"the data set of {wildcards.experiment!r} has no split {wildcards.split!r}; it has {', '.join(splits)}",
-            where=f"data.splits of {wildcards.experiment}",
-            todo="name its folders there, or evaluate another split",
-        )
+    _experiment(wildcards.experiment).require_split(wildcards.split, wildcards.experiment)
     files = (f"{wildcards.model}.pth", "data/manifest.json", "tokenizer.safetensors")
     return [f"results/{wildcards.experiment}/{file}" for file in files]
 

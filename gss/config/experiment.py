@@ -21,6 +21,7 @@ from gss.config.schema import (
     Tokenizer,
 )
 from gss.config.stages import READS, READS_FOR_REFERENCE, STAGE_VERSIONS, STAGES, Stage
+from gss.errors import ConfigError
 from gss.files import sha256_json
 
 
@@ -116,6 +117,19 @@ class Experiment(Section):
     def last_split(self) -> Literal["val", "test"]:
         """What is measured where nobody names a split: `test`, or `val` where there is no other."""
         return "test" if "test" in self.data.splits else "val"
+
+    def require_split(self, split: str, name: str) -> None:
+        """Raise ConfigError unless the data set has this split.
+
+        Args:
+            name: of the experiment.
+        """
+        if split not in self.data.splits:
+            raise ConfigError(
+                f"the data set of {name!r} has no split {split!r}; it has {', '.join(self.data.splits)}",
+                where=f"data.splits of {name}",
+                todo="name its folders there, or evaluate another split",
+            )
 
     def resources(self, stage: Stage) -> Resources:
         return self.run.resources.get(stage, Resources())

@@ -26,7 +26,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         name: `gss_ff` or `gss_ft`.
         split: `val` or `test`.
     """
-    run.check_split(split)
+    run.experiment.require_split(split, run.name)
     config = run.experiment.evaluation
     path = run.file(run.folder / f"{name}.pth")
     folder = run.folder / "evaluation" / name / split

@@ -253,16 +253,6 @@ class Run:
             "environment": environment(),
         }
 
-    def check_split(self, split: str) -> None:
-        """Raise DataError unless the data set has this split."""
-        if split not in self.experiment.data.splits:
-            known = ", ".join(self.experiment.data.splits)
-            raise DataError(
-                f"the data set of {self.name!r} has no split {split!r}; it has {known}",
-                where=f"data.splits of {self.name}",
-                todo="name its folders there",
-            )
-
 
 def _dump(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json", by_alias=True)
