@@ -104,9 +104,9 @@ def _batches(experiment: Experiment) -> Iterator[tuple[Stage, str, int, int]]:
 
 
 def _processes(experiment: Experiment, stage: Stage) -> int:
+    """As far as they are named: how many GPUs there are is known where the stage runs."""
     asked = experiment.resources(stage)
-    gpus = 1 if asked.gpus == "auto" else asked.gpus  # how many are there is known where the stage runs
-    return asked.nodes * (asked.processes or max(1, gpus))
+    return experiment.made_for(stage) or asked.nodes * (asked.processes or 1)
 
 
 def _build(run: Run, space: ClassSpace, lender: Experiment) -> None:
