@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [str(ROOT), str(ROOT / "bench"), str(ROOT / "tests")]  # of the package, of this file, of the oracle
 sys.path[:0] = FOLDERS
 
-import data  # noqa: E402  # bench/data.py
+import loading  # noqa: E402  # bench/loading.py
 import numpy as np  # noqa: E402
 import token_flips  # noqa: E402
 import torch  # noqa: E402
@@ -74,10 +74,10 @@ class Size:
     several: int
     images: int
     fed: int
-    pictures: data.Subject
+    pictures: loading.Subject
 
 
-PICTURES = data.SUBJECTS["ade20k"]
+PICTURES = loading.SUBJECTS["ade20k"]
 FULL = Size((), 256, 16, 32, 800, replace(PICTURES, distinct=32))
 LITTLE = Size(SMALL, 4, 2, 1, 8, replace(PICTURES, distinct=4, height=32, width=48))
 
@@ -185,7 +185,7 @@ def flips(folder: Path | None, run: Run) -> dict[str, Any]:
         return dvae.eval().to(measure.one_process().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     pairs = run.manifest.pairs("train")
-    labels = [data.read_label(pairs[index].label, run.space) for index in range(4)]
+    labels = [loading.read_label(pairs[index].label, run.space) for index in range(4)]
     colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (run.space.num_classes + 1, 3)))
     return {"of": "random weights, made-up labels", "rows": list(token_flips.compare(load, labels, colours))}
 
@@ -226,7 +226,7 @@ class Bench:
         self.size, self.out, self.end, self.tokenizer, self.pictures = size, out, end, tokenizer, pictures
         os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])
         self._context = multiprocessing.get_context("forkserver")  # imports once, forks without CUDA and threads
-        self._context.set_forkserver_preload(["gss.benchmark.run", "token_flips", "data", "oracle", "timm"])
+        self._context.set_forkserver_preload(["gss.benchmark.run", "token_flips", "loading", "oracle", "timm"])
         self.about = self.alone(about)
         # CPUs without bf16 compute it slowly: there the unit is fp32
         self.unit = "bf16" if self.about["device"] == "cuda" else "fp32"
@@ -264,7 +264,7 @@ class Bench:
         for number in range(subject.distinct):
             rows.append({"image": f"{number}{subject.suffix}", "label": f"{number}_label.png", "height": subject.height,
                          "width": subject.width, "image_sha256": "", "label_sha256": ""})
-        vars(run)["manifest"] = Manifest(self.pictures, data.SPACE, "", {"train": rows})
+        vars(run)["manifest"] = Manifest(self.pictures, loading.SPACE, "", {"train": rows})
         return run
 
     def row(self, part: "Part", name: str, batch: int, function: Callable[..., Any], *arguments: Any,
@@ -393,7 +393,7 @@ def main() -> None:
         return
     size = LITTLE if given.small else FULL
     with tempfile.TemporaryDirectory() as folder:
-        data.make(size.pictures, pictures := Path(folder) / "pictures")
+        loading.make(size.pictures, pictures := Path(folder) / "pictures")
         bench = Bench(size, given.out.resolve(), end, given.tokenizer, pictures)
         chosen = list(PARTS) if "all" in given.parts else given.parts
         for name in chosen:

@@ -1,7 +1,7 @@
 """What the training samples cost: images per second and core, where the time goes, and how long trainings waited.
 
-    python bench/data.py                   # writes its tables into bench/data.md; three minutes
-    python bench/data.py results/* ...     # the trainings' waiting, too, from the journals of these experiments
+    python bench/loading.py                   # writes its tables into bench/loading.md; three minutes
+    python bench/loading.py results/* ...     # the trainings' waiting, too, from the journals of these experiments
 
 Files are made by code in a temporary folder, of the sizes and kinds of the data sets; settings are the experiments'.
 Time is that of the processor, with the allocator's settings of `gss launch`.
