@@ -34,6 +34,7 @@ test-fast: env
 
 lint: env
 	ruff check
+	ruff format --check
 	mypy
 	gss config-reference --check
 	snakemake --lint

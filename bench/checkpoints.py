@@ -66,9 +66,16 @@ def prior(subject: Subject) -> nn.Module:
     config, backbone = experiment.latent_prior, experiment.latent_prior.backbone
     with torch.device("meta"):
         module = build_latent_prior(
-            backbone.name, subject.num_classes, experiment.tokenizer.vocab_size, backbone_options=backbone.options,
-            channels=config.channels, seg_channels=config.seg_channels, cls_channels=config.cls_channels,
-            swin_depth=config.swin_depth, num_heads=config.num_heads)
+            backbone.name,
+            subject.num_classes,
+            experiment.tokenizer.vocab_size,
+            backbone_options=backbone.options,
+            channels=config.channels,
+            seg_channels=config.seg_channels,
+            cls_channels=config.cls_channels,
+            swin_depth=config.swin_depth,
+            num_heads=config.num_heads,
+        )
     module = module.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in module.state_dict().values():
@@ -101,21 +108,25 @@ def measure(subject: Subject, folder: Path) -> str:
     every = load_experiment(subject.experiment).run.save_every
     interval = every * subject.step_seconds
     first, later = waits[0], min(waits[1:])
-    return (f"| {subject.experiment} | {size:,.0f} | {memory:,.0f} | {first:.2f} | {later:.3f} "
-            f"| {checkpoints.seconds:.2f} | {checkpoints.core_seconds:.2f} "
-            f"| {every} x {subject.step_seconds} s: {subject.source} "
-            f"| **{later / interval:.3%}** | {(later + checkpoints.core_seconds) / interval:.2%} "
-            f"| {(later + checkpoints.seconds) / interval:.2%} |")
+    return (
+        f"| {subject.experiment} | {size:,.0f} | {memory:,.0f} | {first:.2f} | {later:.3f} "
+        f"| {checkpoints.seconds:.2f} | {checkpoints.core_seconds:.2f} "
+        f"| {every} x {subject.step_seconds} s: {subject.source} "
+        f"| **{later / interval:.3%}** | {(later + checkpoints.core_seconds) / interval:.2%} "
+        f"| {(later + checkpoints.seconds) / interval:.2%} |"
+    )
 
 
 def main() -> None:
     grammar = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     grammar.add_argument("--folder", type=Path, help="on the disk to measure; default: the temporary folder's")
     torch.set_num_threads(1)
-    rows = ["| experiment | file, MiB | more peak memory, MiB | copy, the first, s | copy, s | writing, s "
-            "| of these busy, s | between two checkpoints "
-            "| share of time | if the writer's work delayed the training | if it waited |",
-            "|---|" + "---:|" * 6 + "---|" + "---:|" * 3]
+    rows = [
+        "| experiment | file, MiB | more peak memory, MiB | copy, the first, s | copy, s | writing, s "
+        "| of these busy, s | between two checkpoints "
+        "| share of time | if the writer's work delayed the training | if it waited |",
+        "|---|" + "---:|" * 6 + "---|" + "---:|" * 3,
+    ]
     with tempfile.TemporaryDirectory(dir=grammar.parse_args().folder) as folder:
         for subject in SUBJECTS:
             rows.append(measure(subject, Path(folder)))

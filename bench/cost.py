@@ -356,16 +356,19 @@ def tables(names: list[str]) -> str:
     header = "| | " + " | ".join(names) + " |\n|---|" + "---|" * len(names) + "\n"
     sizes = [parameters(subject) for subject in subjects]
     work = [multiply_adds(subject) for subject in subjects]
-    return "\n".join([
-        "Parameters:\n", header + rows([{k: f"{v:,}" if v else "-" for k, v in size.items()} for size in sizes]),
-        "Multiply-adds of a forward pass, 10⁹ per image at the training crop; in brackets the published formulation"
-        " where it differs:\n",
-        header + rows([{k: giga(*v) for k, v in part.items()} for part in work]),
-        f"Training, counted, not measured; GiB of float32; {GPUS} processes, one GPU each; GPU-hours at"
-        f" {RATE / 1e12:.0f} TFLOP/s:\n",
-        "| target | images per GPU | static | kept per image | one more image | peak of a step | GPU-hours |\n"
-        "|---|---|---|---|---|---|---|\n" + "".join(training_rows(subject) for subject in subjects),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "Parameters:\n",
+            header + rows([{k: f"{v:,}" if v else "-" for k, v in size.items()} for size in sizes]),
+            "Multiply-adds of a forward pass, 10⁹ per image at the training crop; in brackets the published formulation"
+            " where it differs:\n",
+            header + rows([{k: giga(*v) for k, v in part.items()} for part in work]),
+            f"Training, counted, not measured; GiB of float32; {GPUS} processes, one GPU each; GPU-hours at"
+            f" {RATE / 1e12:.0f} TFLOP/s:\n",
+            "| target | images per GPU | static | kept per image | one more image | peak of a step | GPU-hours |\n"
+            "|---|---|---|---|---|---|---|\n" + "".join(training_rows(subject) for subject in subjects),
+        ]
+    )
 
 
 def rows(columns: list[dict[str, str]]) -> str:

@@ -62,8 +62,9 @@ def measure(subject: str, side: str) -> None:
 
     def ours(image: Any, label: Any) -> Any:
         with contextlib.redirect_stdout(sys.stderr):
-            return run.evaluate_pairs(model, [0], NUM_CLASSES, setup(), read=lambda _: (image, label),
-                                      inference=protocol, mean=mean, std=std).confusion  # fmt: skip
+            return run.evaluate_pairs(
+                model, [0], NUM_CLASSES, setup(), read=lambda _: (image, label), inference=protocol, mean=mean, std=std
+            ).confusion
 
     def picture(height: int, width: int) -> tuple[Any, Any]:
         random = np.random.default_rng(0)
@@ -74,9 +75,13 @@ def measure(subject: str, side: str) -> None:
     evaluate = plain if side == "oracle" else ours
     evaluate(*picture(64, 64))  # what happens once in a process
     spent: collections.Counter[str] = collections.Counter()
-    for owner, method, name in ((model.prior, "tokens", "network"), (model.tokenizer, "decode", "decoder"),
-                                (model.posterior, "scores", "X^-1, votes"), (run, "predict", "prediction"),
-                                (run, "confusion", "counting")):
+    for owner, method, name in (
+        (model.prior, "tokens", "network"),
+        (model.tokenizer, "decode", "decoder"),
+        (model.posterior, "scores", "X^-1, votes"),
+        (run, "predict", "prediction"),
+        (run, "confusion", "counting"),
+    ):
         watch(owner, method, name, spent)
     image, label = picture(HEIGHT, WIDTH)
     began = time.process_time()

@@ -52,12 +52,20 @@ PUBLISHED = 4  # images per GPU; X^-1 is trained with half of them
 # Autocast for what is trained, the published half precision for the frozen tokenizer.
 MIXED = ("latent_prior.training.precision=bf16", "posterior.training.precision=bf16", "tokenizer.precision=fp16")
 SMALL = (
-    "augment.base_scale=[48,32]", "augment.crop=[32,32]",
-    "tokenizer.vocab_size=64", "tokenizer.n_hid=8", "tokenizer.n_init=8", "tokenizer.blocks_per_group=1",
+    "augment.base_scale=[48,32]",
+    "augment.crop=[32,32]",
+    "tokenizer.vocab_size=64",
+    "tokenizer.n_hid=8",
+    "tokenizer.n_init=8",
+    "tokenizer.blocks_per_group=1",
     "latent_prior.backbone.options={embed_dim: 16, depths: [1,1,1,1], num_heads: [1,1,2,2], window_size: 4}",
-    "latent_prior.channels=8", "latent_prior.seg_channels=16", "latent_prior.cls_channels=16",
-    "latent_prior.num_heads=2", "posterior.channels=8", "posterior.num_heads=2",
-)  # fmt: skip
+    "latent_prior.channels=8",
+    "latent_prior.seg_channels=16",
+    "latent_prior.cls_channels=16",
+    "latent_prior.num_heads=2",
+    "posterior.channels=8",
+    "posterior.num_heads=2",
+)
 
 
 @dataclass(frozen=True)
@@ -169,8 +177,12 @@ def agreement(run: Run) -> dict[str, float]:
         same_tokens = (tokens == prior.tokens(image)).double().mean().item()
         apart = ((ours - plain).abs() / plain).tolist()
     same = (oracle.predict(model, image) == _predict(model, image)).double().mean().item()
-    return {"token loss, relative difference": apart[0], "pixel loss, relative difference": apart[1],
-            "tokens that are the same": same_tokens, "classes that are the same": same}
+    return {
+        "token loss, relative difference": apart[0],
+        "pixel loss, relative difference": apart[1],
+        "tokens that are the same": same_tokens,
+        "classes that are the same": same,
+    }
 
 
 def flips(folder: Path | None, run: Run) -> dict[str, Any]:
@@ -194,8 +206,12 @@ def about() -> dict[str, Any]:
     """Machine and versions."""
     import timm
 
-    return measure.hardware() | {"python": ".".join(map(str, sys.version_info[:3])), "torch": torch.__version__,
-                                 "timm": timm.__version__, "date": time.strftime("%Y-%m-%d")}
+    return measure.hardware() | {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 # ---- the parts
@@ -262,13 +278,22 @@ class Bench:
         rows = Rows()
         subject = self.size.pictures
         for number in range(subject.distinct):
-            rows.append({"image": f"{number}{subject.suffix}", "label": f"{number}_label.png", "height": subject.height,
-                         "width": subject.width, "image_sha256": "", "label_sha256": ""})
+            rows.append(
+                {
+                    "image": f"{number}{subject.suffix}",
+                    "label": f"{number}_label.png",
+                    "height": subject.height,
+                    "width": subject.width,
+                    "image_sha256": "",
+                    "label_sha256": "",
+                }
+            )
         vars(run)["manifest"] = Manifest(self.pictures, loading.SPACE, "", {"train": rows})
         return run
 
-    def row(self, part: "Part", name: str, batch: int, function: Callable[..., Any], *arguments: Any,
-            **options: Any) -> bool:
+    def row(
+        self, part: "Part", name: str, batch: int, function: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> bool:
         """Measure a row and add it to its part; whether it worked."""
         row: dict[str, Any] = {"name": name, "batch": batch}
         try:
@@ -289,8 +314,13 @@ class Part:
 
     def __init__(self, bench: Bench, name: str) -> None:
         self.path = bench.out / f"{name}.json"
-        self.content: dict[str, Any] = {"part": name, "about": bench.about, "unit": bench.unit,
-                                        "peak": bench.peak, "rows": []}
+        self.content: dict[str, Any] = {
+            "part": name,
+            "about": bench.about,
+            "unit": bench.unit,
+            "peak": bench.peak,
+            "rows": [],
+        }
 
     def add(self, row: dict[str, Any]) -> None:
         self.content["rows"].append(row)
@@ -321,12 +351,26 @@ def part_training(bench: Bench) -> None:
         run = bench.run(*MIXED, *_sized(batch))
         return bench.row(part, "GSS-FF, bf16, tokenizer fp16", batch, training, run, "latent_prior", size.images, ())
 
-    bench.row(part, "GSS-FF, as configured (fp32)", PUBLISHED, training, bench.run(*_sized(PUBLISHED)), "latent_prior",
-              size.images, ())
+    bench.row(
+        part,
+        "GSS-FF, as configured (fp32)",
+        PUBLISHED,
+        training,
+        bench.run(*_sized(PUBLISHED)),
+        "latent_prior",
+        size.images,
+        (),
+    )
     best = largest(fits, PUBLISHED, size.most)
     for batch in dict.fromkeys((PUBLISHED, best or PUBLISHED)):
-        bench.row(part, "the same loop, not stopped between phases", batch, unwatched,
-                  bench.run(*MIXED, *_sized(batch)), size.images)
+        bench.row(
+            part,
+            "the same loop, not stopped between phases",
+            batch,
+            unwatched,
+            bench.run(*MIXED, *_sized(batch)),
+            size.images,
+        )
     run = bench.run(*MIXED, *_sized(PUBLISHED // 2, "posterior"))
     bench.row(part, "X^-1, bf16, tokenizer fp16", PUBLISHED // 2, training, run, "posterior", size.images, ())
 
@@ -368,12 +412,27 @@ def part_loading(bench: Bench) -> None:
     part, several = Part(bench, "loading"), bench.size.several
     for workers, batch in ((8, PUBLISHED), (8, several), (4, several), (16, several)):
         run = bench.run(*MIXED, *_sized(batch), f"run.workers={workers}")
-        bench.row(part, f"GSS-FF, bf16, tokenizer fp16, {workers} loader processes", batch, training, run,
-                  "latent_prior", bench.size.fed, (), with_loading=True)
+        bench.row(
+            part,
+            f"GSS-FF, bf16, tokenizer fp16, {workers} loader processes",
+            batch,
+            training,
+            run,
+            "latent_prior",
+            bench.size.fed,
+            (),
+            with_loading=True,
+        )
 
 
-PARTS = {"training": part_training, "prediction": part_prediction, "switches": part_switches,
-         "prediction-switches": part_prediction_switches, "tokens": part_tokens, "loading": part_loading}  # fmt: skip
+PARTS = {
+    "training": part_training,
+    "prediction": part_prediction,
+    "switches": part_switches,
+    "prediction-switches": part_prediction_switches,
+    "tokens": part_tokens,
+    "loading": part_loading,
+}
 
 
 def main() -> None:

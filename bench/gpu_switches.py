@@ -86,10 +86,13 @@ def _compiled() -> None:
 
 Switch = Callable[[], None]
 COMMON: dict[str, Switch] = {
-    "without channels-last": _planes, "without fused attention": _plain_attention,
-    "token scores in one piece": _whole_scores, "Swin blocks in one piece": _whole_blocks,
-    "dVAE maps in one piece": _whole_pictures, "cuDNN searches its algorithms": _search_algorithms,
-}  # fmt: skip
+    "without channels-last": _planes,
+    "without fused attention": _plain_attention,
+    "token scores in one piece": _whole_scores,
+    "Swin blocks in one piece": _whole_blocks,
+    "dVAE maps in one piece": _whole_pictures,
+    "cuDNN searches its algorithms": _search_algorithms,
+}
 # name -> further overrides, and switches of the process
 OF_TRAINING: dict[str, tuple[tuple[str, ...], tuple[Switch, ...]]] = {
     "default of this page (bf16, tokenizer fp16)": ((), ()),

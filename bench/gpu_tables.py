@@ -17,7 +17,8 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     start = (row["name"], str(row["batch"]))
     if "seconds" not in row:
         said = row.get("failed") or "; ".join(
-            f"{key}: {value:.3g}" for key, value in row.items() if isinstance(value, float))
+            f"{key}: {value:.3g}" for key, value in row.items() if isinstance(value, float)
+        )
         return (*start, *[""] * 5, said)
     speed = f"{row['images_per_s']:.1f}"
     if "stages" not in row:
@@ -41,20 +42,35 @@ def _stages(row: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = []
     for stage in row["stages"]:
         work = (f"{2e-3 * stage['gmac']:.3g}", f"{stage['peak_share']:.0%}") if stage["gmac"] else ("", "")
-        rows.append((stage["name"].strip(), f"{1e3 * stage['seconds']:.1f}", f"{stage['seconds'] / row['seconds']:.0%}",
-                     f"{stage['memory_mib']:,.0f}", *work))
-    return ["", f"Where the time goes: {row['name']}, batch of {row['batch']}", "",
-            *_table(("stage", "ms", "share", "peak MiB", "TFLOP", "of the peak"), rows)]
+        rows.append(
+            (
+                stage["name"].strip(),
+                f"{1e3 * stage['seconds']:.1f}",
+                f"{stage['seconds'] / row['seconds']:.0%}",
+                f"{stage['memory_mib']:,.0f}",
+                *work,
+            )
+        )
+    return [
+        "",
+        f"Where the time goes: {row['name']}, batch of {row['batch']}",
+        "",
+        *_table(("stage", "ms", "share", "peak MiB", "TFLOP", "of the peak"), rows),
+    ]
 
 
 def tables(content: dict[str, Any]) -> str:
     """A part as markdown."""
     about, rows = content["about"], content["rows"]
     machine = about.get("gpu") or f"{about['cpu']}, no GPU"
-    lines = [f"## {content['part']}", "",
-             f"{about['date']}, {machine}, torch {about['torch']}, CUDA {about.get('cuda', '-')}, "
-             f"timm {about['timm']}, Python {about['python']}; "
-             f"peak {2 * content['peak'] / 1e12:.3g} TFLOP/s in a {content['unit']} matrix product.", ""]
+    lines = [
+        f"## {content['part']}",
+        "",
+        f"{about['date']}, {machine}, torch {about['torch']}, CUDA {about.get('cuda', '-')}, "
+        f"timm {about['timm']}, Python {about['python']}; "
+        f"peak {2 * content['peak'] / 1e12:.3g} TFLOP/s in a {content['unit']} matrix product.",
+        "",
+    ]
     if content["part"] == "tokens":
         for row in rows:
             if "failed" in row:
@@ -79,8 +95,11 @@ def tables(content: dict[str, Any]) -> str:
 def _ratios(rows: list[dict[str, Any]]) -> list[str]:
     """Ours against the oracle at the same batch."""
     speeds = {(row["name"].rpartition(", ")[2], row["batch"]): row["images_per_s"] for row in rows if "stages" in row}
-    found = [f"{speeds['ours', batch] / speed:.1f} times the oracle at a batch of {batch}"
-             for (side, batch), speed in speeds.items() if side == "oracle" and ("ours", batch) in speeds]
+    found = [
+        f"{speeds['ours', batch] / speed:.1f} times the oracle at a batch of {batch}"
+        for (side, batch), speed in speeds.items()
+        if side == "oracle" and ("ours", batch) in speeds
+    ]
     return [f"Ours is {', '.join(found)}; goal 3."] if found else []
 
 

@@ -62,13 +62,16 @@ class Subject:
     images: int
 
 
-SUBJECTS = {subject.name: subject for subject in (
-    Subject("toy", "toy", 96, 96, ".png", 20, 48, 96, 8, 160),
-    Subject("camvid", "camvid", 360, 480, ".jpg", 3, 48, 367, 4, 80),
-    Subject("ade20k", "ade20k", 512, 683, ".jpg", 3, 96, 20210, 4, 80),
-    Subject("cityscapes", "cityscapes", 1024, 2048, ".png", 2, 8, 2975, 2, 16),
-    Subject("12 megapixels", "ade20k", 3000, 4000, ".jpg", 3, 4, 20210, 4, 8),
-)}  # fmt: skip
+SUBJECTS = {
+    subject.name: subject
+    for subject in (
+        Subject("toy", "toy", 96, 96, ".png", 20, 48, 96, 8, 160),
+        Subject("camvid", "camvid", 360, 480, ".jpg", 3, 48, 367, 4, 80),
+        Subject("ade20k", "ade20k", 512, 683, ".jpg", 3, 96, 20210, 4, 80),
+        Subject("cityscapes", "cityscapes", 1024, 2048, ".png", 2, 8, 2975, 2, 16),
+        Subject("12 megapixels", "ade20k", 3000, 4000, ".jpg", 3, 4, 20210, 4, 8),
+    )
+}
 SPACE = ClassSpace(tuple(f"class {number}" for number in range(150)), reduce_zero_label=True)
 
 
@@ -82,8 +85,11 @@ def make(subject: Subject, folder: Path) -> None:
         coarse = rng.integers(-60, 316, (12, 16, 3)).astype(np.float32)
         image = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
         image += subject.noise * rng.standard_normal(image.shape, np.float32)
-        cv2.imwrite(str(folder / f"{number}{subject.suffix}"), np.clip(image, 0, 255).astype(np.uint8),
-                    [cv2.IMWRITE_JPEG_QUALITY, 90] if subject.suffix == ".jpg" else [])
+        cv2.imwrite(
+            str(folder / f"{number}{subject.suffix}"),
+            np.clip(image, 0, 255).astype(np.uint8),
+            [cv2.IMWRITE_JPEG_QUALITY, 90] if subject.suffix == ".jpg" else [],
+        )
         fields = cv2.resize(rng.standard_normal((9, 12, 12), np.float32), small, interpolation=cv2.INTER_CUBIC)
         fields += 0.02 * rng.standard_normal(fields.shape, np.float32)
         ids = rng.permutation(SPACE.num_classes + 1)[:12].astype(np.uint8)
@@ -94,10 +100,19 @@ def make(subject: Subject, folder: Path) -> None:
 def loader(subject: Subject, folder: Path, numerics: str, workers: int) -> TrainLoader:
     """The loader of a training of the experiment, on the files made for it."""
     config = load_experiment(subject.experiment).augment
-    augment = Augment(config.base_scale, config.ratio, config.crop, config.cat_max_ratio, config.flip,
-                      config.photometric, uint8=numerics == "reference")
-    distinct = [Pair(folder / f"{number}{subject.suffix}", folder / f"{number}_label.png", subject.height,
-                     subject.width) for number in range(subject.distinct)]
+    augment = Augment(
+        config.base_scale,
+        config.ratio,
+        config.crop,
+        config.cat_max_ratio,
+        config.flip,
+        config.photometric,
+        uint8=numerics == "reference",
+    )
+    distinct = [
+        Pair(folder / f"{number}{subject.suffix}", folder / f"{number}_label.png", subject.height, subject.width)
+        for number in range(subject.distinct)
+    ]
     pairs = [distinct[number % subject.distinct] for number in range(subject.pairs)]
     return TrainLoader(pairs, SPACE, augment, seed=0, batch_size=subject.batch, workers=workers)
 
@@ -165,11 +180,29 @@ def speeds(root: Path) -> list[str]:
     for (name, numerics), times in found.items():
         subject, rate = SUBJECTS[name], 1e3 / statistics.median(times)
         size = sum(file.stat().st_size for file in (root / name).iterdir()) / subject.distinct / 1e3
-        rows.append([f"{name}{', `reference`' if numerics == 'reference' else ''}",
-                     f"{subject.width} x {subject.height} {subject.suffix[1:]}", f"{size:,.0f}", spread(times, 1),
-                     f"**{rate:.0f}**", f"{LOADERS * rate:.0f}", f"{LOADERS * rate / GOAL:.1f}"])
-    return table(["files", "size", "kB a pair", "ms a core (spread)", "images/s a core", f"x {LOADERS}",
-                  f"times {GOAL} images/s"], rows)
+        rows.append(
+            [
+                f"{name}{', `reference`' if numerics == 'reference' else ''}",
+                f"{subject.width} x {subject.height} {subject.suffix[1:]}",
+                f"{size:,.0f}",
+                spread(times, 1),
+                f"**{rate:.0f}**",
+                f"{LOADERS * rate:.0f}",
+                f"{LOADERS * rate / GOAL:.1f}",
+            ]
+        )
+    return table(
+        [
+            "files",
+            "size",
+            "kB a pair",
+            "ms a core (spread)",
+            "images/s a core",
+            f"x {LOADERS}",
+            f"times {GOAL} images/s",
+        ],
+        rows,
+    )
 
 
 def profiles(root: Path) -> list[str]:
@@ -182,8 +215,9 @@ def profiles(root: Path) -> list[str]:
         profile.runcall(run, SUBJECTS[name], steps)
         parts.append(shares(pstats.Stats(profile)))
     rows = [[step, *(f"{part[step] / sum(part.values()):.0%}" for part in parts)] for step in parts[0]]
-    return table(["step", *(name if numerics == "default" else f"{name}, `{numerics}`" for name, numerics in columns)],
-                 rows)
+    return table(
+        ["step", *(name if numerics == "default" else f"{name}, `{numerics}`" for name, numerics in columns)], rows
+    )
 
 
 def processes(root: Path) -> list[str]:
@@ -196,8 +230,13 @@ def processes(root: Path) -> list[str]:
                 next(steps)
             speed, core = zip(*(run(SUBJECTS[name], steps) for _ in range(ROUNDS)), strict=True)
             steps.close()
-            rows.append([f"{name}, {workers or 'no'} loader process{'es' if workers > 1 else ''}",
-                         spread(list(speed), 0), spread(list(core), 2)])
+            rows.append(
+                [
+                    f"{name}, {workers or 'no'} loader process{'es' if workers > 1 else ''}",
+                    spread(list(speed), 0),
+                    spread(list(core), 2),
+                ]
+            )
     return table(["loader", "images/s by the clock (spread)", "ms an image, training process (spread)"], rows)
 
 
@@ -249,14 +288,30 @@ def tried(folder: Path) -> list[str]:
         return [resize(image, size, crop) for size, crop in crops]
 
     cases: list[tuple[str, Callable[[], Any], Callable[[], Any], float]] = [
-        ("mirror with OpenCV, not as a view that is copied", lambda: np.ascontiguousarray(view[:, ::-1]),
-         lambda: cv2.flip(view, 1), config.flip),
-        ("resize no further than the crop reaches", functools.partial(resize_with, resize_all),
-         functools.partial(resize_with, resize_what_the_crop_needs), 1 / len(crops)),
-        ("count a crop's classes with OpenCV", lambda: np.bincount(ids.ravel(), minlength=256),
-         lambda: cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel(), 1.05),
-        ("decode the label with OpenCV, not Pillow", lambda: read_label(folder / "0_label.png", SPACE),
-         lambda: SPACE.to_classes(np.asarray(cv2.imdecode(label_bytes, cv2.IMREAD_UNCHANGED))), 1),
+        (
+            "mirror with OpenCV, not as a view that is copied",
+            lambda: np.ascontiguousarray(view[:, ::-1]),
+            lambda: cv2.flip(view, 1),
+            config.flip,
+        ),
+        (
+            "resize no further than the crop reaches",
+            functools.partial(resize_with, resize_all),
+            functools.partial(resize_with, resize_what_the_crop_needs),
+            1 / len(crops),
+        ),
+        (
+            "count a crop's classes with OpenCV",
+            lambda: np.bincount(ids.ravel(), minlength=256),
+            lambda: cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel(),
+            1.05,
+        ),
+        (
+            "decode the label with OpenCV, not Pillow",
+            lambda: read_label(folder / "0_label.png", SPACE),
+            lambda: SPACE.to_classes(np.asarray(cv2.imdecode(label_bytes, cv2.IMREAD_UNCHANGED))),
+            1,
+        ),
     ]
     rows = []
     for name, ours, other, times in cases:
@@ -281,8 +336,15 @@ def waits(folders: list[Path]) -> list[str]:
                 continue
             seconds = [1 / speed for _, speed in lines]  # of an image; every line is of as many
             mean = sum(wait * weight for (wait, _), weight in zip(lines, seconds, strict=True)) / sum(seconds)
-            rows.append([f"{folder.name}, {path.parent.name}", f"{mean:.1%}", f"{lines[0][0]:.1%}",
-                         f"{max(wait for wait, _ in lines):.1%}", f"{len(lines) / sum(seconds):.1f}"])
+            rows.append(
+                [
+                    f"{folder.name}, {path.parent.name}",
+                    f"{mean:.1%}",
+                    f"{lines[0][0]:.1%}",
+                    f"{max(wait for wait, _ in lines):.1%}",
+                    f"{len(lines) / sum(seconds):.1f}",
+                ]
+            )
     return table(["training", "waited", "in the first interval", "in the worst", "images/s"], rows)
 
 
@@ -317,8 +379,13 @@ def main() -> None:
         for subject in SUBJECTS.values():
             make(subject, root / subject.name)
         load = os.getloadavg()[0]
-        write("machine", [f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} "
-                          f"before the start, {ROUNDS} rounds; OpenCV {cv2.__version__}, torch {torch.__version__}."])
+        write(
+            "machine",
+            [
+                f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} "
+                f"before the start, {ROUNDS} rounds; OpenCV {cv2.__version__}, torch {torch.__version__}."
+            ],
+        )
         write("speeds", speeds(root))
         write("shares", profiles(root))
         write("processes", processes(root))

@@ -60,8 +60,9 @@ def errors(norm: Any, x: Any, slope: Any) -> list[float]:
         variance, mean = torch.var_mean(values)
         terms = slopes * (values - mean) / torch.sqrt(values.var(correction=0) + norm.eps)
         found = norm.running_mean[channel], norm.running_var[channel], norm.weight.grad[channel]
-        columns.append([(found[0] - mean) / variance.sqrt(), found[1] / variance - 1,
-                        (found[2] - terms.sum()) / terms.abs().sum()])
+        columns.append(
+            [(found[0] - mean) / variance.sqrt(), found[1] / variance - 1, (found[2] - terms.sum()) / terms.abs().sum()]
+        )
     return torch.tensor(columns).abs().amax(0).tolist()
 
 
@@ -78,8 +79,17 @@ def rows(name: str, shape: tuple[int, ...]) -> list[str]:
             memory = child(__file__, name, kind, "--precision", precision)["beyond"]
             found = [f"{error:.0e}" for error in errors(*layers[kind])]
             ratio = best[kind] / best["channels-last"]
-            table.append(line(f"{name}, {' x '.join(map(str, shape))}", precision, kind, f"{1e3 * best[kind]:.1f}",
-                              f"**{ratio:.2f}**", str(memory), *found))
+            table.append(
+                line(
+                    f"{name}, {' x '.join(map(str, shape))}",
+                    precision,
+                    kind,
+                    f"{1e3 * best[kind]:.1f}",
+                    f"**{ratio:.2f}**",
+                    str(memory),
+                    *found,
+                )
+            )
             print(table[-1], flush=True)
     return table
 

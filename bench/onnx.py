@@ -56,9 +56,11 @@ def main() -> None:
     miou = [scores(total.numpy()).mIoU for total in totals]
     print(f"{len(files)} images, {pixels - equal} of {pixels} pixels differ: {100 * equal / pixels:.5f} % equal")
     print(f"mIoU torch {100 * miou[0]:.4f}, onnxruntime {100 * miou[1]:.4f}")
-    print(f"CPU seconds per image (median), {given.threads} thread: torch {torch_s:.3f}, onnxruntime {onnx_s:.3f}, "
-          f"ratio torch / onnxruntime {torch_s / onnx_s:.2f}; torch {torch.__version__}, onnxruntime "
-          f"{onnxruntime.__version__}")
+    print(
+        f"CPU seconds per image (median), {given.threads} thread: torch {torch_s:.3f}, onnxruntime {onnx_s:.3f}, "
+        f"ratio torch / onnxruntime {torch_s / onnx_s:.2f}; torch {torch.__version__}, onnxruntime "
+        f"{onnxruntime.__version__}"
+    )
 
 
 if __name__ == "__main__":

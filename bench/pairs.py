@@ -18,8 +18,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("ours", "oracle")
 BEGIN, END = "<!-- measured -->\n", "<!-- end -->"
-HEADINGS = ("what", "s", "oracle s", "time ratio (spread)", "GMAC / oracle's", "share of peak / oracle's",
-            "MiB / oracle's", "memory ratio")
+HEADINGS = (
+    "what",
+    "s",
+    "oracle s",
+    "time ratio (spread)",
+    "GMAC / oracle's",
+    "share of peak / oracle's",
+    "MiB / oracle's",
+    "memory ratio",
+)
 
 Run = dict[str, Any]
 
@@ -64,17 +72,23 @@ def row(name: str, pairs: list[tuple[Run, ...]], peak: float, own_peak: float | 
     Args:
         peak: GMAC/s of a matrix product; `own_peak`: in the precision of ours, where that is another one.
     """
-    ours, plain = ({key: statistics.median(run[key] for run in side) for key in ("seconds", "baseline", "peak", "gmac")}
-                   for side in zip(*pairs, strict=True))
+    ours, plain = (
+        {key: statistics.median(run[key] for run in side) for key in ("seconds", "baseline", "peak", "gmac")}
+        for side in zip(*pairs, strict=True)
+    )
     times = sorted(a["seconds"] / b["seconds"] for a, b in pairs)
     memory = [side["peak"] - side["baseline"] for side in (ours, plain)]
     shares = [ours["gmac"] / ours["seconds"] / (own_peak or peak), plain["gmac"] / plain["seconds"] / peak]
     return line(
-        name, f"{ours['seconds']:.1f}", f"{plain['seconds']:.1f}",
+        name,
+        f"{ours['seconds']:.1f}",
+        f"{plain['seconds']:.1f}",
         f"**{statistics.median(times):.2f}** ({times[0]:.2f}–{times[-1]:.2f})",
-        f"{ours['gmac']:.0f} / {plain['gmac']:.0f}", f"{shares[0]:.0%} / {shares[1]:.0%}",
-        f"{memory[0]:.0f} / {memory[1]:.0f}", f"**{memory[0] / memory[1]:.2f}**",
-    )  # fmt: skip
+        f"{ours['gmac']:.0f} / {plain['gmac']:.0f}",
+        f"{shares[0]:.0%} / {shares[1]:.0%}",
+        f"{memory[0]:.0f} / {memory[1]:.0f}",
+        f"**{memory[0] / memory[1]:.2f}**",
+    )
 
 
 def line(*cells: str) -> str:
@@ -89,8 +103,10 @@ def head(*headings: str) -> str:
 
 def machine(peak: float) -> str:
     """Date, processor and the speed it was measured to have."""
-    return (f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, one core: {2 * peak:.0f} "
-            "GFLOP/s in a matrix product of 2048 x 2048.")
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, one core: {2 * peak:.0f} "
+        "GFLOP/s in a matrix product of 2048 x 2048."
+    )
 
 
 def write(page: Path, lines: list[str]) -> None:

@@ -57,11 +57,19 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=200)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lines = [f"{os.cpu_count()} cores, {date.today()}, load {os.getloadavg()[0]:.0f} at the start.", "",
-                 "| | CPU s | wall s | peak memory MB |", "|---|---:|---:|---:|"]
-        lines += [f"| {name} | {cpu:.1f} | {wall} | {memory} |"
-                  for name, cpu, wall, memory in [*pairs(Path(folder) / "pairs", given.pairs),
-                                                  *graph(Path(folder) / "graph", given.experiments)]]
+        lines = [
+            f"{os.cpu_count()} cores, {date.today()}, load {os.getloadavg()[0]:.0f} at the start.",
+            "",
+            "| | CPU s | wall s | peak memory MB |",
+            "|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {name} | {cpu:.1f} | {wall} | {memory} |"
+            for name, cpu, wall, memory in [
+                *pairs(Path(folder) / "pairs", given.pairs),
+                *graph(Path(folder) / "graph", given.experiments),
+            ]
+        ]
     table = "\n".join(lines) + "\n"
     print(table)
     if given.pairs == parser.get_default("pairs"):
@@ -76,10 +84,17 @@ def pairs(folder: Path, count: int) -> list[tuple[str, float, str, str]]:
     subprocess.run([sys.executable, "-m", "gss", "toy-data", "data/toy"], cwd=folder, check=True)
     link(folder / "data", count)
     project.experiment("many").write_text(project.experiment("toy").read_text())
-    project.configure("many", data={"root": "many", "classes": ["background", "rows", "columns", "diagonals", "checks",
-                                                               "dots"],
-                                    "splits": {"train": {"images": "images/train", "labels": "labels/train"},
-                                               "val": {"images": "../toy/images/val", "labels": "../toy/labels/val"}}})
+    project.configure(
+        "many",
+        data={
+            "root": "many",
+            "classes": ["background", "rows", "columns", "diagonals", "checks", "dots"],
+            "splits": {
+                "train": {"images": "images/train", "labels": "labels/train"},
+                "val": {"images": "../toy/images/val", "labels": "../toy/labels/val"},
+            },
+        },
+    )
     record, manifest = (folder / "results/many" / name for name in ("work/check_pairs.jsonl", "data/manifest.json"))
     rows = []
     command = [sys.executable, "-m", "gss", "check", "many"]
@@ -92,8 +107,12 @@ def pairs(folder: Path, count: int) -> list[tuple[str, float, str, str]]:
     if manifest.read_bytes() != whole:
         sys.exit("the continued check found something else")
     rows.append((f"its manifest, {len(whole) / 1e6:.0f} MB", 0.0, "", ""))
-    done = subprocess.run([sys.executable, "-c", READ, str(manifest), str(folder / "data/many")], capture_output=True,
-                          text=True, cwd=folder)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(manifest), str(folder / "data/many")],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
     if done.returncode:
         sys.exit(done.stderr)
     rows += [(name, cpu, "", f"+{memory:.0f}") for name, (cpu, memory) in json.loads(done.stdout).items()]

@@ -1,6 +1,6 @@
 """Writes bench/NAME.md and bench/NAME.png: what `gss benchmark NAME` says on this machine, which should be idle.
 
-    python bench/speed.py toy camvid   # default; minutes for toy, half an hour for CamVid on two cores
+python bench/speed.py toy camvid   # default; minutes for toy, half an hour for CamVid on two cores
 """
 
 import subprocess

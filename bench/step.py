@@ -164,8 +164,10 @@ def main() -> None:
     for subject in arguments.subjects or SUBJECTS:
         name, published = SUBJECTS[subject]
         counts = [child(__file__, subject, side, "--count") for side in sides]
-        runs = [tuple(run | count for run, count in zip(turn, counts, strict=True))
-                for turn in in_turns(__file__, subject, arguments.rounds, sides)]
+        runs = [
+            tuple(run | count for run, count in zip(turn, counts, strict=True))
+            for turn in in_turns(__file__, subject, arguments.rounds, sides)
+        ]
         whole = median(turn[0]["peak"] for turn in runs)
         for number, (side, own_peak) in enumerate(own_peaks.items()):
             precision = "" if side == "ours" else f", {side}"

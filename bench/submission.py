@@ -22,8 +22,9 @@ from slurm_cluster import SlurmCluster, running_cluster  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--init", type=int, nargs="+", default=[2, 5, 20],
-                        help="values of slurm-init-seconds-before-status-checks")
+    parser.add_argument(
+        "--init", type=int, nargs="+", default=[2, 5, 20], help="values of slurm-init-seconds-before-status-checks"
+    )
     given = parser.parse_args()
     if missing := SlurmCluster.missing():
         sys.exit(f"not installed: {', '.join(missing)}")
@@ -65,8 +66,12 @@ def shares(scene: Scene) -> list[list[str]]:
         names = [name for name in took if name in job["Comment"].replace("wildcards_toy_", "")]
         names = [max(names, key=len)] if "wildcards" in job["Comment"] else names
         command = sum(took[name] for name in names)
-        seconds = ((started - submitted).total_seconds(), (ended - started).total_seconds() - command, command,
-                   (max(noticed[name] for name in names) - ended).total_seconds())
+        seconds = (
+            (started - submitted).total_seconds(),
+            (ended - started).total_seconds() - command,
+            command,
+            (max(noticed[name] for name in names) - ended).total_seconds(),
+        )
         rows.append([", ".join(names), *(f"{value:.0f}" for value in seconds)])
     total = [sum(float(row[column]) for row in rows) for column in range(1, 5)]
     return [*rows, ["all", *(f"{value:.0f}" for value in total)]]

@@ -66,8 +66,12 @@ def compare(load: Callable[[], DVAE], labels: Sequence[np.ndarray], colours: Ten
     """
     exact = load()
     colours = colours.to(exact.weight.device)
-    rows = [("float32, exact", torch.float32, False), ("float32 with TF32", torch.float32, True),
-            ("float16", torch.float16, True), ("bfloat16", torch.bfloat16, True)]
+    rows = [
+        ("float32, exact", torch.float32, False),
+        ("float32 with TF32", torch.float32, True),
+        ("float16", torch.float16, True),
+        ("bfloat16", torch.bfloat16, True),
+    ]
     for name, dtype, tf32 in rows:
         if name == "float32 with TF32" and not colours.is_cuda:
             continue
@@ -95,9 +99,14 @@ def changed(exact: DVAE, dvae: DVAE, label: np.ndarray, colours: Tensor, *, tf32
 
 def table(rows: Iterable[Row]) -> list[str]:
     """Markdown."""
-    return ["| arithmetic | tokens changed | pixels changed | mIoU |", "|---|---:|---:|---:|",
-            *(f"| {name} | {100 * tokens:.3f} % | {100 * pixels:.4f} % | {miou:.4f} |"
-              for name, tokens, pixels, miou in rows)]
+    return [
+        "| arithmetic | tokens changed | pixels changed | mIoU |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {name} | {100 * tokens:.3f} % | {100 * pixels:.4f} % | {miou:.4f} |"
+            for name, tokens, pixels, miou in rows
+        ),
+    ]
 
 
 if __name__ == "__main__":

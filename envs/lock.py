@@ -58,8 +58,17 @@ def cuda_pins(pins: list[str]) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write(_lines(pins))
         constraints.flush()
-        report = _pip("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-",
-                      "--constraint", constraints.name, _cuda_build(next(pin for pin in pins if _is_torch(pin))))
+        report = _pip(
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            "-",
+            "--constraint",
+            constraints.name,
+            _cuda_build(next(pin for pin in pins if _is_torch(pin))),
+        )
     chosen = [each["metadata"] for each in json.loads(report)["install"]]
     known = {_normal(pin.partition("==")[0]) for pin in pins}
     added = [f"{each['name']}=={each['version']}" for each in chosen if _normal(each["name"]) not in known]
@@ -86,8 +95,10 @@ def environments(constraints: str) -> dict[Path, str]:
 
 def _conda(name: str, pins: list[str]) -> str:
     packages = "".join(f"      - {pin}\n" for pin in pins)
-    return (f"name: {name}\nchannels: [conda-forge, nodefaults]\ndependencies:\n"
-            f"  - python={PYTHON}\n  - pip\n  - pip:\n{packages}")
+    return (
+        f"name: {name}\nchannels: [conda-forge, nodefaults]\ndependencies:\n"
+        f"  - python={PYTHON}\n  - pip\n  - pip:\n{packages}"
+    )
 
 
 def _is_torch(pin: str) -> bool:

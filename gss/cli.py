@@ -109,37 +109,64 @@ def parser() -> argparse.ArgumentParser:
         imported._add_action(action)
         if action.dest == "experiment":
             imported.add_argument("file", nargs="?", metavar="FILE", help="default: those the configuration names")
-    imported.add_argument("--as", choices=("gss_ff", "posterior", "gss_ft"), dest="kind",
-                          help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff")
+    imported.add_argument(
+        "--as",
+        choices=("gss_ff", "posterior", "gss_ft"),
+        dest="kind",
+        help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff",
+    )
     exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
     exported.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
-    exported.add_argument("-o", "--output", type=_path, required=True, metavar="OUT",
-                          help="FILE.pth: checkpoint of the published code (mmseg); FILE.onnx: ONNX; else a folder "
-                               "for a model hub")
-    exported.add_argument("--size", type=_size, metavar="WxH",
-                          help="of .onnx: width and height of the images it takes; default: those of the data set")
-    exported.add_argument("--without-pixel-branch", action="store_true",
-                          help="of .pth: leave out what only training uses")
+    exported.add_argument(
+        "-o",
+        "--output",
+        type=_path,
+        required=True,
+        metavar="OUT",
+        help="FILE.pth: checkpoint of the published code (mmseg); FILE.onnx: ONNX; else a folder for a model hub",
+    )
+    exported.add_argument(
+        "--size",
+        type=_size,
+        metavar="WxH",
+        help="of .onnx: width and height of the images it takes; default: those of the data set",
+    )
+    exported.add_argument(
+        "--without-pixel-branch", action="store_true", help="of .pth: leave out what only training uses"
+    )
     exported.add_argument("--with-tokenizer", action="store_true", help="of .pth: hold the dVAE too")
     compared = verb("compare", _compare, "tell which differences of runs are more than the choice of test images")
-    compared.add_argument("runs", nargs="+", metavar="EXPERIMENT[/MODEL]",
-                          help="two or more, the baseline first; default model: gss_ft")
+    compared.add_argument(
+        "runs", nargs="+", metavar="EXPERIMENT[/MODEL]", help="two or more, the baseline first; default model: gss_ft"
+    )
     compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
-    compared.add_argument("-o", "--output", type=_path, metavar="FOLDER",
-                          help="for index.html, summary.csv, per_class.csv; default: in results/comparisons")
+    compared.add_argument(
+        "-o",
+        "--output",
+        type=_path,
+        metavar="FOLDER",
+        help="for index.html, summary.csv, per_class.csv; default: in results/comparisons",
+    )
     compared.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     predicted = verb("predict", _predict, "predict the classes of images: ids, colours, overlays")
     predicted.add_argument("model", type=_path, metavar="MODEL", help="gss_ft.pth or gss_ff.pth of an experiment")
-    predicted.add_argument("inputs", nargs="+", type=os.path.expanduser, metavar="INPUT",
-                           help="image, folder or 'pattern'")
+    predicted.add_argument(
+        "inputs", nargs="+", type=os.path.expanduser, metavar="INPUT", help="image, folder or 'pattern'"
+    )
     predicted.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="where to write")
     predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
     predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
-    timed = verb("benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time",
-                 stage)
+    timed = verb(
+        "benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time", stage
+    )
     timed.add_argument("--images", type=int, default=32, metavar="N", help="measured for each row; default: 32")
-    timed.add_argument("-o", "--output", type=_path, metavar="FILE.json",
-                       help="a picture goes beside it; default: benchmarks/speed.json of the results")
+    timed.add_argument(
+        "-o",
+        "--output",
+        type=_path,
+        metavar="FILE.json",
+        help="a picture goes beside it; default: benchmarks/speed.json of the results",
+    )
     verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
 
     looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
@@ -149,8 +176,9 @@ def parser() -> argparse.ArgumentParser:
 
     launched = verb("launch", _launch, "run a verb in one or many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
-    launched.add_argument("--nproc", type=_count, metavar="P",
-                          help="processes on each machine; default: one per GPU, without GPUs one")
+    launched.add_argument(
+        "--nproc", type=_count, metavar="P", help="processes on each machine; default: one per GPU, without GPUs one"
+    )
     launched.add_argument("--work", type=_path, required=True, metavar="FOLDER", help="work folder of the stage")
     launched.add_argument("--cpus", type=int, metavar="C", help="cores shared by a node's processes; default: all")
     launched.add_argument("--gpus", type=_count, metavar="G", help="GPUs on each machine; 0: none; default: all there")
@@ -336,8 +364,16 @@ def _launch(given: argparse.Namespace) -> int:
     if given.log:
         keep_log(given.log)
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
-    return launch(given.nproc, command, work=given.work, nodes=given.nodes, cpus=given.cpus, gpus=given.gpus,
-                  divided=given.divided or None, log=given.log)
+    return launch(
+        given.nproc,
+        command,
+        work=given.work,
+        nodes=given.nodes,
+        cpus=given.cpus,
+        gpus=given.gpus,
+        divided=given.divided or None,
+        log=given.log,
+    )
 
 
 def _mlflow_sync(given: argparse.Namespace) -> None:

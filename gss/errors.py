@@ -2,8 +2,15 @@
 
 from pathlib import Path
 
-_NO_MEMORY = ("out of memory", "allocate", "alloc_failed", "not enough memory", "insufficient memory", "bad_alloc",
-              "new thread")  # fmt: skip
+_NO_MEMORY = (
+    "out of memory",
+    "allocate",
+    "alloc_failed",
+    "not enough memory",
+    "insufficient memory",
+    "bad_alloc",
+    "new thread",
+)
 
 
 def shown(text: str | Path) -> str:

@@ -18,8 +18,14 @@ _SHOWN = 3  # names of tensors
 _AGAIN = "copy or download it again, and compare its size with the original's"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
 _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "RAR",
-             b"\x28\xb5\x2f\xfd": "zstandard"}  # fmt: skip
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "RAR",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+}
 _GSS_HEAD = re.compile(r"(module\.)?decode_head\.(d_vae|convs_pixel|conv_before_seg|post_swin_ln|cls_segmap)\.")
 _CHECKPOINTS = (  # keys that tell who wrote a checkpoint
     ({"pytorch-lightning_version"}, "PyTorch Lightning"),
@@ -84,15 +90,19 @@ def _text(head: bytes, size: int) -> FileKind | None:
     if start.startswith("version https://git-lfs"):
         stored = re.search(r"^size (\d+)", text, re.MULTILINE)
         of = f" of {stored[1]} bytes" if stored else ""
-        return FileKind(f"a Git LFS pointer, which stands for a file{of} that was not fetched",
-                        "fetch the file itself: `git lfs pull` in its repository, or the download button of the site")
+        return FileKind(
+            f"a Git LFS pointer, which stands for a file{of} that was not fetched",
+            "fetch the file itself: `git lfs pull` in its repository, or the download button of the site",
+        )
     if start.startswith("/annex/objects") or "/.git/annex/objects" in start:
         return FileKind("a git-annex pointer to a file that was not fetched", "fetch the file itself: `git annex get`")
     if re.match(r"<(!doctype|html|\?xml|head|body)", start):
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
         named = f" with the title {_quoted(title[1])}" if title else ""
-        return FileKind(f"a web page{named}: the download met a login, an error or a page about the file",
-                        "download it again, by the address of the file itself")
+        return FileKind(
+            f"a web page{named}: the download met a login, an error or a page about the file",
+            "download it again, by the address of the file itself",
+        )
     line = _quoted(text.splitlines()[0] if text else "")
     if re.match(r"index,name,r,g,b\b", start):
         return FileKind("a palette or a class table (CSV)")
@@ -179,12 +189,17 @@ def _checkpoint(load: Callable[[], Any]) -> FileKind:
     if isinstance(content, _Inert):
         kind = type(content)
         if kind.__module__.startswith("dall_e."):
-            return FileKind(f"one half of DALL-E's dVAE ({kind.__module__}.{kind.__name__})",
-                            "name both files in the experiment: tokenizer.encoder and tokenizer.decoder", "dalle")
+            return FileKind(
+                f"one half of DALL-E's dVAE ({kind.__module__}.{kind.__name__})",
+                "name both files in the experiment: tokenizer.encoder and tokenizer.decoder",
+                "dalle",
+            )
         name = _quoted(f"{kind.__module__}.{kind.__name__}")
-        return FileKind(f"a whole pickled object ({name}), which could only be loaded by executing it",
-                        "in the program that wrote it save the tensors alone: torch.save(model.state_dict(), FILE)",
-                        "object")
+        return FileKind(
+            f"a whole pickled object ({name}), which could only be loaded by executing it",
+            "in the program that wrote it save the tensors alone: torch.save(model.state_dict(), FILE)",
+            "object",
+        )
     if not isinstance(content, dict):
         return FileKind(f"a pickled {type(content).__name__}, no checkpoint")
     if {"format", "kind", "tensors", "meta"} <= content.keys():
@@ -196,8 +211,11 @@ def _trained(content: Mapping[Any, Any]) -> FileKind:
     state = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), content)
     tensors = {str(key): value for key, value in state.items() if isinstance(value, _Tensor)}
     if any(map(_GSS_HEAD.match, tensors)):
-        return FileKind("a checkpoint of the published GSS code (mmsegmentation)",
-                        "make a model file of it: gss import EXPERIMENT FILE", "published")
+        return FileKind(
+            "a checkpoint of the published GSS code (mmsegmentation)",
+            "make a model file of it: gss import EXPERIMENT FILE",
+            "published",
+        )
     for keys, program in _CHECKPOINTS:
         if keys <= content.keys():
             return FileKind(f"a checkpoint of {program}, of {_tensors(tensors)}")

@@ -31,9 +31,7 @@ def write_error(path: Path, error: OSError) -> GssError:
     return GssError(f"cannot write: {reason}", where=path, todo=REMEDIES.get(error.errno or 0))
 
 
-def write_atomic(
-    path: Path, write: Callable[[BinaryIO], object], *, rename: Callable[[], Path] | None = None
-) -> None:
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, rename: Callable[[], Path] | None = None) -> None:
     """Write a file under a temporary name in its own folder and rename it into place.
 
     Args:

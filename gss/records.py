@@ -121,10 +121,13 @@ def _take(made: Made, record: Mapping[str, Any], key: tuple[str, ...]) -> None:
     inside = ".".join(key)
     for name in [name for name in made.origins if name == inside or name.startswith(f"{inside}.")]:
         del made.origins[name]
-    made.origins.update({
-        name: origin for name, origin in record.get("origins", {}).items()
-        if name == inside or name.startswith(f"{inside}.")
-    })  # fmt: skip
+    made.origins.update(
+        {
+            name: origin
+            for name, origin in record.get("origins", {}).items()
+            if name == inside or name.startswith(f"{inside}.")
+        }
+    )
 
 
 def model_metadata(path: Path) -> dict[str, Any]:

@@ -28,8 +28,10 @@ def trust_records() -> None:
     )
 
     own_memory, own_changes, own_checksums = (
-        PersistenceBase.has_metadata, PersistenceBase.params_changed, PersistenceBase.input_checksums
-    )  # fmt: skip
+        PersistenceBase.has_metadata,
+        PersistenceBase.params_changed,
+        PersistenceBase.input_checksums,
+    )
 
     def has_metadata(self: PersistenceBase, job: Any) -> bool:
         return _record(job) is not None or own_memory(self, job)

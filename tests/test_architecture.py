@@ -79,17 +79,21 @@ def test_models_know_no_configuration_and_train_knows_no_mlflow() -> None:
 
 
 def test_cheap_commands_load_no_heavy_package() -> None:
-    code = ("import sys, gss.workflow, gss.cli, gss.tracking.mlflow_sync, gss.cluster.launch; gss.cli.parser();"
-            "print(*sorted({'torch', 'timm', 'mlflow', 'cv2', 'numpy', 'pandas', 'matplotlib', 'snakemake'}"
-            " & set(sys.modules)))")
+    code = (
+        "import sys, gss.workflow, gss.cli, gss.tracking.mlflow_sync, gss.cluster.launch; gss.cli.parser();"
+        "print(*sorted({'torch', 'timm', 'mlflow', 'cv2', 'numpy', 'pandas', 'matplotlib', 'snakemake'}"
+        " & set(sys.modules)))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.strip() == ""
 
 
 def test_stages_load_no_package_they_do_not_use() -> None:
     """What every process of every stage pays for before it begins, beside torch."""
-    code = ("import sys, gss.stages.latent_prior, gss.stages.posterior, gss.stages.evaluate, gss.stages.merge;"
-            "print(*sorted({'timm', 'torchvision', 'scipy', 'matplotlib', 'mlflow', 'pandas', 'torch._dynamo'}"
-            " & set(sys.modules)))")
+    code = (
+        "import sys, gss.stages.latent_prior, gss.stages.posterior, gss.stages.evaluate, gss.stages.merge;"
+        "print(*sorted({'timm', 'torchvision', 'scipy', 'matplotlib', 'mlflow', 'pandas', 'torch._dynamo'}"
+        " & set(sys.modules)))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.strip() == ""

@@ -11,8 +11,26 @@ from PIL import Image
 
 from gss.cli import main, parser
 
-VERBS = ("prepare", "check", "palette", "tokenizer", "reconstruct", "train", "import", "merge", "evaluate", "export",
-         "compare", "predict", "report", "doctor", "launch", "mlflow-sync", "toy-data", "config-reference")
+VERBS = (
+    "prepare",
+    "check",
+    "palette",
+    "tokenizer",
+    "reconstruct",
+    "train",
+    "import",
+    "merge",
+    "evaluate",
+    "export",
+    "compare",
+    "predict",
+    "report",
+    "doctor",
+    "launch",
+    "mlflow-sync",
+    "toy-data",
+    "config-reference",
+)
 
 
 @pytest.fixture
@@ -27,9 +45,11 @@ def experiment(tmp_path: Path) -> Path:
             Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(image.with_suffix(".jpg"))
             Image.fromarray(rng.integers(0, 3, (32, 32), dtype=np.uint8)).save(label.with_suffix(".png"))
     content = {
-        "data": {"root": str(tmp_path / "set"), "classes": ["sky", "road", "car"],
-                 "splits": {split: {"images": f"images/{split}", "labels": f"labels/{split}"}
-                            for split in ("train", "val")}},
+        "data": {
+            "root": str(tmp_path / "set"),
+            "classes": ["sky", "road", "car"],
+            "splits": {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")},
+        },
         "augment": {"base_scale": [32, 32], "crop": [32, 32]},
         "latent_prior": {"backbone": {"name": "test_resnet"}},
     }
@@ -76,14 +96,17 @@ def spoil_colour(folder: Path) -> None:
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "labels" / "train" / "0.png")
 
 
-@pytest.mark.parametrize(("spoil", "named", "found"), [
-    (spoil_ids, "labels/train/0.png", "9"),
-    (spoil_size, "labels/train/0.png", "30"),
-    (spoil_missing, "images/val/1.jpg", "label"),
-    (spoil_jpeg, "images/train/1.jpg", ""),
-    (spoil_depth, "labels/train/0.png", "16"),
-    (spoil_colour, "labels/train/0.png", "RGB"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "named", "found"),
+    [
+        (spoil_ids, "labels/train/0.png", "9"),
+        (spoil_size, "labels/train/0.png", "30"),
+        (spoil_missing, "images/val/1.jpg", "label"),
+        (spoil_jpeg, "images/train/1.jpg", ""),
+        (spoil_depth, "labels/train/0.png", "16"),
+        (spoil_colour, "labels/train/0.png", "RGB"),
+    ],
+)
 def test_faulty_data_stop_the_check_with_file_and_value(
     spoil, named: str, found: str, experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +205,8 @@ def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_help_and_small_verbs_load_no_torch() -> None:
-    code = ("import sys; from gss.cli import main, parser; parser(); main(['config-reference', '--check']); "
-            "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)")
+    code = (
+        "import sys; from gss.cli import main, parser; parser(); main(['config-reference', '--check']); "
+        "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -35,8 +35,9 @@ optimizer.step()
 @pytest.mark.parametrize("first", ["", "import torch._dynamo.config"])
 def test_the_compiler_is_loaded_for_those_who_compile_alone(first: str) -> None:
     """`first`: the part of the compiler that somebody imports before the whole."""
-    done = subprocess.run([sys.executable, "-c", UNCOMPILED + first + COMPILED], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", UNCOMPILED + first + COMPILED], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

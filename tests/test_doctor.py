@@ -64,7 +64,12 @@ def test_a_check_that_hangs_or_breaks_does_not_disturb_the_others() -> None:
     found = examine({"one": checks, "two": [Check("good", lambda: iter([ok("good", "all of it")]))]}, screen)
     assert time.monotonic() - started < 5
     assert [(each.state, each.name) for each in found] == [
-        ("ok", "first"), ("FAIL", "slow"), ("FAIL", "broken"), ("FAIL", "wrong"), ("ok", "good")]  # fmt: skip
+        ("ok", "first"),
+        ("FAIL", "slow"),
+        ("FAIL", "broken"),
+        ("FAIL", "wrong"),
+        ("ok", "good"),
+    ]
     assert summary(found) == "2 ok, 0 warnings, 3 FAIL"
     assert "  FAIL  wrong            a wrong file (there) -> mend it\n" in screen.getvalue()
 
@@ -155,11 +160,14 @@ def test_gpus_are_named_and_what_experiments_do_with_them(monkeypatch, capsys, t
     assert (first.state, first.found) == ("ok", "3 x NVIDIA H200, 140 GiB, bf16")
     told = [f"{each.state} {each.found}" for each in others if each.name == "GPU"]
     assert any(text.startswith("warn ade20k, latent_prior: 1 of 3 GPUs lies idle: a batch of 32") for text in told)
-    assert any(re.match("ok ade20k, latent_prior: made for 8 GPUs; here are 2, .* about 4 times as long", text)
-               for text in told)
+    assert any(
+        re.match("ok ade20k, latent_prior: made for 8 GPUs; here are 2, .* about 4 times as long", text)
+        for text in told
+    )
     assert any(text.startswith(f"warn {mine}, latent_prior: 1 of 3 GPUs lies idle") for text in told)
-    assert any(f"{mine}, posterior: the GPUs of this machine lie idle: run.resources asks for none" in text
-               for text in told)
+    assert any(
+        f"{mine}, posterior: the GPUs of this machine lie idle: run.resources asks for none" in text for text in told
+    )
 
 
 def test_a_machine_without_gpus_is_no_fault_and_a_published_experiment_a_warning(monkeypatch, capsys) -> None:
@@ -167,7 +175,9 @@ def test_a_machine_without_gpus_is_no_fault_and_a_published_experiment_a_warning
     first, *others = looked(monkeypatch, capsys, 0, "toy", "ade20k")
     assert (first.state, first.found) == ("ok", "none here; stages compute on the CPU")
     assert [(each.state, each.found) for each in others if each.name == "GPU"] == [
-        ("warn", "ade20k, latent_prior: made for 8 GPUs"), ("warn", "ade20k, posterior: made for 8 GPUs")]
+        ("warn", "ade20k, latent_prior: made for 8 GPUs"),
+        ("warn", "ade20k, posterior: made for 8 GPUs"),
+    ]
 
 
 def test_gpus_that_torch_does_not_see_are_a_fault(monkeypatch, capsys, tmp_path: Path) -> None:
@@ -232,8 +242,10 @@ def test_disk_that_is_full(tmp_path: Path) -> None:
 
 
 def test_folder_that_others_own() -> None:
-    code = ("import os, pathlib\nfrom gss.doctor import machine\nos.geteuid() or os.seteuid(65534)\n"
-            "print(*machine.disk(pathlib.Path('/usr/lib')))")
+    code = (
+        "import os, pathlib\nfrom gss.doctor import machine\nos.geteuid() or os.seteuid(65534)\n"
+        "print(*machine.disk(pathlib.Path('/usr/lib')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert "state='FAIL', name='results folder', found='cannot write: Permission denied" in done.stdout, done.stderr
 
@@ -272,9 +284,17 @@ def profile(folder: Path, *, cluster: dict[str, object] | None = None, **keys: o
     path = folder / "config.yaml"
     block = {"partition": "main", "gpus_per_node": 4, **(cluster or {})}
     named = {name.replace("_", "-"): value for name, value in keys.items()}
-    path.write_text(yaml.safe_dump({"slurm-status-command": "squeue", "slurm-requeue": True,
-                                    "slurm-init-seconds-before-status-checks": 20, **named,
-                                    "config": {"cluster": block}}))
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "slurm-status-command": "squeue",
+                "slurm-requeue": True,
+                "slurm-init-seconds-before-status-checks": 20,
+                **named,
+                "config": {"cluster": block},
+            }
+        )
+    )
     return path
 
 
@@ -291,8 +311,13 @@ def test_no_slurm_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_profile_that_fits_the_cluster(clients: SlurmCluster, tmp_path: Path) -> None:
     found = list(slurm.slurm(["toy"], profile(tmp_path)))
     assert [(each.state, each.name) for each in found] == [
-        ("ok", "SLURM"), ("ok", "job states"), ("ok", "requeue"), ("ok", "partition main"), ("ok", "gpus_per_node"),
-        ("ok", "jobs")]  # fmt: skip
+        ("ok", "SLURM"),
+        ("ok", "job states"),
+        ("ok", "requeue"),
+        ("ok", "partition main"),
+        ("ok", "gpus_per_node"),
+        ("ok", "jobs"),
+    ]
 
 
 @pytest.mark.slurm
@@ -372,12 +397,21 @@ def test_controller_that_is_gone(cluster: SlurmCluster, tmp_path: Path, monkeypa
         assert [(each.state, each.name) for each in slurm.slurm(["toy"], profile(tmp_path))] == [("FAIL", "SLURM")]
 
 
-@pytest.mark.parametrize(("gres", "gpus"), [
-    ("(null)", 0), ("gpu:4", 4), ("gpu:a100:8(S:0-1)", 8), ("gpu:1080ti:2,gpu:h100_3g.20gb:3", 5), ("shard:12", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("(null)", 0),
+        ("gpu:4", 4),
+        ("gpu:a100:8(S:0-1)", 8),
+        ("gpu:1080ti:2,gpu:h100_3g.20gb:3", 5),
+        ("shard:12", 0),
+    ],
+)
 def test_gpus_of_a_node(gres: str, gpus: int) -> None:
-    answers = {"nodes": machine.Answer(f"main|n1|{gres}|32|64000|mixed*", ""),
-               "partitions": machine.Answer("PartitionName=main State=UP", "")}
+    answers = {
+        "nodes": machine.Answer(f"main|n1|{gres}|32|64000|mixed*", ""),
+        "partitions": machine.Answer("PartitionName=main State=UP", ""),
+    }
     assert slurm._parse_partitions(answers)["main"].nodes == [slurm._Node(gpus, 32, 64000, True)]
 
 
@@ -436,8 +470,11 @@ def test_files_an_experiment_lacks_are_named_with_their_places(tmp_path: Path, m
     assert [each.state for each in experiments.inputs("toy")] == ["ok"]
     lacking = {each.found.split(": ")[1]: each for each in experiments.inputs("ade20k")}
     assert [Path(place).relative_to(tmp_path).as_posix() for place in lacking] == [
-        "ADEChallengeData2016", "dall-e/encoder.pkl", "dall-e/decoder.pkl",
-        "weights/swin_large_patch4_window12_384.ms_in22k.safetensors"]  # fmt: skip
+        "ADEChallengeData2016",
+        "dall-e/encoder.pkl",
+        "dall-e/decoder.pkl",
+        "weights/swin_large_patch4_window12_384.ms_in22k.safetensors",
+    ]
     assert all(each.state == "FAIL" and "GSS_DATA" in each.todo for each in lacking.values())
     for place in list(lacking)[1:]:
         Path(place).parent.mkdir(exist_ok=True)
@@ -458,7 +495,8 @@ def test_the_verb_as_a_person_types_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gss", "doctor", "--results", str(tmp_path / "results"), "toy"]
     good = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert good.returncode == 0 and good.stdout.rstrip().endswith("0 FAIL"), good.stdout + good.stderr
-    bad = subprocess.run([*command, "ty"], env={**environment, "MLFLOW_TRACKING_URI": "file:x"}, cwd=ROOT,
-                         capture_output=True, text=True)
+    bad = subprocess.run(
+        [*command, "ty"], env={**environment, "MLFLOW_TRACKING_URI": "file:x"}, cwd=ROOT, capture_output=True, text=True
+    )
     assert bad.returncode == 2 and "no experiment 'ty'" in bad.stdout and "refused by this MLflow" in bad.stdout
     assert not list(tmp_path.iterdir())

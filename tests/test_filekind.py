@@ -68,14 +68,23 @@ CASES = {
     "state dict": (saved(WEIGHTS), "a bare state dict of 2 tensors ('weight', 'bias')", None),
     "old state dict": (saved(WEIGHTS, legacy=True), "a bare state dict of 2 tensors ('weight', 'bias')", None),
     "mmseg": (saved({"meta": {}, "state_dict": {"backbone.w": torch.ones(1)}}), "a checkpoint of mmsegmentation", None),
-    "gss": (saved({"meta": {}, "state_dict": {"module.decode_head.conv_before_seg.w": torch.ones(1)}}),
-            "a checkpoint of the published GSS code", "gss import EXPERIMENT FILE"),
-    "lightning": (saved({"pytorch-lightning_version": "2", "state_dict": {"a": torch.ones(1)}}),
-                  "a checkpoint of PyTorch Lightning, of 1 tensor ('a')", None),
+    "gss": (
+        saved({"meta": {}, "state_dict": {"module.decode_head.conv_before_seg.w": torch.ones(1)}}),
+        "a checkpoint of the published GSS code",
+        "gss import EXPERIMENT FILE",
+    ),
+    "lightning": (
+        saved({"pytorch-lightning_version": "2", "state_dict": {"a": torch.ones(1)}}),
+        "a checkpoint of PyTorch Lightning, of 1 tensor ('a')",
+        None,
+    ),
     "nnunet": (saved({"network_weights": {"a": torch.ones(1)}, "trainer_name": "x"}), "a checkpoint of nnU-Net", None),
     "ultralytics": (saved({"model": LINEAR, "ema": None, "train_args": {}}), "a checkpoint of Ultralytics", None),
-    "work": (saved({"step": 1, "settings": {}, "model": WEIGHTS, "optimizer": {}, "meter": {}, "buffers": []}),
-             "a checkpoint of a training of this project, of 2 tensors", None),
+    "work": (
+        saved({"step": 1, "settings": {}, "model": WEIGHTS, "optimizer": {}, "meter": {}, "buffers": []}),
+        "a checkpoint of a training of this project, of 2 tensors",
+        None,
+    ),
     "other": (saved({"epoch": 3, "weights": [torch.ones(1)]}), "a pickled dictionary ('epoch', 'weights')", None),
     "list": (saved([1]), "a pickled list, no checkpoint", None),
     "tensor": (saved(torch.ones(2)), "a single tensor", None),
@@ -90,7 +99,7 @@ CASES = {
     "lfs": (write(LFS), "a Git LFS pointer, which stands for a file of 1420373 bytes", "git lfs pull"),
     "annex": (write("/annex/objects/SHA256E-s1--a.pth\n"), "a git-annex pointer", "git annex get"),
     "page": (write(PAGE), "a web page with the title 'Sign \\x1b[31min'", "download it again"),
-    "answer": (write('{"error":"not found"}'), "JSON that begins with '{\"error\":\"not found\"}'", None),
+    "answer": (write('{"error":"not found"}'), 'JSON that begins with \'{"error":"not found"}\'', None),
     "experiment": (write("data:\n  root: x\n"), "text that begins with 'data:'", None),
     "palette": (write("index,name,r,g,b\n0,sky,1,2,3\n"), "a palette or a class table", None),
     "photo": (lambda path: Image.new("RGB", (4, 4)).save(path, "JPEG"), "a picture (JPEG)", None),
@@ -98,7 +107,7 @@ CASES = {
     "tar": (write_tar, "an archive (tar)", "unpack it"),
     "array": (lambda path: np.save(path.open("wb"), np.ones(2)), "a NumPy array", None),
     "bytes": (write(bytes(range(250))), "250 bytes of no known kind, the first of which are 00 01 02", None),
-}  # fmt: skip
+}
 
 STATES = {"state dict", "old state dict", "mmseg", "gss", "lightning", "work"}  # what `gss import` looks into
 

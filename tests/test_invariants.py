@@ -99,14 +99,25 @@ def test_02_dvae_of_published_size_has_the_published_parameters() -> None:
     assert (count(dvae.encoder), count(dvae.decoder)) == (53_786_240, 43_829_766)
 
 
-@pytest.mark.parametrize(("case", "tokens", "first_logits", "sums"), [
-    pytest.param(
-        CASE_A, [[10, 10, 0, 0], [0, 10, 0, 10], [0, 10, 10, 10], [0, 10, 10, 10]],
-        (0.4470306, 0.0014408, 0.0077513, -0.1979110), (39.815623, 147.544590), id="A"),
-    pytest.param(
-        CASE_B, [[80, 26, 154, 26], [286, 443, 118, 173], [443, 173, 266, 173], [118, 433, 118, 118]],
-        (-0.3009370, 0.2545928, 0.2751730, -0.1219913), (5.748368, 1534.280829), id="B"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "tokens", "first_logits", "sums"),
+    [
+        pytest.param(
+            CASE_A,
+            [[10, 10, 0, 0], [0, 10, 0, 10], [0, 10, 10, 10], [0, 10, 10, 10]],
+            (0.4470306, 0.0014408, 0.0077513, -0.1979110),
+            (39.815623, 147.544590),
+            id="A",
+        ),
+        pytest.param(
+            CASE_B,
+            [[80, 26, 154, 26], [286, 443, 118, 173], [443, 173, 266, 173], [118, 433, 118, 118]],
+            (-0.3009370, 0.2545928, 0.2751730, -0.1219913),
+            (5.748368, 1534.280829),
+            id="B",
+        ),
+    ],
+)
 def test_03_procedural_dvae_gives_the_known_tokens_and_logits(
     case: dict[str, int], tokens: list[list[int]], first_logits: tuple[float, ...], sums: tuple[float, float]
 ) -> None:
@@ -248,24 +259,77 @@ def test_11_mean_over_two_pixels_one_ignored_is_the_other_pixels_loss(
     learner = TwoPixels().double()
     alone = -learner.saved(image)[0, :, 0, 0].log_softmax(0)[3].item()
     settings = LoopSettings(steps=1, lr=0.1, precision="fp64")
-    train(learner, lambda start: iter([[{"image": image, "label": label}]]), settings, work=tmp_path, journal=None,
-          world=CPU)  # fmt: skip
+    train(
+        learner,
+        lambda start: iter([[{"image": image, "label": label}]]),
+        settings,
+        work=tmp_path,
+        journal=None,
+        world=CPU,
+    )
     assert losses == [pytest.approx(alone / (1 + 1.1920929e-07), rel=1e-12)]
 
 
 # ---- optimiser -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("lr", "steps", "rates"), [
-    (1.2e-4, 160000, [1.2000000000345069e-10, 8.011941925050134e-08, 5.971880971875001e-05, 0.0001187964995792505,
-                      0.000118875, 6e-05, 7.499999999982521e-10]),
-    (1.5e-3, 80000, [1.5000000000431335e-09, 1.001486481262517e-06, 0.0007429694929687501, 0.0014709124884812626,
-                     0.001471875, 0.00075, 1.87499999999563e-08]),
-    (1.5e-3, 40000, [1.5000000000431335e-09, 1.001473962525017e-06, 0.0007359382359375, 0.0014428249759625249,
-                     0.00144375, 0.00075, 3.7500000000079136e-08]),
-    (7.5e-4, 40000, [7.500000000215668e-10, 5.007369812625085e-07, 0.00036796911796875, 0.0007214124879812624,
-                     0.000721875, 0.000375, 1.8750000000039568e-08]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lr", "steps", "rates"),
+    [
+        (
+            1.2e-4,
+            160000,
+            [
+                1.2000000000345069e-10,
+                8.011941925050134e-08,
+                5.971880971875001e-05,
+                0.0001187964995792505,
+                0.000118875,
+                6e-05,
+                7.499999999982521e-10,
+            ],
+        ),
+        (
+            1.5e-3,
+            80000,
+            [
+                1.5000000000431335e-09,
+                1.001486481262517e-06,
+                0.0007429694929687501,
+                0.0014709124884812626,
+                0.001471875,
+                0.00075,
+                1.87499999999563e-08,
+            ],
+        ),
+        (
+            1.5e-3,
+            40000,
+            [
+                1.5000000000431335e-09,
+                1.001473962525017e-06,
+                0.0007359382359375,
+                0.0014428249759625249,
+                0.00144375,
+                0.00075,
+                3.7500000000079136e-08,
+            ],
+        ),
+        (
+            7.5e-4,
+            40000,
+            [
+                7.500000000215668e-10,
+                5.007369812625085e-07,
+                0.00036796911796875,
+                0.0007214124879812624,
+                0.000721875,
+                0.000375,
+                1.8750000000039568e-08,
+            ],
+        ),
+    ],
+)
 def test_12_learning_rates_are_the_published_ones(lr: float, steps: int, rates: list[float]) -> None:
     settings = LoopSettings(steps=steps, lr=lr)
     # The last rate carries the rounding error of 1 - step / steps, as the published one does.
@@ -291,8 +355,11 @@ def spared(module: nn.Module) -> set[str]:
 def to_be_spared(module: nn.Module) -> set[str]:
     """The same by what the tensors are: bias tables, and layer norms except those called swin_ln."""
     norms = {name for name, part in module.named_modules() if isinstance(part, nn.LayerNorm) and "swin_ln" not in name}
-    return {name for name, _ in module.named_parameters()
-            if name.rpartition(".")[0] in norms or name.endswith("relative_position_bias_table")}  # fmt: skip
+    return {
+        name
+        for name, _ in module.named_parameters()
+        if name.rpartition(".")[0] in norms or name.endswith("relative_position_bias_table")
+    }
 
 
 def without_decay(module: nn.Module, rule: str) -> list[Tensor]:
@@ -319,15 +386,14 @@ def test_13_published_rule_spares_the_published_tensors_of_a_head(
     assert decays("head.swin_ln.weight", head.swin_ln.weight, "published")
 
 
-@pytest.mark.parametrize(
-    ("backbone", "num_classes", "depth", "post_depth", "_", "__", "tensors", "expected"), FT_HEADS
-)
+@pytest.mark.parametrize(("backbone", "num_classes", "depth", "post_depth", "_", "__", "tensors", "expected"), FT_HEADS)
 def test_13_published_rule_spares_the_published_tensors_of_stage_two(
     backbone: str, num_classes: int, depth: int, post_depth: int, _: int, __: int, tensors: int, expected: int
 ) -> None:
     with torch.device("meta"):
-        both = nn.ModuleList([meta_head(backbone, num_classes, "tokens", depth),
-                              WindowPosterior(num_classes, depth=post_depth)])  # fmt: skip
+        both = nn.ModuleList(
+            [meta_head(backbone, num_classes, "tokens", depth), WindowPosterior(num_classes, depth=post_depth)]
+        )
     assert len(list(both.parameters())) == tensors
     assert spared(both) == to_be_spared(both)
     assert len(spared(both)) == len(without_decay(both, "published")) == expected
@@ -362,9 +428,7 @@ def test_14_stage_two_heads_have_the_published_parameters(
 
 
 @pytest.mark.parametrize(("name", "expected"), [(SWIN_L, 195_201_204), (R101, 42_519_392), (HRNET, 65_325_120)])
-def test_15_backbones_have_the_published_parameters(
-    backbones: dict[str, Backbone], name: str, expected: int
-) -> None:
+def test_15_backbones_have_the_published_parameters(backbones: dict[str, Backbone], name: str, expected: int) -> None:
     assert count(backbones[name]) == expected
     assert backbones[name].channels == CHANNELS[name]
 
@@ -425,9 +489,9 @@ def published(name: str) -> Palette:
     return make_palette("published", names, seed=0, published=name)
 
 
-@pytest.mark.parametrize(("name", "rows", "smallest"), [
-    ("ade20k", 151, 401), ("cityscapes", 20, 400), ("mseg", 195, 349)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "rows", "smallest"), [("ade20k", 151, 401), ("cityscapes", 20, 400), ("mseg", 195, 349)]
+)
 def test_19_published_palettes_are_complete_and_distinct(name: str, rows: int, smallest: int) -> None:
     palette = published(name)
     assert palette.colours.shape == (rows, 3)
@@ -446,9 +510,10 @@ def test_20_nearest_colour_inverts_painting_even_with_noise_below_half_the_small
     assert torch.equal(nearest(rgb + noise, colours), label.long())
 
 
-@pytest.mark.parametrize(("name", "colour", "answer"), [
-    ("ade20k", (215, 216, 196), 0), ("cityscapes", (0, 0, 0), 14), ("mseg", (0, 0, 0), 2)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "colour", "answer"),
+    [("ade20k", (215, 216, 196), 0), ("cityscapes", (0, 0, 0), 14), ("mseg", (0, 0, 0), 2)],
+)
 def test_21_nearest_colour_never_answers_ignore(name: str, colour: tuple[int, int, int], answer: int) -> None:
     colours = torch.from_numpy(published(name).colours)
     assert colours[-1].tolist() == list(colour)
@@ -501,7 +566,11 @@ def test_24_training_the_posterior_changes_nothing_else(reference: bool) -> None
     build_optimizer(learner.saved, LoopSettings(steps=1, lr=0.01)).step()
     assert all(not torch.equal(value, trained[name]) for name, value in posterior.named_parameters())
     assert {name.partition(".")[0] for name in trained} == {
-        "projection", "post_transformer_block", "post_swin_ln", "cls_segmap"}  # fmt: skip
+        "projection",
+        "post_transformer_block",
+        "post_swin_ln",
+        "cls_segmap",
+    }
     changed = {name for name, value in kept.state_dict().items() if not torch.equal(value, before[name])}
     statistics = {f"prior.{name}" for name, _ in prior.named_buffers() if name.startswith(DRIFTING)}
     assert changed == (statistics if reference else set())
@@ -555,9 +624,9 @@ def test_25_merged_file_without_a_tensor_of_the_posterior_is_refused(
 # ---- data, taxonomies -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "height", "fitted"), [
-    (683, 512, (683, 512)), (2000, 1500, (683, 512)), (300, 1000, (512, 1707))
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("width", "height", "fitted"), [(683, 512, (683, 512)), (2000, 1500, (683, 512)), (300, 1000, (512, 1707))]
+)
 def test_26_resize_keeps_proportions_within_long_and_short_side(
     width: int, height: int, fitted: tuple[int, int]
 ) -> None:
@@ -567,10 +636,17 @@ def test_26_resize_keeps_proportions_within_long_and_short_side(
     assert np.array_equal(resized, cv2.resize(image, fitted, interpolation=cv2.INTER_LINEAR))
 
 
-@pytest.mark.parametrize(("test_set", "classes", "without_target"), [
-    ("camvid-11", 11, 182), ("kitti-19", 19, 172), ("pascal-context-60", 60, 0), ("scannet-20", 20, 157),
-    ("voc2012", 21, 0), ("wilddash-19", 19, 171),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("test_set", "classes", "without_target"),
+    [
+        ("camvid-11", 11, 182),
+        ("kitti-19", 19, 172),
+        ("pascal-context-60", 60, 0),
+        ("scannet-20", 20, 157),
+        ("voc2012", 21, 0),
+        ("wilddash-19", 19, 171),
+    ],
+)
 def test_27_universal_classes_have_one_target_or_none(
     gss_data: Path, test_set: str, classes: int, without_target: int
 ) -> None:
@@ -593,16 +669,39 @@ ADE = Augment(base_scale=(2048, 512), ratio=(0.5, 2.0), crop=(512, 512))
 CITYSCAPES = Augment(base_scale=(2049, 1025), ratio=(0.5, 2.0), crop=(768, 768))
 
 
-@pytest.mark.parametrize(("seed", "size", "settings", "expected", "following"), [
-    (0, (512, 683), ADE, Draws((677, 903), (117, 192), False,
-     (22.224111282184026, 0.8843817072926998, 1.3917730007820799, 0, 1)), 0.2726562945801132),
-    (1, (512, 683), ADE, Draws((576, 768), (12, 72), True,
-     (31.938592980745263, 1, 1, -6, 0.8455607270430477)), 0.39676747423066994),
-    (2, (512, 683), ADE, Draws((590, 787), (72, 22), False,
-     (-5.096460666400702, 1, 0.7046486340378425, 13, 1)), 0.6327377306009369),
-    (0, (1024, 2048), CITYSCAPES, Draws((1356, 2711), (192, 835), False,
-     (-4.886092842310099, 1, 1, -12, 1)), 0.05671297731744318),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seed", "size", "settings", "expected", "following"),
+    [
+        (
+            0,
+            (512, 683),
+            ADE,
+            Draws((677, 903), (117, 192), False, (22.224111282184026, 0.8843817072926998, 1.3917730007820799, 0, 1)),
+            0.2726562945801132,
+        ),
+        (
+            1,
+            (512, 683),
+            ADE,
+            Draws((576, 768), (12, 72), True, (31.938592980745263, 1, 1, -6, 0.8455607270430477)),
+            0.39676747423066994,
+        ),
+        (
+            2,
+            (512, 683),
+            ADE,
+            Draws((590, 787), (72, 22), False, (-5.096460666400702, 1, 0.7046486340378425, 13, 1)),
+            0.6327377306009369,
+        ),
+        (
+            0,
+            (1024, 2048),
+            CITYSCAPES,
+            Draws((1356, 2711), (192, 835), False, (-4.886092842310099, 1, 1, -12, 1)),
+            0.05671297731744318,
+        ),
+    ],
+)
 def test_29_random_draws_are_those_of_the_published_pipeline(
     seed: int, size: tuple[int, int], settings: Augment, expected: Draws, following: float
 ) -> None:

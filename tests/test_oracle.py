@@ -27,9 +27,14 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """The limits from which maps are computed in pieces: as they are, and so low that these small maps are."""
     torch.manual_seed(0)
     if request.param == "pieces":
-        for module, name, value in ((losses, "_SCORES", 4000), (window, "_LARGE", 1), (window, "_PIECE", 1),
-                                    (tokenizer, "_LARGE", 1), (tokenizer, "_STRIP", 16),
-                                    (tokenizer, "_LOGITS_AT_ONCE", 500)):
+        for module, name, value in (
+            (losses, "_SCORES", 4000),
+            (window, "_LARGE", 1),
+            (window, "_PIECE", 1),
+            (tokenizer, "_LARGE", 1),
+            (tokenizer, "_STRIP", 16),
+            (tokenizer, "_LOGITS_AT_ONCE", 500),
+        ):
             monkeypatch.setattr(module, name, value)
     yield
 
@@ -108,8 +113,10 @@ def test_a_step_of_the_latent_prior(num_classes: int, height: int, width: int) -
     image, label = torch.randn(2, 3, height, width), random_label(num_classes, height, width)
     weights = torch.tensor([0.8, 0.2])
     found = []
-    for losses_of in (lambda: learner.losses(image, label)[0],
-                      lambda: oracle.latent_prior_losses(prior, dvae, colours, image, label)):
+    for losses_of in (
+        lambda: learner.losses(image, label)[0],
+        lambda: oracle.latent_prior_losses(prior, dvae, colours, image, label),
+    ):
         torch.manual_seed(1)  # of dropout
         sums = losses_of()
         prior.zero_grad()
@@ -128,8 +135,10 @@ def test_a_step_of_the_posterior(num_classes: int, height: int, width: int) -> N
     posterior.projection.bn.eval()  # its statistics would move between the two
     image, label = torch.randn(2, 3, height, width), random_label(num_classes, height, width)
     found = []
-    for loss_of in (lambda: learner.losses(image, label)[0][0],
-                    lambda: oracle.posterior_loss(prior, dvae, posterior, image, label)):
+    for loss_of in (
+        lambda: learner.losses(image, label)[0][0],
+        lambda: oracle.posterior_loss(prior, dvae, posterior, image, label),
+    ):
         posterior.zero_grad()
         loss = loss_of()
         loss.backward()

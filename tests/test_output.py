@@ -32,8 +32,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, *arguments: str, shell: str = "", environment: dict[str, str] | None = None):
     """A command in a shell that changes its streams; its output, or what is left of it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
-    return subprocess.run(["bash", "-c", f'"$@" {shell}', "bash", *GSS, *arguments], cwd=folder, env=environment,
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    return subprocess.run(
+        ["bash", "-c", f'"$@" {shell}', "bash", *GSS, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def to_nobody(folder: Path, *arguments: str, error_too: bool = False) -> tuple[int, str]:
@@ -41,8 +47,15 @@ def to_nobody(folder: Path, *arguments: str, error_too: bool = False) -> tuple[i
     reader, writer = os.pipe()
     os.close(reader)
     error = writer if error_too else subprocess.PIPE
-    done = subprocess.run([*GSS, *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=writer,
-                          stderr=error, text=True, timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [*GSS, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=writer,
+        stderr=error,
+        text=True,
+        timeout=120,
+    )
     os.close(writer)
     return done.returncode, done.stderr or ""
 
@@ -107,8 +120,14 @@ def test_ctrl_c_leaves_whole_images(folder: Path, tmp_path: Path) -> None:
     for number in range(2000):  # more than any machine predicts before it hears of it
         os.link(folder / "Fotos" / "über.png", tmp_path / f"{number:04}.png")
     command = [*GSS, "predict", "gss_ft.pth", str(tmp_path), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     while not len(list((tmp_path / "out").glob("*_overlay.png"))) > 5 and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

@@ -55,12 +55,16 @@ def assert_named(text: str, proxy: str, name: str = "HTTPS_PROXY") -> None:
     assert f"by the proxy http://{proxy} that {name} names" in text and "secret" not in text, text
 
 
-@pytest.mark.parametrize(("name", "value", "url", "shown"), [
-    ("HTTPS_PROXY", "http://me:pw@proxy:3128", "https://a.b/c", "http://proxy:3128 that HTTPS_PROXY"),
-    ("https_proxy", "proxy:3128", "https://a.b/c", "proxy:3128 that https_proxy"),
-    ("ALL_PROXY", "socks5://proxy:1080", "http://a.b", "socks5://proxy:1080 that ALL_PROXY"),
-    ("HTTP_PROXY", "http://proxy", "https://a.b", ""), ("HTTP_PROXY", "http://proxy", "sqlite:///x", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "url", "shown"),
+    [
+        ("HTTPS_PROXY", "http://me:pw@proxy:3128", "https://a.b/c", "http://proxy:3128 that HTTPS_PROXY"),
+        ("https_proxy", "proxy:3128", "https://a.b/c", "proxy:3128 that https_proxy"),
+        ("ALL_PROXY", "socks5://proxy:1080", "http://a.b", "socks5://proxy:1080 that ALL_PROXY"),
+        ("HTTP_PROXY", "http://proxy", "https://a.b", ""),
+        ("HTTP_PROXY", "http://proxy", "sqlite:///x", ""),
+    ],
+)
 def test_the_proxy_of_a_url(monkeypatch: pytest.MonkeyPatch, name: str, value: str, url: str, shown: str) -> None:
     monkeypatch.setenv(name, value)
     assert (shown in by_proxy(url)) if shown else by_proxy(url) == ""
@@ -71,8 +75,12 @@ def test_the_proxy_of_a_url(monkeypatch: pytest.MonkeyPatch, name: str, value: s
 
 def test_downloads_name_it(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GssError) as caught:
-        import_openai("https://example.org/encoder.pkl", "https://example.org/decoder.pkl",
-                      encoder_sha256="0" * 64, decoder_sha256="0" * 64)
+        import_openai(
+            "https://example.org/encoder.pkl",
+            "https://example.org/decoder.pkl",
+            encoder_sha256="0" * 64,
+            decoder_sha256="0" * 64,
+        )
     assert_named(str(caught.value), proxy)
 
 

@@ -199,8 +199,17 @@ def evaluation(run: Run, variant: str, images: int) -> Section:
 
         next(laps)
         watch.enter(name)
-        evaluate_pairs(model, list(itertools.islice(split, WARM_UP + count)), run.space.num_classes, world, read=read,
-                       inference=inference, mean=model.prior.backbone.mean, std=model.prior.backbone.std, each=each)
+        evaluate_pairs(
+            model,
+            list(itertools.islice(split, WARM_UP + count)),
+            run.space.num_classes,
+            world,
+            read=read,
+            inference=inference,
+            mean=model.prior.backbone.mean,
+            std=model.prior.backbone.std,
+            each=each,
+        )
     return Section(1, watch.phases)
 
 
@@ -229,8 +238,13 @@ def hardware() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = {"device": device.type, "cpu": (models or ["unknown"])[0], "cores": len(os.sched_getaffinity(0)),
-             "threads": torch.get_num_threads(), "memory_gib": round(pages / 2**30, 1)}
+    found = {
+        "device": device.type,
+        "cpu": (models or ["unknown"])[0],
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(pages / 2**30, 1),
+    }
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
         found |= {"gpu": gpu.name, "gpu_memory_gib": round(gpu.total_memory / 2**30, 1), "cuda": torch.version.cuda}
@@ -293,8 +307,11 @@ def random_networks(run: Run, variant: str, device: torch.device) -> tuple[Laten
     dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
     colours = _colours(run)
     meta = latent_prior.describe(run, run.space, Palette(colours, run.space.names), dvae)
-    meta["posterior"] = posterior.describe(run) if variant != "nearest" else {
-        "variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
+    meta["posterior"] = (
+        posterior.describe(run)
+        if variant != "nearest"
+        else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
+    )
     return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
 
 

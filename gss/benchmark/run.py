@@ -89,10 +89,16 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
         sections.append({"title": f"evaluation, {name}", "rows": rows(section, "image")[:1]})
     workers = config.run.workers
     return {
-        "experiment": run.name, "config_sha256": config.sha256, "hardware": hardware, "versions": environment(),
-        "load_before": load, "loader_processes": workers, "crop": list(config.augment.crop),
-        "matrix_peak_gmac_per_s": {name: value / 1e9 for name, value in peaks.items()}, "sections": sections,
-    }  # fmt: skip
+        "experiment": run.name,
+        "config_sha256": config.sha256,
+        "hardware": hardware,
+        "versions": environment(),
+        "load_before": load,
+        "loader_processes": workers,
+        "crop": list(config.augment.crop),
+        "matrix_peak_gmac_per_s": {name: value / 1e9 for name, value in peaks.items()},
+        "sections": sections,
+    }
 
 
 def _child(title: str, keys: str, measurement: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -104,8 +110,9 @@ def _child(title: str, keys: str, measurement: Callable[..., Any], *arguments: A
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(measure.in_child, measurement, *arguments, **options).result()
     except (measure.NoMemory, BrokenProcessPool) as error:
-        raise GssError(f"{title} does not fit into the memory of this machine: {error}",
-                       where=f"gss benchmark, {title}", todo=keys) from error
+        raise GssError(
+            f"{title} does not fit into the memory of this machine: {error}", where=f"gss benchmark, {title}", todo=keys
+        ) from error
 
 
 def _prepare_images(run: Run, folder: Path) -> str:

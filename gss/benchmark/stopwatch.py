@@ -62,21 +62,33 @@ class Section:
         """
         phases = self.phases.values()
         laps = [sum(parts) for parts in zip(*(phase.seconds for phase in phases), strict=True)]
-        at_peak = {name: phase.macs / peaks[self.special.get(name, self.precision)]
-                   for name, phase in self.phases.items()}
-        lines = [(whole, Phase(laps, max(phase.memory for phase in phases), sum(phase.macs for phase in phases)),
-                  sum(at_peak.values()))]
+        at_peak = {
+            name: phase.macs / peaks[self.special.get(name, self.precision)] for name, phase in self.phases.items()
+        }
+        lines = [
+            (
+                whole,
+                Phase(laps, max(phase.memory for phase in phases), sum(phase.macs for phase in phases)),
+                sum(at_peak.values()),
+            )
+        ]
         if len(phases) > 1:
             lines += [(f"  {name}", phase, at_peak[name]) for name, phase in self.phases.items()]
         found: list[dict[str, Any]] = []
         for name, phase, ideal in lines:
             median = statistics.median(phase.seconds)
-            found.append({
-                "name": name, "seconds": median, "spread": [min(phase.seconds), max(phase.seconds)],
-                "laps": len(phase.seconds), "images_per_s": self.images / median if median else None,
-                "memory_mib": phase.memory / 2**20, "gmac": phase.macs / 1e9,
-                "peak_share": ideal / median if median else None,
-            })  # fmt: skip
+            found.append(
+                {
+                    "name": name,
+                    "seconds": median,
+                    "spread": [min(phase.seconds), max(phase.seconds)],
+                    "laps": len(phase.seconds),
+                    "images_per_s": self.images / median if median else None,
+                    "memory_mib": phase.memory / 2**20,
+                    "gmac": phase.macs / 1e9,
+                    "peak_share": ideal / median if median else None,
+                }
+            )
         if WAITING in self.phases:
             found[0]["waiting"] = sum(self.phases[WAITING].seconds) / sum(laps)
         return found

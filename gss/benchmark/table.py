@@ -38,15 +38,23 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     speed = _short(row["images_per_s"]) if row["images_per_s"] else "-"
     counted = (_short(row["gmac"]), f"{row['peak_share']:.0%}") if row["gmac"] else ("-", "-")
     waiting = f"  waiting {row['waiting']:.0%}" if "waiting" in row else ""
-    return (f"  {row['name']}{waiting}", _short(1000 * row["seconds"]), f"{low} - {high}", speed,
-            f"{row['memory_mib']:.0f}", *counted)
+    return (
+        f"  {row['name']}{waiting}",
+        _short(1000 * row["seconds"]),
+        f"{low} - {high}",
+        speed,
+        f"{row['memory_mib']:.0f}",
+        *counted,
+    )
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     if len(cells) == 1:
         return f"\n{cells[0]}"
-    first, *rest = (cell.ljust(width) if i == 0 else cell.rjust(width)
-                    for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+    first, *rest = (
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
     return "  ".join([first, *rest]).rstrip()
 
 

@@ -35,8 +35,10 @@ class Deadline:
             try:
                 end = float(given)
             except ValueError as error:
-                raise GssError(f"GSS_DEADLINE is {given!r}, not a number of seconds since 1970",
-                               todo="unset it, or: export GSS_DEADLINE=$(date -d '2 hours' +%s)") from error
+                raise GssError(
+                    f"GSS_DEADLINE is {given!r}, not a number of seconds since 1970",
+                    todo="unset it, or: export GSS_DEADLINE=$(date -d '2 hours' +%s)",
+                ) from error
             return cls(lambda: end)
         return cls(lambda: math.inf if job is None else _end_of(job))
 

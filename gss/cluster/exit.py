@@ -45,8 +45,13 @@ def write_exit(work: Path, code: int, reason: str, *, step: int | None = None, d
         Whether this process was the first; the first knows the cause, the others only suffer from it.
     """
     path = work / "exit.json"
-    record = {"code": code, "reason": reason, "step": step, "rank": int(os.environ.get("RANK", 0)),
-              "deadline": deadline}
+    record = {
+        "code": code,
+        "reason": reason,
+        "step": step,
+        "rank": int(os.environ.get("RANK", 0)),
+        "deadline": deadline,
+    }
     with contextlib.suppress(OSError):
         work.mkdir(parents=True, exist_ok=True)
     try:

@@ -27,8 +27,18 @@ _STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI")
 _JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_CONF")
 
 
-def launch(nproc: int | None, command: Sequence[str], *, work: Path, nodes: int = 1, cpus: int | None = None,
-           gpus: int | None = None, divided: int | None = None, log: Path | None = None, module: str = "gss") -> int:
+def launch(
+    nproc: int | None,
+    command: Sequence[str],
+    *,
+    work: Path,
+    nodes: int = 1,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    divided: int | None = None,
+    log: Path | None = None,
+    module: str = "gss",
+) -> int:
     """Run `python -m <module> <command>` in `nodes` x `nproc` processes, and wait for their end.
 
     In a SLURM job they run on its nodes, otherwise all on this machine. Where there are GPUs each process has one of
@@ -83,8 +93,15 @@ def launch(nproc: int | None, command: Sequence[str], *, work: Path, nodes: int 
         if code == 75:
             if left is not None and left["deadline"] and job is not None and not stop.received:
                 _requeue(job.id)
-            options = {"nodes": nodes, "nproc": nproc, "gpus": gpus, "cpus": cpus, "divided": divided, "work": work,
-                       "log": log}
+            options = {
+                "nodes": nodes,
+                "nproc": nproc,
+                "gpus": gpus,
+                "cpus": cpus,
+                "divided": divided,
+                "work": work,
+                "log": log,
+            }
             words = [str(word) for name, value in options.items() if value is not None for word in (f"--{name}", value)]
             again = ["gss", "launch", *words, "--", *command]
             print(f"to go on, run the same command again, or: {shlex.join(again)}", flush=True)
@@ -103,11 +120,25 @@ def _srun(job: slurm.Job, nodes: int, cpus: int, gpus: int | None, torchrun: lis
     The step overlaps the one this process may run in, which holds all cores and would have to end first.
     """
     if nodes > len(job.hosts):
-        raise GssError(f"{nodes} nodes are wanted, SLURM job {job.id} has {len(job.hosts)}", where="gss launch --nodes",
-                       todo=f"submit the job with --nodes={nodes}, or unset SLURM_JOB_ID to use this machine alone")
-    step = ["srun", "--overlap", f"--jobid={job.id}", f"--nodes={nodes}", f"--nodelist={','.join(job.hosts[:nodes])}",
-            f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}",
-            *([f"--gpus-per-node={gpus}"] if gpus else []), "--mpi=none", "--kill-on-bad-exit=1", "--quiet"]
+        raise GssError(
+            f"{nodes} nodes are wanted, SLURM job {job.id} has {len(job.hosts)}",
+            where="gss launch --nodes",
+            todo=f"submit the job with --nodes={nodes}, or unset SLURM_JOB_ID to use this machine alone",
+        )
+    step = [
+        "srun",
+        "--overlap",
+        f"--jobid={job.id}",
+        f"--nodes={nodes}",
+        f"--nodelist={','.join(job.hosts[:nodes])}",
+        f"--ntasks={nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={cpus}",
+        *([f"--gpus-per-node={gpus}"] if gpus else []),
+        "--mpi=none",
+        "--kill-on-bad-exit=1",
+        "--quiet",
+    ]
     if nodes == 1:
         return [*step, *torchrun]
     # The same on all nodes without talking; below the ports that outgoing connections get.
@@ -120,8 +151,11 @@ def _environment(job: slurm.Job | None) -> Mapping[str, str]:
     """This environment, for the processes of a stage."""
     kept = dict(os.environ)
     if job is not None:
-        kept = {name: value for name, value in kept.items()
-                if name in _JOB_VARIABLES or not name.startswith(_STEP_VARIABLES)}
+        kept = {
+            name: value
+            for name, value in kept.items()
+            if name in _JOB_VARIABLES or not name.startswith(_STEP_VARIABLES)
+        }
         kept["SLURM_RESTART_COUNT"] = str(job.restarts)  # lost on the way to this process
     kept["GSS_LAUNCHED"] = str(time.time())
     return {**_MALLOC, **kept}
@@ -175,11 +209,19 @@ class _StopSignal:
         # srun ends its processes when it is told to end; killed outright, it would leave that to SLURM
         last = signal.SIGTERM if self._srun else signal.SIGKILL
         try:
-            self._child = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[keep_open],
-                                           stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent, last))
+            self._child = subprocess.Popen(
+                command,
+                env=environment,
+                start_new_session=True,
+                pass_fds=[keep_open],
+                stdin=subprocess.DEVNULL,
+                preexec_fn=lambda: die_with(parent, last),
+            )
         except FileNotFoundError as error:
-            raise GssError(f"there is no command {command[0]} in PATH", todo="make SLURM's commands visible here, or "
-                           "unset SLURM_JOB_ID to use this machine alone") from error
+            raise GssError(
+                f"there is no command {command[0]} in PATH",
+                todo="make SLURM's commands visible here, or unset SLURM_JOB_ID to use this machine alone",
+            ) from error
         self._pass_on()  # it may have come before there was a child
         return self._child.wait()
 

@@ -104,8 +104,11 @@ def _opened(path: Path) -> Iterator[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise GssError(f"cannot use the work folder: {error.strerror}", where=path.parent,
-                       todo="make it writable, or choose another results folder") from error
+        raise GssError(
+            f"cannot use the work folder: {error.strerror}",
+            where=path.parent,
+            todo="make it writable, or choose another results folder",
+        ) from error
     try:
         yield descriptor
     finally:
@@ -123,8 +126,11 @@ def _wait(path: Path, descriptor: int, stopped: Callable[[], bool]) -> bool | No
             if owner is None or near or watch.gone(path, owner):
                 return bool(flocked)
         if not said and (owner is not None or time.monotonic() - began > 2):  # it may be writing its name just now
-            doubt = "" if flocked is False else (
-                f"; flock cannot tell whether it lives, so this may take {3 * HEARTBEAT_SECONDS:.0f} s")
+            doubt = (
+                ""
+                if flocked is False
+                else (f"; flock cannot tell whether it lives, so this may take {3 * HEARTBEAT_SECONDS:.0f} s")
+            )
             print(f"{path.parent} is in use by {_words(owner)}; waiting for its end{doubt}", flush=True)
             said = True
         if stopped():
@@ -192,9 +198,15 @@ def _owner(path: Path) -> _Owner | None:
 
 
 def _this_process() -> _Owner:
-    return {"host": _host(), "pid": os.getpid(), "job": slurm.job_id(),
-            "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-            "cluster": os.environ.get("SLURM_CLUSTER_NAME"), "since": _now(), "name": uuid.uuid4().hex}
+    return {
+        "host": _host(),
+        "pid": os.getpid(),
+        "job": slurm.job_id(),
+        "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        "cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+        "since": _now(),
+        "name": uuid.uuid4().hex,
+    }
 
 
 def _note(work: Path, event: str) -> None:

@@ -38,8 +38,10 @@ def keep_log(path: Path) -> None:
         os.dup2(file, standard)
     os.close(file)
     job = f", SLURM job {slurm.job_id()}" if slurm.job_id() else ""
-    print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} on {os.uname().nodename}{job}: gss {' '.join(sys.argv[1:])}",
-          flush=True)
+    print(
+        f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} on {os.uname().nodename}{job}: gss {' '.join(sys.argv[1:])}",
+        flush=True,
+    )
 
 
 def last_lines(path: Path, count: int) -> list[str]:

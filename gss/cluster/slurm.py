@@ -45,8 +45,14 @@ def read_job(job: str) -> Job:
     line = _call("scontrol", "show", "job", "-o", job)
     nodes, end = _field(line, "NodeList"), _field(line, "EndTime")
     hosts = [] if nodes in ("", "(null)") else _call("scontrol", "show", "hostnames", nodes).split()
-    return Job(job, _field(line, "JobState"), hosts, int(_field(line, "NumCPUs")) // max(1, len(hosts)),
-               float(end) if end.isdigit() else None, int(_field(line, "Restarts") or 0))
+    return Job(
+        job,
+        _field(line, "JobState"),
+        hosts,
+        int(_field(line, "NumCPUs")) // max(1, len(hosts)),
+        float(end) if end.isdigit() else None,
+        int(_field(line, "Restarts") or 0),
+    )
 
 
 def address(host: str) -> str:
@@ -77,18 +83,28 @@ def is_listed(job: str) -> bool | None:
 
 def _call(*command: str) -> str:
     try:
-        done = subprocess.run(command, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS,
-                              env={**os.environ, "SLURM_TIME_FORMAT": "%s"})  # of any time zone
+        done = subprocess.run(
+            command,
+            text=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_SECONDS,
+            env={**os.environ, "SLURM_TIME_FORMAT": "%s"},
+        )  # of any time zone
     except FileNotFoundError as error:
-        raise GssError(f"this is SLURM job {job_id()}, but there is no command {command[0]} in PATH",
-                       todo="make SLURM's commands visible here, or unset SLURM_JOB_ID to use this machine alone"
-                       ) from error
+        raise GssError(
+            f"this is SLURM job {job_id()}, but there is no command {command[0]} in PATH",
+            todo="make SLURM's commands visible here, or unset SLURM_JOB_ID to use this machine alone",
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise GssError(f"SLURM did not answer `{' '.join(command)}` within {_SECONDS} s",
-                       todo="run the same command again when SLURM answers") from error
+        raise GssError(
+            f"SLURM did not answer `{' '.join(command)}` within {_SECONDS} s",
+            todo="run the same command again when SLURM answers",
+        ) from error
     if done.returncode != 0:
-        raise GssError(f"`{' '.join(command)}` failed: {done.stderr.strip()}",
-                       todo="run the same command again when SLURM answers")
+        raise GssError(
+            f"`{' '.join(command)}` failed: {done.stderr.strip()}", todo="run the same command again when SLURM answers"
+        )
     return done.stdout
 
 

@@ -49,8 +49,12 @@ def main(arguments: list[str]) -> int:
         meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={_LOCAL}:0", f"--local-addr={_LOCAL}"]
         stay_local()
     else:
-        meeting = [f"--nnodes={given.nodes}", f"--node-rank={os.environ['SLURM_PROCID']}",
-                   f"--master-addr={given.address}", f"--master-port={given.port}"]
+        meeting = [
+            f"--nnodes={given.nodes}",
+            f"--node-rank={os.environ['SLURM_PROCID']}",
+            f"--master-addr={given.address}",
+            f"--master-port={given.port}",
+        ]
     # torch notes it with each event that it records, for nobody here; a silent name server takes 10 s every time
     socket.getfqdn = lambda name="": name or socket.gethostname()
     # Snakemake sets all cores for each
@@ -67,9 +71,13 @@ def main(arguments: list[str]) -> int:
         left = read_exit(given.work)
         if left is not None and left["code"] == 75 and not left["deadline"]:
             (given.work / "exit.json").unlink()  # said by a process that was stopped because this one had died
-        leave(given.work, 1, f"process {rank} (pid {failure.pid} on {socket.gethostname()}) was ended by "
-                             f"{signal.Signals(-failure.exitcode).name}; SIGKILL without a cause in sight often means "
-                             "that memory ran out")
+        leave(
+            given.work,
+            1,
+            f"process {rank} (pid {failure.pid} on {socket.gethostname()}) was ended by "
+            f"{signal.Signals(-failure.exitcode).name}; SIGKILL without a cause in sight often means "
+            "that memory ran out",
+        )
     except SignalException as stopped:
         leave(given.work, 75, f"stopped by {stopped.sigval.name}; the same command starts it again")
     return 0
@@ -113,13 +121,17 @@ def _processes(given: argparse.Namespace) -> tuple[int, str]:
     seen, wanted = int(os.environ.get(gpus.PRETENDED_GPUS, usable)), given.gpus
     if wanted and not seen:
         build = "" if torch.version.cuda or torch.version.hip else f"; torch {torch.__version__} knows no GPUs"
-        raise GssError(f"{wanted} GPUs were asked for, but torch sees none on {socket.gethostname()}{build}",
-                       where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
-                       todo="run `nvidia-smi` there, and `gss doctor`; to use the CPU set run.resources.STAGE.gpus: 0")
+        raise GssError(
+            f"{wanted} GPUs were asked for, but torch sees none on {socket.gethostname()}{build}",
+            where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+            todo="run `nvidia-smi` there, and `gss doctor`; to use the CPU set run.resources.STAGE.gpus: 0",
+        )
     if wanted and "SLURM_JOB_ID" in os.environ and seen < min(wanted, given.nproc or wanted):
-        raise GssError(f"the SLURM job was given {wanted} GPUs, but torch sees {seen} on {socket.gethostname()}",
-                       where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
-                       todo="run `nvidia-smi` there, and ask the cluster's support")
+        raise GssError(
+            f"the SLURM job was given {wanted} GPUs, but torch sees {seen} on {socket.gethostname()}",
+            where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+            todo="run `nvidia-smi` there, and ask the cluster's support",
+        )
     if seen and wanted != 0 and (wanted or gpus.granted()):
         return gpus.share(seen, gpus=wanted, processes=given.nproc, batch=given.divided, nodes=given.nodes)
     note = gpus.unused(seen, wanted)
@@ -136,9 +148,11 @@ def _check_names(address: str) -> None:
     try:
         first = _resolve(address)
     except OSError as error:
-        raise GssError(f"{here} cannot find the first node, {address}: {error.strerror}",
-                       where="NodeAddr of `scontrol show node`",
-                       todo="have it added to /etc/hosts or the name server, or run the stage on one node") from error
+        raise GssError(
+            f"{here} cannot find the first node, {address}: {error.strerror}",
+            where="NodeAddr of `scontrol show node`",
+            todo="have it added to /etc/hosts or the name server, or run the stage on one node",
+        ) from error
     if first.is_loopback or "GLOO_SOCKET_IFNAME" in os.environ:
         return
     try:
@@ -148,10 +162,12 @@ def _check_names(address: str) -> None:
     else:
         if not ipaddress.ip_address(found).is_loopback:
             return
-    raise GssError(f"other nodes cannot reach {here}: the address of its name is not known here ({found})",
-                   where="/etc/hosts, or the name server",
-                   todo="have it mended, or name the network between the nodes, as `ip address` does: "
-                        "export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0")
+    raise GssError(
+        f"other nodes cannot reach {here}: the address of its name is not known here ({found})",
+        where="/etc/hosts, or the name server",
+        todo="have it mended, or name the network between the nodes, as `ip address` does: "
+        "export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0",
+    )
 
 
 def _resolve(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -75,8 +75,12 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     image, label = read_image(pair.image, pair.orientation), read_label(pair.label, manifest.space)
     first, second = (_prediction(each, index, label) for each in (baseline, run))
     right_first, right_second, scored = first == label, second == label, label != IGNORE_INDEX
-    who = [right_first & right_second, ~right_first & right_second, right_first & ~right_second,
-           ~right_first & ~right_second]
+    who = [
+        right_first & right_second,
+        ~right_first & right_second,
+        right_first & ~right_second,
+        ~right_first & ~right_second,
+    ]
     pictures = (
         ("image", image),
         ("label", paint_ids(label, colours)),
@@ -127,4 +131,3 @@ def _fit(pixels: np.ndarray) -> Image.Image:
     scale = min(1, SIDE / max(picture.size))
     width, height = (max(1, round(side * scale)) for side in picture.size)
     return picture.resize((width, height), Image.Resampling.NEAREST)
-

@@ -197,17 +197,34 @@ _IDLE: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
     ("`tokenizer.source: openai`", lambda e: e.tokenizer.source == "openai", (*_TOKENIZER, _REFINEMENT[1])),
     ("`tokenizer.train.palettes: random`", lambda e: e.tokenizer.train.palettes == "random", _REFINEMENT[1:]),
     ("`reconstruction.max_rounds: 0`", lambda e: e.reconstruction.max_rounds == 0, _REFINEMENT),
-    ("`latent_prior.checkpoint`", lambda e: e.latent_prior.checkpoint is not None,
-     ("latent_prior.training", "latent_prior.backbone.weights")),
+    (
+        "`latent_prior.checkpoint`",
+        lambda e: e.latent_prior.checkpoint is not None,
+        ("latent_prior.training", "latent_prior.backbone.weights"),
+    ),
     ("`posterior.checkpoint`", lambda e: e.posterior.checkpoint is not None, ("posterior.steps", "posterior.training")),
     ("`posterior.variant: conv`", lambda e: e.posterior.variant == "conv", _SIZES),
-    ("`posterior.variant: nearest`", lambda e: e.posterior.variant == "nearest",
-     ("posterior.channels", *_SIZES, "posterior.steps", "posterior.training")),
-    ("`posterior.from`", lambda e: e.posterior.from_ is not None,
-     ("palette", "tokenizer.source", *_TOKENIZER, *_OPENAI, *_REFINEMENT, "reconstruction.max_rounds",
-      "posterior.steps", "posterior.training")),
+    (
+        "`posterior.variant: nearest`",
+        lambda e: e.posterior.variant == "nearest",
+        ("posterior.channels", *_SIZES, "posterior.steps", "posterior.training"),
+    ),
+    (
+        "`posterior.from`",
+        lambda e: e.posterior.from_ is not None,
+        (
+            "palette",
+            "tokenizer.source",
+            *_TOKENIZER,
+            *_OPENAI,
+            *_REFINEMENT,
+            "reconstruction.max_rounds",
+            "posterior.steps",
+            "posterior.training",
+        ),
+    ),
     ("`evaluation.mode: whole`", lambda e: e.evaluation.mode == "whole", ("evaluation.crop", "evaluation.stride")),
-)  # fmt: skip
+)
 
 
 def _drop(content: dict[str, Any], key: str) -> bool:

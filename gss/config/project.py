@@ -72,6 +72,11 @@ class Cluster(Section):
                 )
         shared = {key: -(-getattr(asked, key) // parts) for key in ("threads", "memory_mb")}
         return asked.model_copy(
-            update={**shared, "nodes": asked.nodes * parts, "gpus": gpus // parts, "processes": processes // parts,
-                    "minutes": minutes}
-        )  # fmt: skip
+            update={
+                **shared,
+                "nodes": asked.nodes * parts,
+                "gpus": gpus // parts,
+                "processes": processes // parts,
+                "minutes": minutes,
+            }
+        )

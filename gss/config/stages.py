@@ -3,9 +3,17 @@
 from typing import Literal, get_args
 
 Stage = Literal[
-    "prepare", "check", "palette", "tokenizer", "reconstruct",
-    "latent_prior", "posterior", "import", "merge", "evaluate",
-]  # fmt: skip
+    "prepare",
+    "check",
+    "palette",
+    "tokenizer",
+    "reconstruct",
+    "latent_prior",
+    "posterior",
+    "import",
+    "merge",
+    "evaluate",
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 GPU_STAGES: frozenset[Stage] = frozenset(("tokenizer", "reconstruct", "latent_prior", "posterior", "evaluate"))
 # Raise a stage's number when its results change for the same configuration: results made before are redone.

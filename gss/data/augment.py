@@ -126,9 +126,7 @@ def _draw_crop(
     return _draw_offset(rng, size, settings.crop)  # the eleventh box is taken as it is
 
 
-def _draw_offset(
-    rng: np.random.RandomState, size: tuple[int, int], crop: tuple[int, int]
-) -> tuple[int, int]:
+def _draw_offset(rng: np.random.RandomState, size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
     y = rng.randint(0, max(size[0] - crop[0], 0) + 1)
     x = rng.randint(0, max(size[1] - crop[1], 0) + 1)
     return y, x
@@ -147,9 +145,7 @@ def _draw_photometric(rng: np.random.RandomState) -> tuple[float, float, float, 
     return brightness, contrast[0], saturation, hue, contrast[1]
 
 
-def crop_label(
-    label: np.ndarray, size: tuple[int, int], offset: tuple[int, int], crop: tuple[int, int]
-) -> np.ndarray:
+def crop_label(label: np.ndarray, size: tuple[int, int], offset: tuple[int, int], crop: tuple[int, int]) -> np.ndarray:
     """The crop of the label resized to `size`, without computing the rest of it.
 
     Args:

@@ -281,8 +281,7 @@ class _Tally:
             ids = format_ids(np.array([result.ids[place] for place in unknown]))
             count = sum(result.counts[place] for place in unknown)
             self.faults.append(
-                f"{label}: ids found that are no class: {ids} ({count} pixels); "
-                f"allowed: {self.space.allowed()}"
+                f"{label}: ids found that are no class: {ids} ({count} pixels); allowed: {self.space.allowed()}"
             )
 
     def statistics(self) -> dict:

@@ -141,9 +141,7 @@ def _one_class(pixels: np.ndarray, space: ClassSpace) -> str:
     )
 
 
-def _masks(
-    splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSpace
-) -> tuple[list[str], list[str]]:
+def _masks(splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSpace) -> tuple[list[str], list[str]]:
     """Masks whose object is 255, which means ignored.
 
     Labels that hold one class and 255 are such masks unless something speaks against it: in other labels 255 stands
@@ -156,9 +154,7 @@ def _masks(
     masks = together(found.masks[label] for found in splits.values() if label in found.masks)
     others = together(cases for found in splits.values() for k, cases in found.whole.items() if k != label)
     beside = together(found.beside for found in splits.values())
-    alone = [
-        split for split, found in splits.items() if found.masks and not np.delete(found.class_files, label).any()
-    ]
+    alone = [split for split, found in splits.items() if found.masks and not np.delete(found.class_files, label).any()]
     ids = format_ids(np.flatnonzero((space.table() == label) & (pixels > 0)))
     like = f"{masks} hold only {ids} and 255, like masks whose object is 255"
     cure = _as_object(label, ids, space, others, beside)

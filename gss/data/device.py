@@ -34,9 +34,7 @@ def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
     return (image.float() - offset).double().mul_(scale).float()  # [B, 3, H, W]
 
 
-def finish(
-    image: Tensor, valid: Tensor, photometric: Tensor, mean: Sequence[float], std: Sequence[float]
-) -> Tensor:
+def finish(image: Tensor, valid: Tensor, photometric: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Photometric distortion, normalisation, padding.
 
     Args:

@@ -246,10 +246,15 @@ def _suffixes(images: list[str], labels: list[str], folders: SplitFolders) -> li
     if not best:
         return []
     lines = [
-        ", ".join(f"{key}: {end + own}" for key, end, own in zip(
-            ("image_suffix", "label_suffix"), pair, (folders.image_suffix, folders.label_suffix), strict=True) if end)
+        ", ".join(
+            f"{key}: {end + own}"
+            for key, end, own in zip(
+                ("image_suffix", "label_suffix"), pair, (folders.image_suffix, folders.label_suffix), strict=True
+            )
+            if end
+        )
         for pair in best
-    ]  # fmt: skip
+    ]
     return [f"names of images and labels differ by their ends: set {' or '.join(lines)} in the section data"]
 
 

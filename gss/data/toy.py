@@ -56,9 +56,7 @@ def make_toy(
     write_text(root / "classes.csv", "\n".join(["index,name,r,g,b", *rows]) + "\n")
 
 
-def toy_sample(
-    rng: np.random.RandomState, index: int, image_size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def toy_sample(rng: np.random.RandomState, index: int, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """One image and its label.
 
     Args:

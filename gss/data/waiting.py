@@ -40,8 +40,10 @@ def next_item(items: Iterator[Item], watch: "Watch") -> Item | GssError:
                 return next(items)
             except (RuntimeError, OSError, EOFError) as error:  # torch's and multiprocessing's, for everything
                 if watch.verdict is not None:
-                    return GssError(watch.verdict, todo="look whether the data set's disk or file server answers, then "
-                                    "run the same command again")
+                    return GssError(
+                        watch.verdict,
+                        todo="look whether the data set's disk or file server answers, then run the same command again",
+                    )
                 for worker in watch.workers:
                     if worker.exitcode is not None:
                         return _ended(worker)

@@ -13,10 +13,44 @@ from gss.errors import shown
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Pictures, films and arrays in other formats; what else lies beside pictures, such as lists and Thumbs.db, is no data.
 OTHER_FORMATS = (
-    ".heic", ".heif", ".avif", ".gif", ".jfif", ".jpe", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".exr",
-    ".hdr", ".psd", ".svg", ".eps", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".nii",
-    ".mha", ".nrrd", ".npy", ".npz", ".mat", ".mp4", ".mov", ".avi", ".mkv",
-)  # fmt: skip
+    ".heic",
+    ".heif",
+    ".avif",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jp2",
+    ".jxl",
+    ".pbm",
+    ".pgm",
+    ".pnm",
+    ".ppm",
+    ".tga",
+    ".exr",
+    ".hdr",
+    ".psd",
+    ".svg",
+    ".eps",
+    ".dng",
+    ".nef",
+    ".cr2",
+    ".cr3",
+    ".arw",
+    ".orf",
+    ".raf",
+    ".rw2",
+    ".dcm",
+    ".nii",
+    ".mha",
+    ".nrrd",
+    ".npy",
+    ".npz",
+    ".mat",
+    ".mp4",
+    ".mov",
+    ".avi",
+    ".mkv",
+)
 # Folders that systems and tools put among the data; those whose names begin with a dot are hidden anyway.
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 

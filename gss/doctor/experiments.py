@@ -30,8 +30,11 @@ def mlflow_store() -> Iterator[Finding]:
     elif scheme in ("postgresql", "mysql"):
         yield from _database(uri, shown)
     elif scheme == "file" or ":" not in uri:
-        yield fail("MLflow", f"{shown}: folders of files are refused by this MLflow",
-                   "MLFLOW_TRACKING_URI=sqlite:////absolute/path/mlflow.db, or a server")
+        yield fail(
+            "MLflow",
+            f"{shown}: folders of files are refused by this MLflow",
+            "MLFLOW_TRACKING_URI=sqlite:////absolute/path/mlflow.db, or a server",
+        )
     else:
         yield warn("MLflow", f"{shown}: whether it answers is not looked at")
 
@@ -43,8 +46,11 @@ def _sqlite(path: Path) -> Iterator[Finding]:
         if existing != path.absolute().parent or not os.access(existing, os.W_OK):
             yield fail("MLflow", f"{path} cannot be made", "make its folder writable, or set MLFLOW_TRACKING_URI")
         elif is_network(kind):
-            yield warn("MLflow", f"{path} will be made on a network file system ({kind}), where SQLite is not safe",
-                       "run Snakemake on one host only, or set MLFLOW_TRACKING_URI to a local disk or a server")
+            yield warn(
+                "MLflow",
+                f"{path} will be made on a network file system ({kind}), where SQLite is not safe",
+                "run Snakemake on one host only, or set MLFLOW_TRACKING_URI to a local disk or a server",
+            )
         else:
             yield ok("MLflow", f"{path} will be made when the first numbers come")
         return
@@ -56,13 +62,19 @@ def _sqlite(path: Path) -> Iterator[Finding]:
         yield fail("MLflow", f"{path}: {error}", f"move it away: a new one gets all numbers of the journals; {_BACK}")
         return
     if "alembic_version" not in tables or any(name.startswith("_alembic_tmp") for name in tables):
-        yield fail("MLflow", f"{path} is a half-made store",
-                   f"move it away: a new one gets all numbers of the journals; {_BACK}")
+        yield fail(
+            "MLflow",
+            f"{path} is a half-made store",
+            f"move it away: a new one gets all numbers of the journals; {_BACK}",
+        )
     elif not os.access(path, os.W_OK):
         yield fail("MLflow", f"{path} cannot be written", f"make it writable, or set MLFLOW_TRACKING_URI; {_BACK}")
     elif is_network(kind):
-        yield warn("MLflow", f"{path} is on a network file system ({kind}), where SQLite is not safe",
-                   "run Snakemake on one host only, or set MLFLOW_TRACKING_URI to a local disk or a server")
+        yield warn(
+            "MLflow",
+            f"{path} is on a network file system ({kind}), where SQLite is not safe",
+            "run Snakemake on one host only, or set MLFLOW_TRACKING_URI to a local disk or a server",
+        )
     else:
         yield ok("MLflow", f"{path}, {runs} runs")
 
@@ -73,13 +85,19 @@ def _server(uri: str, shown: str) -> Iterator[Finding]:
             yield ok("MLflow", f"the server {shown} answers")
     except urllib.error.HTTPError as error:
         if error.code in (401, 403) and not by_proxy(uri):  # a proxy's refusal looks the same
-            yield warn("MLflow", f"the server {shown} asks who you are",
-                       "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN")
+            yield warn(
+                "MLflow",
+                f"the server {shown} asks who you are",
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+            )
         else:
             yield fail("MLflow", f"the server {shown} answers with {error.code} {error.reason}{by_proxy(uri)}", _BACK)
     except (OSError, ValueError) as error:
-        yield fail("MLflow", f"the server {shown} does not answer: {getattr(error, 'reason', error)}{by_proxy(uri)}",
-                   f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}")
+        yield fail(
+            "MLflow",
+            f"the server {shown} does not answer: {getattr(error, 'reason', error)}{by_proxy(uri)}",
+            f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}",
+        )
 
 
 def _database(uri: str, shown: str) -> Iterator[Finding]:
@@ -94,19 +112,26 @@ def _database(uri: str, shown: str) -> Iterator[Finding]:
         yield fail("MLflow", f"{shown} needs a driver: {error}", "install it (PostgreSQL: pip install psycopg2-binary)")
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        yield fail("MLflow", f"the database {shown} does not answer: {reason}",
-                   f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}")
+        yield fail(
+            "MLflow",
+            f"the database {shown} does not answer: {reason}",
+            f"start it, or correct MLFLOW_TRACKING_URI; {_BACK}",
+        )
 
 
 def inputs(name: str) -> Iterator[Finding]:
     """Data, weights and checkpoints of an experiment, each with the place it is looked for."""
     experiment = load_experiment(name)
-    missing = [fail(name, f"{what} {'is empty' if path.exists() else 'not found'}: {path.absolute()}", todo)
-               for what, path, todo in _expected(experiment) if not _has_content(path)]
+    missing = [
+        fail(name, f"{what} {'is empty' if path.exists() else 'not found'}: {path.absolute()}", todo)
+        for what, path, todo in _expected(experiment)
+        if not _has_content(path)
+    ]
     yield from missing
     for what, address, url in _downloads(experiment):
-        yield warn(name, f"{what} will be downloaded: {address}{_out_of_reach(url)}",
-                   "the job that does it needs a network")
+        yield warn(
+            name, f"{what} will be downloaded: {address}{_out_of_reach(url)}", "the job that does it needs a network"
+        )
     if not missing:
         made = " (made by the workflow)" if experiment.data.generate else ""
         yield ok(name, f"data in {data_set_folder(experiment.data)}{made} and all files it names are there")

@@ -106,8 +106,9 @@ class _Running:
             where = f": {error.filename}" if error.filename else ""
             self._found.append(fail(self._check.name, f"{error.strerror or error}{where}"))
         except Exception as error:  # the other checks are still worth something
-            self._found.append(fail(self._check.name, f"the check itself broke: {type(error).__name__}: {error}",
-                                    "please report it"))
+            self._found.append(
+                fail(self._check.name, f"the check itself broke: {type(error).__name__}: {error}", "please report it")
+            )
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -50,13 +50,17 @@ def python() -> Iterator[Finding]:
 def packages(project: Path) -> Iterator[Finding]:
     """The installed versions against requirements.in (needed) and constraints.txt (tested)."""
     if not (project / "requirements.in").is_file() or not (project / "constraints.txt").is_file():
-        yield warn("packages", f"no requirements.in and constraints.txt in {project}",
-                   "call gss in the project's folder")
+        yield warn(
+            "packages", f"no requirements.in and constraints.txt in {project}", "call gss in the project's folder"
+        )
         return
     lines = (project / "requirements.in").read_text(encoding="utf-8").partition("# development")[0].splitlines()
     needed = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    refused = [f"{each.name} {found or 'is missing'} (needed: {each.specifier or 'any version'})" for each in needed
-               if not (found := _installed(each.name)) or not each.specifier.contains(found, prereleases=True)]
+    refused = [
+        f"{each.name} {found or 'is missing'} (needed: {each.specifier or 'any version'})"
+        for each in needed
+        if not (found := _installed(each.name)) or not each.specifier.contains(found, prereleases=True)
+    ]
     again = "pip install -r requirements.in -c constraints.txt"
     if refused:
         yield fail("packages", "; ".join(refused), again)
@@ -252,8 +256,11 @@ def _clock(folder: Path) -> Iterator[Finding]:
     path.touch()
     skew = path.stat().st_mtime - before
     if abs(skew) > 5:
-        yield warn("clock", f"the file server's is {skew:+.0f} s off: Snakemake compares times of files",
-                   "have the clocks synchronised (NTP)")
+        yield warn(
+            "clock",
+            f"the file server's is {skew:+.0f} s off: Snakemake compares times of files",
+            "have the clocks synchronised (NTP)",
+        )
 
 
 def _lock(folder: Path) -> Iterator[Finding]:
@@ -262,15 +269,21 @@ def _lock(folder: Path) -> Iterator[Finding]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            yield warn("locks", f"flock: {error.strerror}; work folders are guarded by the times of their files",
-                       "a job after a crash waits some minutes")
+            yield warn(
+                "locks",
+                f"flock: {error.strerror}; work folders are guarded by the times of their files",
+                "a job after a crash waits some minutes",
+            )
             return
         answer = call(sys.executable, "-c", TRY_LOCK, str(path), seconds=10)
     if answer.text == "held":
         yield ok("locks", "flock works between two processes")
     else:
-        yield fail("locks", f"flock does not keep a second process out: {answer.problem or answer.text}",
-                   "choose another results folder: two trainings could write into one")
+        yield fail(
+            "locks",
+            f"flock does not keep a second process out: {answer.problem or answer.text}",
+            "choose another results folder: two trainings could write into one",
+        )
 
 
 def nearest_folder(path: Path) -> Path:

@@ -60,8 +60,10 @@ def _torchvision() -> None:
         timm = import_timm()
         _tell("torch", ok("torchvision", f"{version('torchvision')}, imported by timm {timm.__version__}"))
     except (ImportError, RuntimeError, OSError) as error:
-        _tell("torch", fail("torchvision", f"{version('torchvision')} does not fit torch: {str(error).splitlines()[0]}",
-                            _AGAIN))
+        _tell(
+            "torch",
+            fail("torchvision", f"{version('torchvision')} does not fit torch: {str(error).splitlines()[0]}", _AGAIN),
+        )
 
 
 def _two_processes() -> None:
@@ -70,8 +72,14 @@ def _two_processes() -> None:
         children = [_fork_rank(rank, Path(folder) / "meeting") for rank in (0, 1)]
         statuses = [os.waitpid(child, 0)[1] for child in children]
     if any(os.WIFSIGNALED(status) for status in statuses):
-        _tell("GPU", fail("all-reduce", f"two processes did not find each other within {_PATIENCE} s",
-                          "name the network interface: export GLOO_SOCKET_IFNAME=... NCCL_SOCKET_IFNAME=..."))
+        _tell(
+            "GPU",
+            fail(
+                "all-reduce",
+                f"two processes did not find each other within {_PATIENCE} s",
+                "name the network interface: export GLOO_SOCKET_IFNAME=... NCCL_SOCKET_IFNAME=...",
+            ),
+        )
 
 
 def _fork_rank(rank: int, meeting: Path) -> int:
@@ -116,15 +124,27 @@ def _gpus(names: list[str]) -> None:
     if count or not _gpus_present():
         _compare(names, count)
     elif torch.version.cuda is None and torch.version.hip is None:
-        _tell("GPU", fail("GPU", f"torch {torch.__version__} cannot use the GPUs of this machine: it is a CPU build",
-                          f"pip install 'torch==={version('torch').partition('+')[0]}' -c constraints.txt"))
+        _tell(
+            "GPU",
+            fail(
+                "GPU",
+                f"torch {torch.__version__} cannot use the GPUs of this machine: it is a CPU build",
+                f"pip install 'torch==={version('torch').partition('+')[0]}' -c constraints.txt",
+            ),
+        )
     elif gpus.hidden():
         value = os.environ["CUDA_VISIBLE_DEVICES"]
         _tell("GPU", warn("GPU", f"CUDA_VISIBLE_DEVICES={value} hides those of this machine", "unset it to use them"))
     else:
         reason = str(said[-1].message).splitlines()[0] if said else "no reason given"
-        _tell("GPU", fail("GPU", f"torch for CUDA {torch.version.cuda} cannot use the GPUs of this machine: {reason}",
-                          "a newer driver, or CUDA_VISIBLE_DEVICES"))
+        _tell(
+            "GPU",
+            fail(
+                "GPU",
+                f"torch for CUDA {torch.version.cuda} cannot use the GPUs of this machine: {reason}",
+                "a newer driver, or CUDA_VISIBLE_DEVICES",
+            ),
+        )
 
 
 def _gpus_present() -> bool:
@@ -160,8 +180,12 @@ def _compare(names: list[str], count: int) -> None:
                 _tell("GPU", finding)
         largest = max(demands, key=lambda demand: demand.bytes)
         shortage = largest.shortage()
-        _tell("GPU", fail("shared memory", f"{name}: {shortage}", REMEDY) if shortage else
-              ok("shared memory", f"{name}: {largest}"))
+        _tell(
+            "GPU",
+            fail("shared memory", f"{name}: {shortage}", REMEDY)
+            if shortage
+            else ok("shared memory", f"{name}: {largest}"),
+        )
 
 
 def _on_gpus(name: str, experiment: Experiment, part: Part, count: int) -> tuple[int, list[Finding]]:
@@ -176,8 +200,13 @@ def _on_gpus(name: str, experiment: Experiment, part: Part, count: int) -> tuple
     found, idle = gpus.share(count, gpus=wanted, processes=processes, batch=experiment.divided(part))
     findings = [warn("GPU", f"{name}: {idle}")] if idle else []
     if made_for and made_for > found:
-        findings.append(ok("GPU", f"{name}: made for {made_for} GPUs; here are {found}, which keep its batch by "
-                                  f"accumulation and take about {made_for / found:.2g} times as long"))
+        findings.append(
+            ok(
+                "GPU",
+                f"{name}: made for {made_for} GPUs; here are {found}, which keep its batch by "
+                f"accumulation and take about {made_for / found:.2g} times as long",
+            )
+        )
     return found, findings
 
 
@@ -202,11 +231,18 @@ def _space(results: Path, name: str, experiment: Experiment) -> None:
     backbone = config.backbone
     with torch.device("meta"):  # no memory, no arithmetic
         prior = build_latent_prior(
-            backbone.name, len(classes) if isinstance(classes, tuple) else 150, experiment.tokenizer.vocab_size,
-            backbone_options=backbone.options, kind=config.head, channels=config.channels,
-            seg_channels=config.seg_channels, cls_channels=config.cls_channels, swin_depth=config.swin_depth,
-            num_heads=config.num_heads, token_stride=config.token_stride,
-        )  # fmt: skip
+            backbone.name,
+            len(classes) if isinstance(classes, tuple) else 150,
+            experiment.tokenizer.vocab_size,
+            backbone_options=backbone.options,
+            kind=config.head,
+            channels=config.channels,
+            seg_channels=config.seg_channels,
+            cls_channels=config.cls_channels,
+            swin_depth=config.swin_depth,
+            num_heads=config.num_heads,
+            token_stride=config.token_stride,
+        )
     parameters = sum(parameter.numel() for parameter in prior.parameters())
     model = 4 * parameters
     checkpoint = model * (3 + (config.training.ema is not None))  # weights, two moments of Adam, moving average
@@ -216,11 +252,15 @@ def _space(results: Path, name: str, experiment: Experiment) -> None:
     folder = results / name
     written = sum(path.stat().st_size for path in [*folder.rglob("*.pt"), *folder.glob("**/*.pth")])
     free = shutil.disk_usage(nearest_folder(results)).free
-    text = (f"{name}: about {_size(total)}: {parameters / 1e6:.1f} M parameters, "
-            f"{kept} checkpoints of {_size(checkpoint)}, {files} models of {_size(model)}")
+    text = (
+        f"{name}: about {_size(total)}: {parameters / 1e6:.1f} M parameters, "
+        f"{kept} checkpoints of {_size(checkpoint)}, {files} models of {_size(model)}"
+    )
     if total - written > free:
-        _tell("disk", fail("space", f"{text}; {_size(free)} are free",
-                           "free some space, or choose another results folder"))
+        _tell(
+            "disk",
+            fail("space", f"{text}; {_size(free)} are free", "free some space, or choose another results folder"),
+        )
     else:
         _tell("disk", ok("space", text))
 

@@ -62,16 +62,22 @@ def slurm(experiments: list[str], profile: Path = PROFILE) -> Iterator[Finding]:
         asked = {name: pool.submit(call, *command, seconds=_SECONDS) for name, command in _QUESTIONS.items()}
         answers = {name: future.result() for name, future in asked.items()}
     if "configuration source" in answers["squeue"].problem:
-        yield warn("SLURM", "its programs are here, but know of no cluster; jobs run on this machine",
-                   "for a cluster, use its login node")
+        yield warn(
+            "SLURM",
+            "its programs are here, but know of no cluster; jobs run on this machine",
+            "for a cluster, use its login node",
+        )
         return
     for name in ("squeue", "config", "partitions", "nodes"):
         if answers[name].problem:
             yield fail("SLURM", answers[name].problem, "ask the cluster's support whether the controller runs")
             return
     config = _config(answers["config"].text)
-    yield ok("SLURM", f"{config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}; "
-                      f"{len(answers['squeue'].text.splitlines())} jobs of yours are queued or running")
+    yield ok(
+        "SLURM",
+        f"{config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}; "
+        f"{len(answers['squeue'].text.splitlines())} jobs of yours are queued or running",
+    )
     content = _read_profile(profile)
     yield from _status_command(content, config, answers["sacct"])
     yield from _requeue(content, config)
@@ -96,7 +102,10 @@ def _config(text: str) -> dict[str, str]:
 def _status_command(content: Mapping[str, Any], config: Mapping[str, str], sacct: Answer) -> Iterator[Finding]:
     """How Snakemake learns of the ends of jobs; a way that does not work makes it wait for ever, without a word."""
     works = not sacct.problem and config.get("AccountingStorageType", "").removeprefix("accounting_storage/") not in (
-        "none", "(null)", "")  # fmt: skip
+        "none",
+        "(null)",
+        "",
+    )
     said = f"sacct {'works' if works else 'does not work here'}"
     # Snakemake's SLURM plugin takes sacct, where it is installed, unless it is told otherwise.
     chosen = content.get("slurm-status-command", "sacct" if shutil.which("sacct") else "squeue")
@@ -104,13 +113,19 @@ def _status_command(content: Mapping[str, Any], config: Mapping[str, str], sacct
     age = int(re.match(r"\d*", config.get("MinJobAge", ""))[0] or 300)  # type: ignore[index]
     if chosen == "sacct" and not works:
         reason = sacct.problem or "no accounting"
-        yield fail("job states", f"by sacct, which fails: {reason}; Snakemake would wait for ever",
-                   f"slurm-status-command: squeue in {PROFILE}")
+        yield fail(
+            "job states",
+            f"by sacct, which fails: {reason}; Snakemake would wait for ever",
+            f"slurm-status-command: squeue in {PROFILE}",
+        )
     elif chosen == "squeue" and age < 3 * pause:
         text = f"by squeue, but ended jobs leave it after {age} s (MinJobAge), less than three times {pause} s"
         advice = f"slurm-init-seconds-before-status-checks: {age // 3} or less in {PROFILE}"
-        yield warn("job states", f"{text}; Snakemake takes sacct then", advice) if works else fail(
-            "job states", f"{text}; {said}", advice)
+        yield (
+            warn("job states", f"{text}; Snakemake takes sacct then", advice)
+            if works
+            else fail("job states", f"{text}; {said}", advice)
+        )
     else:
         yield ok("job states", f"by {chosen}; {said}; ended jobs stay {age} s in squeue")
 
@@ -135,8 +150,11 @@ def _account(cluster: Cluster, config: Mapping[str, str], answer: Answer) -> Ite
         if cluster.account:
             yield warn("account", f"{cluster.account}; whether you may use it cannot be asked here")
     elif cluster.account and cluster.account not in yours:
-        yield fail("account", f"{cluster.account} is none of yours: {', '.join(yours) or 'you have none'}",
-                   f"set account in {PROFILE}")
+        yield fail(
+            "account",
+            f"{cluster.account} is none of yours: {', '.join(yours) or 'you have none'}",
+            f"set account in {PROFILE}",
+        )
     elif enforced and not yours:
         yield fail("account", "jobs need one and you have none", "ask the cluster's support for an account")
     else:
@@ -158,19 +176,26 @@ def _parse_partitions(answers: Mapping[str, Answer]) -> dict[str, _Partition]:
     return partitions
 
 
-def _partitions(cluster: Cluster, config: Mapping[str, str], known: Mapping[str, _Partition],
-                experiments: list[str]) -> Iterator[Finding]:
+def _partitions(
+    cluster: Cluster, config: Mapping[str, str], known: Mapping[str, _Partition], experiments: list[str]
+) -> Iterator[Finding]:
     default = next((name for name, each in known.items() if each.fields.get("Default") == "YES"), None)
     plain, gpu = cluster.partition or default, cluster.gpu_partition or cluster.partition or default
     if plain is None:
-        yield fail("partition", f"none named, and the cluster has no default; there are: {', '.join(known)}",
-                   f"set partition in {PROFILE}")
+        yield fail(
+            "partition",
+            f"none named, and the cluster has no default; there are: {', '.join(known)}",
+            f"set partition in {PROFILE}",
+        )
     for name in dict.fromkeys(filter(None, (plain, gpu))):
         if name in known:
             yield from _partition(known[name], config)
         else:
-            yield fail("partition", f"no partition {name!r}; there are: {', '.join(known)}",
-                       f"set partition and gpu_partition in {PROFILE}")
+            yield fail(
+                "partition",
+                f"no partition {name!r}; there are: {', '.join(known)}",
+                f"set partition and gpu_partition in {PROFILE}",
+            )
     most = 0
     if gpu is not None and gpu in known:
         most = max((node.gpus for node in known[gpu].nodes), default=0)
@@ -188,16 +213,21 @@ def _partitions(cluster: Cluster, config: Mapping[str, str], known: Mapping[str,
 def _partition(partition: _Partition, config: Mapping[str, str]) -> Iterator[Finding]:
     name, fields = f"partition {partition.name}", partition.fields
     usable = [node for node in partition.nodes if node.usable]
-    text = (f"{len(usable)} of {len(partition.nodes)} nodes usable, up to {max((n.cpus for n in usable), default=0)} "
-            f"cores, {max((n.gpus for n in usable), default=0)} GPUs, time limit {fields.get('MaxTime', '?')}")
+    text = (
+        f"{len(usable)} of {len(partition.nodes)} nodes usable, up to {max((n.cpus for n in usable), default=0)} "
+        f"cores, {max((n.gpus for n in usable), default=0)} GPUs, time limit {fields.get('MaxTime', '?')}"
+    )
     preempts = config.get("PreemptType", "preempt/none") != "preempt/none"
     if fields.get("State") != "UP":
         yield fail(name, f"is {fields.get('State', '?')}", "choose another, or wait for the cluster's support")
     elif not usable:
         yield warn(name, text, "jobs will wait until nodes come back")
     elif preempts and "CANCEL" in fields.get("PreemptMode", ""):
-        yield warn(name, f"{text}; it cancels preempted jobs (PreemptMode=CANCEL): Snakemake waits for them for ever",
-                   "choose a partition that requeues; else stop Snakemake with Ctrl-C and start it again")
+        yield warn(
+            name,
+            f"{text}; it cancels preempted jobs (PreemptMode=CANCEL): Snakemake waits for them for ever",
+            "choose a partition that requeues; else stop Snakemake with Ctrl-C and start it again",
+        )
     else:
         yield ok(name, text)
 
@@ -214,8 +244,9 @@ def _gpus_per_node(cluster: Cluster, partition: str, most: int) -> Iterator[Find
         yield ok(name, f"{asked}; nodes of {partition} have {most}")
 
 
-def _stages(name: str, cluster: Cluster, known: Mapping[str, _Partition], plain: str | None,
-            gpu: str | None) -> Iterator[str]:
+def _stages(
+    name: str, cluster: Cluster, known: Mapping[str, _Partition], plain: str | None, gpu: str | None
+) -> Iterator[str]:
     """What of an experiment's stages their partition cannot run."""
     try:
         experiment = load_experiment(name)
@@ -244,14 +275,19 @@ def _without_gpus(name: str, cluster: Cluster, most: int) -> str:
 def _misfit(asked: Resources, stage: Stage, partition: _Partition) -> str | None:
     limit = _minutes(partition.fields.get("MaxTime", "UNLIMITED"))
     if limit is not None and asked.minutes > limit:
-        return (f"{stage} asks for {asked.minutes} minutes, {partition.name} grants {limit}: it would wait for ever "
-                f"(max_minutes: {limit} lets it go on in several jobs)")
+        return (
+            f"{stage} asks for {asked.minutes} minutes, {partition.name} grants {limit}: it would wait for ever "
+            f"(max_minutes: {limit} lets it go on in several jobs)"
+        )
     memory, gpus = asked.memory_mb + NESTED_SNAKEMAKES_MB, int(asked.gpus)
-    fitting = sum(node.gpus >= gpus and node.cpus >= asked.threads and node.memory_mb >= memory
-                  for node in partition.nodes)
+    fitting = sum(
+        node.gpus >= gpus and node.cpus >= asked.threads and node.memory_mb >= memory for node in partition.nodes
+    )
     if fitting < asked.nodes and partition.nodes:
-        return (f"{stage} asks for {asked.nodes} x ({gpus} GPUs, {asked.threads} cores, {memory} MB); "
-                f"{fitting} of {len(partition.nodes)} nodes of {partition.name} have that")
+        return (
+            f"{stage} asks for {asked.nodes} x ({gpus} GPUs, {asked.threads} cores, {memory} MB); "
+            f"{fitting} of {len(partition.nodes)} nodes of {partition.name} have that"
+        )
     return None
 
 
@@ -273,9 +309,24 @@ def lock_across_nodes(results: Path, profile: Path = PROFILE) -> Iterator[Findin
     options += [f"--account={cluster.account}"] if cluster.account else []
     with (scratch(existing) / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        answer = call("srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--mem=100", "--time=2", "--overlap",
-                      "--immediate=60", "--job-name=gss-doctor", *options, sys.executable, "-c", TRY_LOCK, file.name,
-                      seconds=90, stop_first=True)
+        answer = call(
+            "srun",
+            "--nodes=2",
+            "--ntasks=2",
+            "--ntasks-per-node=1",
+            "--mem=100",
+            "--time=2",
+            "--overlap",
+            "--immediate=60",
+            "--job-name=gss-doctor",
+            *options,
+            sys.executable,
+            "-c",
+            TRY_LOCK,
+            file.name,
+            seconds=90,
+            stop_first=True,
+        )
     said = answer.text.split()
     if answer.problem:
         yield fail(name, answer.problem, "look at the nodes with sinfo; Python must be on a disk that all nodes see")
@@ -284,7 +335,10 @@ def lock_across_nodes(results: Path, profile: Path = PROFILE) -> Iterator[Findin
     elif "absent" in said:
         yield fail(name, f"nodes do not see {existing}", "put the results folder on a disk that all nodes see")
     elif "free" in said:
-        yield warn(name, "a node does not see a lock that is held here; work folders are guarded by the times of files",
-                   "mount it with locks shared between nodes (Lustre: -o flock)")
+        yield warn(
+            name,
+            "a node does not see a lock that is held here; work folders are guarded by the times of files",
+            "mount it with locks shared between nodes (Lustre: -o flock)",
+        )
     else:
         yield warn(name, f"flock on the nodes: {answer.text}; work folders are guarded by the times of their files")

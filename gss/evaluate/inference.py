@@ -204,9 +204,7 @@ def resize_image(image: np.ndarray, scale: tuple[int, int] | None) -> np.ndarray
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # OpenCV takes (width, height)
 
 
-def windows(
-    height: int, width: int, crop: tuple[int, int], stride: tuple[int, int]
-) -> list[tuple[slice, slice]]:
+def windows(height: int, width: int, crop: tuple[int, int], stride: tuple[int, int]) -> list[tuple[slice, slice]]:
     """Rows and columns of the windows that cover an image, row by row.
 
     Note: the last window of a row or column is shifted back to end at the border; a crop larger than the

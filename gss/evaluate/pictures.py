@@ -79,8 +79,7 @@ def panel(
     found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
     present = [int(index) for index in np.union1d(label, prediction) if index != IGNORE_INDEX]
     entries = [
-        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(palette[i]))
-        for i in present
+        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(palette[i])) for i in present
     ]
     entries += [("wrong", WRONG, WRONG), ("ignored", IGNORED, IGNORED)]
     heading = (
@@ -161,9 +160,7 @@ def _compose(
 def _fit(tile: Picture, width: int, height: int) -> Image.Image:
     """Small pictures grow in hard squares, so that single pixels stay visible; large ones are averaged."""
     grows = width >= tile.shape[1]
-    return Image.fromarray(tile).resize(
-        (width, height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX
-    )
+    return Image.fromarray(tile).resize((width, height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
 
 
 def _swatch(draw: ImageDraw.ImageDraw, x: int, y: int, colour: Colour, painted: Colour) -> None:

@@ -74,9 +74,7 @@ def write_evaluation(
 
 def write_confusion(path: Path, evaluation: Evaluation) -> None:
     """The int64 arrays `confusion` [label, prediction] and `intersection`, `predicted`, `labelled` [image, class]."""
-    arrays = {
-        name: getattr(evaluation, name) for name in ("confusion", "intersection", "predicted", "labelled")
-    }
+    arrays = {name: getattr(evaluation, name) for name in ("confusion", "intersection", "predicted", "labelled")}
     write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
 
 

@@ -73,8 +73,10 @@ def build_backbone(
     except (TypeError, NotImplementedError) as error:
         raise ConfigError(f"timm cannot build {name} with {keywords}: {error}") from error
     if features.feature_info.reduction()[0] != 4:
-        raise ConfigError(f"with {keywords} the levels of {name} have strides {features.feature_info.reduction()}",
-                          todo="choose options that keep the finest level at stride 4")
+        raise ConfigError(
+            f"with {keywords} the levels of {name} have strides {features.feature_info.reduction()}",
+            todo="choose options that keep the finest level at stride 4",
+        )
     backbone = Backbone(features, frozen_levels=frozen_levels, norm_eval=norm_eval)
     if weights is not None:
         _load(backbone.features, weights, backbone.architecture)
@@ -181,8 +183,9 @@ def _leading_modules(features: nn.Module, level_modules: Sequence[str], frozen_l
         return [features]
     end = _own_name(level_modules[frozen_levels - 1], dict(features.named_modules()))
     if end is None:
-        raise ConfigError(f"frozen_levels {frozen_levels}: this backbone's levels cannot be told apart",
-                          todo=f"use 0 or {_LEVELS}")
+        raise ConfigError(
+            f"frozen_levels {frozen_levels}: this backbone's levels cannot be told apart", todo=f"use 0 or {_LEVELS}"
+        )
     names = [name for name, _ in features.named_modules()]
     last = max(i for i, name in enumerate(names) if f"{name}.".startswith(f"{end}."))
     rest = names[last + 1 :]

@@ -128,7 +128,10 @@ def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Te
         return timm.create_model(f"{name}.{tag}", pretrained=True).state_dict()
     except Exception as error:  # the hub's client has errors of its own
         source = timm.get_pretrained_cfg(f"{name}.{tag}").hf_hub_id
-        file, url = f"weights/{name}.{tag}.safetensors", f"https://huggingface.co/{source}/resolve/main/model.safetensors"
+        file, url = (
+            f"weights/{name}.{tag}.safetensors",
+            f"https://huggingface.co/{source}/resolve/main/model.safetensors",
+        )
         raise ConfigError(
             f"the weights {tag} of {name} cannot be downloaded: {str(error).splitlines()[0]}{by_proxy(url)}",
             where=url,
@@ -203,9 +206,7 @@ def load_published(
     return KeyReport(tuple(rows))
 
 
-def to_published(
-    prior: LatentPrior, posterior: Posterior | None = None, dvae: DVAE | None = None
-) -> dict[str, Tensor]:
+def to_published(prior: LatentPrior, posterior: Posterior | None = None, dvae: DVAE | None = None) -> dict[str, Tensor]:
     """State dict under mmseg's names, as the published code would have saved it, index buffers included.
 
     Returns:

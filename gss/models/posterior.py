@@ -92,9 +92,13 @@ class WindowPosterior(Posterior):
         classifier = cast(nn.Conv2d, self.cls_segmap["conv"])
         hidden = resize(self.hidden(rgb), (label.shape[1], label.shape[2]))  # [B, C, H, W]
         return token_loss_sum(
-            hidden, classifier.weight, cast(Tensor, classifier.bias), label.long(),
-            ignore_index=IGNORE_INDEX, weights=weights,
-        )  # fmt: skip
+            hidden,
+            classifier.weight,
+            cast(Tensor, classifier.bias),
+            label.long(),
+            ignore_index=IGNORE_INDEX,
+            weights=weights,
+        )
 
 
 class ConvPosterior(Posterior):

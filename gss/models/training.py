@@ -5,6 +5,7 @@ A batch holds `image` uint8 [B, 3, H, W], `label` uint8 [B, H, W], `valid` and `
 """
 
 from abc import abstractmethod
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -73,9 +74,7 @@ class LatentPriorLearner(Learner):
     Source: published GSS-FF heads: 0.8 x cross-entropy of tokens + 0.2 x cross-entropy of pixels.
     """
 
-    def __init__(
-        self, prior: LatentPrior, dvae: DVAE, colours: Tensor, *, class_weights: Tensor | None = None
-    ) -> None:
+    def __init__(self, prior: LatentPrior, dvae: DVAE, colours: Tensor, *, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.terms = {"token": 0.8, "pixel": 0.2}
         self.saved = self.prior = prior
@@ -101,9 +100,13 @@ class LatentPriorLearner(Learner):
         tokens, doubled = self._targets(label, pixel_logits.detach())
         weights = None if self.class_weights is None else _token_weights(doubled, self.class_weights)
         token_sum, tokens_right = token_loss_sum(
-            head.hidden(fused), head.conv_seg.weight, head.conv_seg.bias, tokens,  # type: ignore[arg-type]
-            ignore_index=head.vocab_size, weights=weights,
-        )  # fmt: skip
+            head.hidden(fused),
+            head.conv_seg.weight,
+            cast(Tensor, head.conv_seg.bias),
+            tokens,
+            ignore_index=head.vocab_size,
+            weights=weights,
+        )
         pixel_sum, pixels_right = pixel_loss_sum(
             pixel_logits, doubled, ignore_index=IGNORE_INDEX, class_weights=self.class_weights
         )

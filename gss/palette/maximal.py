@@ -117,9 +117,7 @@ def improve(points: np.ndarray) -> np.ndarray:
             others = np.delete(points, index, axis=0)
             squared = ((others - points[index]) ** 2).sum(axis=1)
             nearest = squared.min()
-            others = others[
-                np.sqrt(squared) <= np.sqrt(nearest) + 4 * REACH
-            ]  # only they can become the nearest
+            others = others[np.sqrt(squared) <= np.sqrt(nearest) + 4 * REACH]  # only they can become the nearest
             candidates = np.clip(points[index] + moves, 0, 255)
             distance = ((candidates[:, None] - others[None]) ** 2).sum(axis=2).min(axis=1)
             if distance.max() > nearest:
@@ -130,9 +128,7 @@ def improve(points: np.ndarray) -> np.ndarray:
 
 def ignore_last(points: np.ndarray) -> np.ndarray:
     """Put the row last without which the others are farthest apart (smallest, then mean nearest distance)."""
-    nearest = [
-        squared_distances(np.delete(points, index, axis=0)).min(axis=1) for index in range(len(points))
-    ]
+    nearest = [squared_distances(np.delete(points, index, axis=0)).min(axis=1) for index in range(len(points))]
     scores = [(int(row.min()), float(np.sqrt(row).mean())) for row in nearest]
     index = scores.index(max(scores))
     return np.concatenate([np.delete(points, index, axis=0), points[index : index + 1]])

@@ -40,9 +40,7 @@ class Palette:
             )
         for name, colour in zip((*self.names, IGNORE), self.colours.tolist(), strict=True):
             if min(colour) < 0 or max(colour) > 255:
-                raise ConfigError(
-                    f"colour {_rgb(colour)} of {name!r} is outside 0..255", todo="mend this row"
-                )
+                raise ConfigError(f"colour {_rgb(colour)} of {name!r} is outside 0..255", todo="mend this row")
         self._check_distinct()
 
     def _check_distinct(self) -> None:
@@ -96,9 +94,7 @@ def write_palette(path: Path, palette: Palette) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    for index, (name, colour) in enumerate(
-        zip((*palette.names, IGNORE), palette.colours.tolist(), strict=True)
-    ):
+    for index, (name, colour) in enumerate(zip((*palette.names, IGNORE), palette.colours.tolist(), strict=True)):
         writer.writerow([index, name, *colour])
     write_text(path, text.getvalue())
 

@@ -86,13 +86,21 @@ def file_palette(path: Path, names: tuple[str, ...]) -> Palette:
     """
     palette = read_palette(path)
     if palette.names != names:
-        missing, unknown = ([repr(name) for name in one if name not in other]
-                            for one, other in ((names, palette.names), (palette.names, names)))  # fmt: skip
+        missing, unknown = (
+            [repr(name) for name in one if name not in other]
+            for one, other in ((names, palette.names), (palette.names, names))
+        )
         faults = [f"no row for {', '.join(missing)}"] if missing else []
         faults += [f"no class is called {', '.join(unknown)}"] if unknown else []
         pairs = zip_longest(palette.names, names)
-        faults = faults or [f"row {row} is {found!r}, class {row} is {name!r}"
-                            for row, (found, name) in enumerate(pairs) if found != name][:1]  # fmt: skip
+        faults = (
+            faults
+            or [
+                f"row {row} is {found!r}, class {row} is {name!r}"
+                for row, (found, name) in enumerate(pairs)
+                if found != name
+            ][:1]
+        )
         raise ConfigError(
             f"the palette has {len(palette.names)} classes, the data set {len(names)}: {'; '.join(faults)}",
             where=path,
@@ -123,9 +131,7 @@ def grid_colours(num_classes: int, rng: np.random.Generator) -> np.ndarray:
         MSeg), here seeded and for any number of classes.
     """
     levels = grid_levels(num_classes)
-    cells = np.stack(np.meshgrid(*map(np.arange, levels), indexing="ij"), axis=-1).reshape(-1, 3)[
-        -num_classes:
-    ]
+    cells = np.stack(np.meshgrid(*map(np.arange, levels), indexing="ij"), axis=-1).reshape(-1, 3)[-num_classes:]
     step = 255 / np.array(levels)
     jitter = np.minimum(JITTER, (np.floor(step).astype(int) - 1) // 2)
     return np.floor((cells + 0.5) * step).astype(np.int64) + rng.integers(-jitter, jitter + 1, cells.shape)

@@ -34,9 +34,10 @@ def curves(results: Results) -> list[dict[str, Any]]:
     if results.journals:
         raise GssError("no training has written figures yet", where=results.folder / "work")
     raise GssError(
-        "the journals are gone", where=results.folder / "work",
+        "the journals are gone",
+        where=results.folder / "work",
         todo="nothing: the folder may be deleted when the results stand; MLflow still has the curves",
-    )  # fmt: skip
+    )
 
 
 def _series(events: list[dict[str, Any]]) -> dict[str, list[Point]]:

@@ -164,18 +164,26 @@ def configuration(results: Results) -> dict[str, Any]:
         default, text = known.get(key, known.get(_pattern(key), ("", "")))
         shown = _plain(value)
         changed = _normal(default) != _normal(shown)
-        rows.append({
-            "key": key, "value": shown, "default": default, "text": text, "changed": changed,
-            "origin": origins.get(key) or ("experiment file or command line" if changed else "default"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "key": key,
+                "value": shown,
+                "default": default,
+                "text": text,
+                "changed": changed,
+                "origin": origins.get(key) or ("experiment file or command line" if changed else "default"),
+            }
+        )
     return {"rows": rows, "changed": sum(row["changed"] for row in rows), "recorded": results.origins is not None}
 
 
 def _pattern(key: str) -> str:
     """`data.splits.val.images` -> `data.splits.NAME.images`, as the reference names it."""
     parts = key.split(".")
-    return ".".join("NAME" if parts[:place] in (["data", "splits"], ["run", "resources"]) else part
-                    for place, part in enumerate(parts))
+    return ".".join(
+        "NAME" if parts[:place] in (["data", "splits"], ["run", "resources"]) else part
+        for place, part in enumerate(parts)
+    )
 
 
 def _plain(value: Any) -> str:
@@ -195,9 +203,10 @@ def cost(results: Results) -> dict[str, Any]:
     files = list((results.folder / "benchmarks").glob("*.tsv"))
     if not files:
         raise GssError(
-            "no times are recorded", where=results.folder / "benchmarks",
+            "no times are recorded",
+            where=results.folder / "benchmarks",
             todo="Snakemake writes them; stages started by hand (`gss VERB`) have none",
-        )  # fmt: skip
+        )
     files.sort(key=lambda path: (_place(path.stem), path.stem))
     jobs = [_job(results, path.stem, read_table(path, delimiter="\t")) for path in files]
     total = {key: sum(job[key] or 0 for job in jobs) for key in ("wall", "cpu", "gpu_hours")}

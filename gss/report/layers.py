@@ -74,9 +74,7 @@ def layers(results: Results) -> dict[str, Any]:
 
 
 def _without_predictions(results: Results) -> list[str]:
-    lacking = [
-        found for found in results.evaluations.values() if not any((found.folder / "predictions").glob("*.png"))
-    ]
+    lacking = [found for found in results.evaluations.values() if not any((found.folder / "predictions").glob("*.png"))]
     if not lacking:
         return []
     files = " ".join(f"{found.folder}/metrics.json" for found in lacking)

@@ -129,9 +129,13 @@ def _maker(file: str, stage: str, records: dict[str, Record]) -> str:
 def _file(file: str, stage: str, now: str, seen: dict[str, list[str]]) -> dict[str, Any]:
     changed = [(digest, who) for digest, who in seen.items() if digest != now]
     return {
-        "file": file, "stage": stage, "sha256": now, "seen_by": seen.get(now, []), "changed": changed,
+        "file": file,
+        "stage": stage,
+        "sha256": now,
+        "seen_by": seen.get(now, []),
+        "changed": changed,
         "state": "changed" if changed else "agrees" if seen else "not recorded",
-    }  # fmt: skip
+    }
 
 
 def _input(name: str, digest: str, today: dict[str, str]) -> dict[str, Any]:

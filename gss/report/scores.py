@@ -185,13 +185,15 @@ def _matrix(found: Evaluation, names: list[str]) -> dict[str, Any]:
     wrong = counts - np.diag(np.diag(counts))
     rows = []
     for index, name in enumerate(names):
-        rows.append({
-            "name": name,
-            "share": labelled[index] / max(labelled.sum(), 1),
-            "right": counts[index, index] / labelled[index] if labelled[index] else None,
-            "goes": _largest(wrong[index], labelled[index], names),
-            "comes": _largest(wrong[:, index], predicted[index], names),
-        })
+        rows.append(
+            {
+                "name": name,
+                "share": labelled[index] / max(labelled.sum(), 1),
+                "right": counts[index, index] / labelled[index] if labelled[index] else None,
+                "goes": _largest(wrong[index], labelled[index], names),
+                "comes": _largest(wrong[:, index], predicted[index], names),
+            }
+        )
     return {
         "model": found.model,
         "title": MODELS[found.model],

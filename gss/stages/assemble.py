@@ -44,9 +44,7 @@ def build_posterior(meta: dict[str, Any]) -> Posterior:
     return build.build_posterior(len(meta["classes"]), colours=torch.tensor(meta["palette"]), **meta["posterior"])
 
 
-def build_model(
-    file: ModelFile, tokenizer: DVAE, *, where: str | Path, vote_temperature: float | None = None
-) -> GSS:
+def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path, vote_temperature: float | None = None) -> GSS:
     """The whole model of `gss_ff.pth` (X^-1 = nearest colour) or `gss_ft.pth`, in eval mode.
 
     Args:

@@ -179,9 +179,7 @@ def _write(run: Run, imported: _Imported) -> None:
     print(f"{imported.source}: {len(imported.report.rows)} keys\n{imported.report}\nwrote {path}, {table}", flush=True)
 
 
-def export(
-    run: Run, name: str, output: Path, *, with_pixel_branch: bool = True, with_tokenizer: bool = False
-) -> None:
+def export(run: Run, name: str, output: Path, *, with_pixel_branch: bool = True, with_tokenizer: bool = False) -> None:
     """Write a model file as a checkpoint of the published code.
 
     Args:
@@ -205,8 +203,14 @@ def export(
     meta = {
         "CLASSES": tuple(file.meta["classes"]),
         "PALETTE": file.meta["palette"][:-1],  # of the classes; mmseg draws ignored pixels like others
-        "gss": {"version": __version__, "experiment": run.name, "file": path.name, "sha256": file.sha256,
-                "palette": file.meta["palette"], "tokenizer": file.meta["tokenizer"]},
-    }  # fmt: skip
+        "gss": {
+            "version": __version__,
+            "experiment": run.name,
+            "file": path.name,
+            "sha256": file.sha256,
+            "palette": file.meta["palette"],
+            "tokenizer": file.meta["tokenizer"],
+        },
+    }
     write_atomic(output, lambda stream: torch.save({"meta": meta, "state_dict": kept}, stream))
     print(f"wrote {output}: {len(kept)} tensors", flush=True)

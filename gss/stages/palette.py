@@ -21,9 +21,7 @@ def palette(run: Run) -> None:
     inputs = run.inputs(run.folder / "data" / "manifest.json", *([Path(config.file)] if config.file else []))
     with run.stage("palette", inputs) as journal:
         assert journal is not None
-        journal.figures(
-            {f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)}
-        )
+        journal.figures({f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)})
         remove(folder / "start.csv")
         palette_swatches(folder / "start.png", made)
         journal.artifact(folder / "start.png")

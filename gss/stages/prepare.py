@@ -68,8 +68,9 @@ def _refuse_late_archives(data: Data, wanted: dict[Path, set[str]], known: list[
         path = data_folder() / archive.file
         if (archive.file, archive.into) in names or not path.is_file():
             continue
-        late = [member for member in list_members(path, data_folder() / archive.into, there)
-                if not member.target.exists()]
+        late = [
+            member for member in list_members(path, data_folder() / archive.into, there) if not member.target.exists()
+        ]
         if late:
             folders = ", ".join(sorted({str(member.folder) for member in late}))
             raise DataError(

@@ -49,8 +49,11 @@ def rehearse(run: Run, space: ClassSpace) -> None:
                 todo=f"choose a multiple of {parts}, for example {max(round(size / parts), 1) * parts}",
             )
         if parts > _processes(run.experiment, stage):
-            print(f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
-                  "is not that of the whole batch", flush=True)
+            print(
+                f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
+                "is not that of the whole batch",
+                flush=True,
+            )
     _build(run, space, lender or run.experiment)
 
 
@@ -73,9 +76,10 @@ def _lender(run: Run, space: ClassSpace) -> Experiment | None:
         theirs = other.declared_space().names
         if theirs != space.names:
             raise CheckpointError(
-                f"{name!r} has other classes: {_differ(theirs, space.names)}", where=where,
+                f"{name!r} has other classes: {_differ(theirs, space.names)}",
+                where=where,
                 todo="name an experiment with the same classes in the same order",
-            )  # fmt: skip
+            )
     return other.experiment
 
 
@@ -168,5 +172,8 @@ def _names(where: str) -> Iterator[None]:
         raise type(error)(error.what, where=error.where or where, todo=error.todo) from error
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"such a network cannot be built or used: {reason}", where=where,
-                          todo="compare these keys with docs/reference/config.md") from error
+        raise ConfigError(
+            f"such a network cannot be built or used: {reason}",
+            where=where,
+            todo="compare these keys with docs/reference/config.md",
+        ) from error

@@ -139,8 +139,11 @@ class Journal:
         return _parse(self.path, whole)
 
     def _failure(self, error: OSError) -> GssError:
-        return GssError(f"cannot write the journal: {error.strerror}", where=self.path,
-                        todo="make room or make the folder writable, then run the same command again")
+        return GssError(
+            f"cannot write the journal: {error.strerror}",
+            where=self.path,
+            todo="make room or make the folder writable, then run the same command again",
+        )
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

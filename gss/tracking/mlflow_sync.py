@@ -67,8 +67,11 @@ def sync(folders: Sequence[Path] = ()) -> int:
     deliveries = _Deliveries(folders)
     problem = deliveries.run(_PATIENCE_SECONDS)
     if problem:
-        raise GssError(f"not everything was delivered to MLflow: {problem}", where=without_password(tracking_uri()),
-                       todo="mend this or set MLFLOW_TRACKING_URI, then run the same command again")
+        raise GssError(
+            f"not everything was delivered to MLflow: {problem}",
+            where=without_password(tracking_uri()),
+            todo="mend this or set MLFLOW_TRACKING_URI, then run the same command again",
+        )
     return len(deliveries.served)
 
 
@@ -209,8 +212,7 @@ class _Delivery:
         self.path = folder / "work" / "mlflow.json"
         self.database = sqlite_file(self.uri)
         # The same after the project was moved; without a password.
-        self.store = (f"sqlite:{os.path.relpath(self.database, folder)}" if self.database
-                      else without_password(self.uri))
+        self.store = f"sqlite:{os.path.relpath(self.database, folder)}" if self.database else without_password(self.uri)
         self.memory = read_json(self.path) if self.path.is_file() else {}
         self.runs: dict[str, str] = {}  # run ids by the keys of _Delivered
 
@@ -271,16 +273,21 @@ class _Delivery:
         if child in self.runs:
             return
         start = chunk.metrics[0][2] if chunk.metrics else chunk.last_time
-        tags = {"experiment": header["experiment"], "config_sha256": header["config_sha256"],
-                "origin": self.done.origin}
+        tags = {
+            "experiment": header["experiment"],
+            "config_sha256": header["config_sha256"],
+            "origin": self.done.origin,
+        }
         experiment = experiment_id(self.client, _experiment_name(header))
         if parent not in self.runs:
             date = time.strftime("%Y-%m-%d", time.localtime(start / 1000))
-            made = self.client.create_run(experiment, start, {**tags, "stage": "pipeline"},
-                                          f"pipeline/{header['experiment']}/{date}-{parent}")
+            made = self.client.create_run(
+                experiment, start, {**tags, "stage": "pipeline"}, f"pipeline/{header['experiment']}/{date}-{parent}"
+            )
             self.runs[parent] = made.info.run_id
         made = self.client.create_run(
-            experiment, start, {**tags, "stage": stage, "mlflow.parentRunId": self.runs[parent]}, stage)
+            experiment, start, {**tags, "stage": stage, "mlflow.parentRunId": self.runs[parent]}, stage
+        )
         self.runs[child] = made.info.run_id
 
     def _log(self, child: str, chunk: _Chunk) -> None:
@@ -290,8 +297,11 @@ class _Delivery:
         run, names = self.runs[child], self.done.names.setdefault(child, {})
         metrics = [Metric(sanitise(name, names), value, moment, step) for name, value, moment, step in chunk.metrics]
         present = self.client.get_run(run).data.params if chunk.params else {}  # MLflow refuses to change one
-        params = [Param(key, str(value)) for name, value in chunk.params.items()
-                  if (key := sanitise(name, names)) not in present]
+        params = [
+            Param(key, str(value))
+            for name, value in chunk.params.items()
+            if (key := sanitise(name, names)) not in present
+        ]
         tags = [RunTag(sanitise(name, names), str(value)) for name, value in chunk.tags.items()]
         if metrics or params or tags:
             self.client.log_batch(run, metrics, params, tags)

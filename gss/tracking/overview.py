@@ -29,8 +29,15 @@ _FILES = ("*.json", "*.csv", "*.png")
 _LONGEST = 7800  # characters of a description; MLflow keeps 8000 and cuts the rest without a word
 # How the list of runs looks best, as MLflow's own button "Views" would store it.
 VIEW = "gss-scores"
-_COLUMNS = {"metrics.`test/mIoU`": 110, "metrics.`gss_ff/test/mIoU`": 145, "metrics.`reconstruction/test/mIoU`": 200,
-            "metrics.`val/mIoU`": 110, "metrics.`gss_ff/val/mIoU`": 145, "tags.`classes`": 80, "tags.`backbone`": 170}
+_COLUMNS = {
+    "metrics.`test/mIoU`": 110,
+    "metrics.`gss_ff/test/mIoU`": 145,
+    "metrics.`reconstruction/test/mIoU`": 200,
+    "metrics.`val/mIoU`": 110,
+    "metrics.`gss_ff/val/mIoU`": 145,
+    "tags.`classes`": 80,
+    "tags.`backbone`": 170,
+}
 
 
 class Point(NamedTuple):
@@ -67,13 +74,21 @@ def tell(journals: Iterable[Path]) -> list[Told]:
         header, *events = read_journal(path) or [{}]
         if not events:
             continue
-        told = Told(header["stage"], header["config_sha256"], header["experiment"], path.parents[1].name == "work",
-                    events[-1].get("end") == "finished", events[0]["t"], events[-1]["t"])
+        told = Told(
+            header["stage"],
+            header["config_sha256"],
+            header["experiment"],
+            path.parents[1].name == "work",
+            events[-1].get("end") == "finished",
+            events[0]["t"],
+            events[-1]["t"],
+        )
         for event in events:
             told.params.update(event.get("params", {}))
             told.tags.update({name: str(value) for name, value in event.get("tags", {}).items()})
-            told.points.extend(Point(name, float(value), event["t"], event["step"])
-                               for name, value in event.get("m", {}).items())
+            told.points.extend(
+                Point(name, float(value), event["t"], event["step"]) for name, value in event.get("m", {}).items()
+            )
         found.append(told)
     return sorted(found, key=lambda told: told.last)
 
@@ -86,8 +101,9 @@ def behind(told: Sequence[Told], config: str) -> dict[str, Told]:
     """
     own = {stage.stage: stage for stage in told if stage.config.startswith(config)}
     evaluated = min((stage.first for stage in own.values() if stage.stage.startswith("evaluate_")), default=0)
-    before = {stage.stage: stage for stage in told
-              if stage.last < evaluated and not stage.stage.startswith("evaluate_")}
+    before = {
+        stage.stage: stage for stage in told if stage.last < evaluated and not stage.stage.startswith("evaluate_")
+    }
     return {**before, **own}
 
 
@@ -103,8 +119,11 @@ def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config
         prefix = {"evaluate_gss_ft": "gss_ft/", "evaluate_gss_ff": "gss_ff/", "reconstruct": "reconstruction/"}.get(run)
         if prefix:
             known = names.setdefault(f"{config}/{run}", {})
-            found += [point._replace(name=prefix + sanitise(point.name, known)) for point in stage.points
-                      if point.name.startswith(("val/", "test/"))]
+            found += [
+                point._replace(name=prefix + sanitise(point.name, known))
+                for point in stage.points
+                if point.name.startswith(("val/", "test/"))
+            ]
     return found
 
 
@@ -114,8 +133,11 @@ def of_parent(points: Sequence[Point]) -> list[Point]:
     Of the reconstruction only the headline, of accuracies only means: MLflow compares runs in one table in the order
     of names, which for 150 classes is long enough.
     """
-    return [point._replace(name=point.name.removeprefix("gss_ft/")) for point in points if _HEADLINE.search(point.name)
-            or ("/iou/" in point.name and not point.name.startswith("reconstruction/"))]
+    return [
+        point._replace(name=point.name.removeprefix("gss_ft/"))
+        for point in points
+        if _HEADLINE.search(point.name) or ("/iou/" in point.name and not point.name.startswith("reconstruction/"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -148,8 +170,9 @@ class Results:
         for name, stage in stages.items():
             if stage.current and stage.finished:
                 model, _, split = name.removeprefix("evaluate_").rpartition("_")
-                places.append({"palette": "palette", "reconstruct": "reconstruction"}.get(name)
-                              or f"evaluation/{model}/{split}")
+                places.append(
+                    {"palette": "palette", "reconstruct": "reconstruction"}.get(name) or f"evaluation/{model}/{split}"
+                )
         found = {path for place in places for pattern in _FILES for path in (folder / place).glob(pattern)}
         if self.config.startswith(config):
             found.add(folder / "config.yaml")
@@ -170,19 +193,27 @@ def description(points: Sequence[Point], *, report: bool, model: str | None) -> 
     if not splits:
         return ""
     lines = ["| percent | split | mIoU | mAcc | aAcc |", "|---|---|---|---|---|"]
-    lines += [f"| {shown} | {split} | " + " | ".join(_percent(latest.get(f"{prefix}{split}/{metric}"))
-                                                    for metric in ("mIoU", "mAcc", "aAcc")) + " |"
-              for split in splits for prefix, shown in _SHOWN.items() if f"{prefix}{split}/mIoU" in latest]
+    lines += [
+        f"| {shown} | {split} | "
+        + " | ".join(_percent(latest.get(f"{prefix}{split}/{metric}")) for metric in ("mIoU", "mAcc", "aAcc"))
+        + " |"
+        for split in splits
+        for prefix, shown in _SHOWN.items()
+        if f"{prefix}{split}/mIoU" in latest
+    ]
     lines += ["", *_where_to_look(report=report, model=model), ""]
     return "\n".join([*lines, *_per_class(latest, splits[0], _LONGEST - len("\n".join(lines)))])
 
 
 def _where_to_look(*, report: bool, model: str | None) -> list[str]:
-    lines = ["**Artifacts**: " + ("`report.html` has everything on one page; " if report else "")
-             + "tables and figures of each stage lie in `evaluation/` and `reconstruction/`.",
-             "**Two pipelines**: tick both in the list of runs, *Compare*, section *Metrics*: `test/iou/` is GSS-FT, "
-             "`gss_ff/test/iou/` GSS-FF.",
-             "**Curves**: the runs below this one (`+` beside its name in the list)."]
+    lines = [
+        "**Artifacts**: "
+        + ("`report.html` has everything on one page; " if report else "")
+        + "tables and figures of each stage lie in `evaluation/` and `reconstruction/`.",
+        "**Two pipelines**: tick both in the list of runs, *Compare*, section *Metrics*: `test/iou/` is GSS-FT, "
+        "`gss_ff/test/iou/` GSS-FF.",
+        "**Curves**: the runs below this one (`+` beside its name in the list).",
+    ]
     if model:
         name, number = model.split("/")
         lines.append(f"**Model**: [{name}, version {number}](#/models/{name}/versions/{number}).")
@@ -191,17 +222,37 @@ def _where_to_look(*, report: bool, model: str | None) -> list[str]:
 
 def _per_class(latest: Mapping[str, float], split: str, room: int) -> list[str]:
     """IoU of each class, the one that gains most from X^-1 first; those that gain and lose least where room lacks."""
-    iou = {prefix: {name.removeprefix(f"{prefix}{split}/iou/"): value for name, value in latest.items()
-                    if name.startswith(f"{prefix}{split}/iou/")} for prefix in _SHOWN}
+    iou = {
+        prefix: {
+            name.removeprefix(f"{prefix}{split}/iou/"): value
+            for name, value in latest.items()
+            if name.startswith(f"{prefix}{split}/iou/")
+        }
+        for prefix in _SHOWN
+    }
     final, first = iou["gss_ft/"], iou["gss_ff/"]
     gain = {name: final[name] - first[name] for name in final if name in first}
     order = sorted(dict.fromkeys([*final, *first]), key=lambda name: (-gain.get(name, 0), name))
     if not order:
         return []
-    rows = {name: "| " + " | ".join([name.replace("_", r"\_"), *(_percent(iou[prefix].get(name)) for prefix in _SHOWN),
-                                     f"{100 * gain[name]:+.2f}" if name in gain else "–"]) + " |" for name in order}
-    head = [f"**IoU per class, {split}**, percent; what X⁻¹ gains most comes first", "",
-            f"| class | {' | '.join(_SHOWN.values())} | FT − FF |", "|---|---|---|---|---|"]
+    rows = {
+        name: "| "
+        + " | ".join(
+            [
+                name.replace("_", r"\_"),
+                *(_percent(iou[prefix].get(name)) for prefix in _SHOWN),
+                f"{100 * gain[name]:+.2f}" if name in gain else "–",
+            ]
+        )
+        + " |"
+        for name in order
+    }
+    head = [
+        f"**IoU per class, {split}**, percent; what X⁻¹ gains most comes first",
+        "",
+        f"| class | {' | '.join(_SHOWN.values())} | FT − FF |",
+        "|---|---|---|---|---|",
+    ]
     for name in sorted(order, key=lambda name: abs(gain.get(name, 0))):
         if sum(len(line) + 1 for line in [*head, *rows.values()]) + 100 <= room:
             break
@@ -221,13 +272,22 @@ def saved_view(created: int) -> str:
     Args:
         created: ms.
     """
-    state = {"searchFilter": 'tags.stage = "pipeline"', "selectedColumns": [*_COLUMNS], "columnOrder": [*_COLUMNS],
-             "columnWidths": _COLUMNS}
+    state = {
+        "searchFilter": 'tags.stage = "pipeline"',
+        "selectedColumns": [*_COLUMNS],
+        "columnOrder": [*_COLUMNS],
+        "columnWidths": _COLUMNS,
+    }
     return json.dumps({"name": "Scores", "createdAt": created, "updatedAt": created, "state": json.dumps(state)})
 
 
 def show(
-    client: Any, run: str, config: str, stages: Mapping[str, Told], results: Results, names: dict[str, dict[str, str]],
+    client: Any,
+    run: str,
+    config: str,
+    stages: Mapping[str, Told],
+    results: Results,
+    names: dict[str, dict[str, str]],
     model: str | None,
 ) -> None:
     """Give a pipeline's run the figures, settings, tags and description that it lacks.
@@ -258,10 +318,14 @@ def show(
     client.log_batch(
         run,
         [Metric(point.name, point.value, point.time, point.step) for point in of_parent(points)],
-        [Param(key, str(value)) for name, value in settings.items()
-         if (key := sanitise(name, known)) not in present.data.params],  # MLflow refuses to change one
+        [
+            Param(key, str(value))
+            for name, value in settings.items()
+            if (key := sanitise(name, known)) not in present.data.params
+        ],  # MLflow refuses to change one
         [RunTag(key, value) for key, value in tags.items() if present.data.tags.get(key) != value],
     )
     if f"mlflow.sharedViewState.{VIEW}" not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{VIEW}",
-                                  saved_view(experiment.creation_time))
+        client.set_experiment_tag(
+            experiment.experiment_id, f"mlflow.sharedViewState.{VIEW}", saved_view(experiment.creation_time)
+        )

@@ -31,8 +31,17 @@ def register(
     Returns:
         `<name>/<version>`; None when nothing was merged yet.
     """
-    made = next((stage for stage in reversed(told) if stage.stage in ("merge", "import_gss_ft") and stage.current
-                 and "sha256" in stage.tags and stage.config[:8] in runs), None)
+    made = next(
+        (
+            stage
+            for stage in reversed(told)
+            if stage.stage in ("merge", "import_gss_ft")
+            and stage.current
+            and "sha256" in stage.tags
+            and stage.config[:8] in runs
+        ),
+        None,
+    )
     if made is None:
         return None
     name, sha, pipeline = f"gss-{made.experiment}", made.tags["sha256"], made.config[:8]
@@ -40,8 +49,9 @@ def register(
     text = _text(folder, made, tags)
     place = f"model/{sha[:8]}"
     _registered(client, name, made.experiment)
-    version = next((found for found in client.search_model_versions(f"name = '{name}'")
-                    if found.tags.get("sha256") == sha), None)
+    version = next(
+        (found for found in client.search_model_versions(f"name = '{name}'") if found.tags.get("sha256") == sha), None
+    )
     with tempfile.TemporaryDirectory() as fresh:  # a version needs a folder with something in it
         note = Path(fresh) / "model.json"
         write_json(note, {"file": tags["file"], "sha256": sha, "host": tags.get("host", "")})
@@ -51,8 +61,9 @@ def register(
             if expected and (folder / file).is_file():
                 put(pipeline, folder / file, place, expected)
     if version is None:
-        version = client.create_model_version(name, f"runs:/{runs[pipeline]}/{place}", runs[pipeline], tags,
-                                              description=text, await_creation_for=0)
+        version = client.create_model_version(
+            name, f"runs:/{runs[pipeline]}/{place}", runs[pipeline], tags, description=text, await_creation_for=0
+        )
     else:
         for key, value in tags.items():
             if version.tags.get(key) != value:
@@ -67,16 +78,23 @@ def _registered(client: Any, name: str, experiment: str) -> None:
 
     if not client.search_registered_models(f"name = '{name}'"):
         try:
-            client.create_registered_model(name, description=f"GSS-FT of the experiment {experiment}: one version per "
-                                                             "merged file, its SHA-256 and its scores are tags.")
+            client.create_registered_model(
+                name,
+                description=f"GSS-FT of the experiment {experiment}: one version per "
+                "merged file, its SHA-256 and its scores are tags.",
+            )
         except MlflowException:  # another process was faster, or there is a reason that the next call will tell
             client.get_registered_model(name)
 
 
 def _tags(folder: Path, made: Told, told: Sequence[Told]) -> dict[str, str]:
     """Hashes, provenance, and the scores of this very file."""
-    tags = {**made.tags, "file": str((folder / MODEL).absolute()), "experiment": made.experiment,
-            "config_sha256": made.config}
+    tags = {
+        **made.tags,
+        "file": str((folder / MODEL).absolute()),
+        "experiment": made.experiment,
+        "config_sha256": made.config,
+    }
     sha, first = made.tags["sha256"], made.tags.get("input gss_ff.pth")
     known: dict[str, str] = {}
     for stage in told:
@@ -93,7 +111,8 @@ def _tags(folder: Path, made: Told, told: Sequence[Told]) -> dict[str, str]:
 
 def _text(folder: Path, made: Told, tags: Mapping[str, str]) -> str:
     scores = [f"{name} **{100 * float(tags[name]):.2f}**" for name in ("test/mIoU", "val/mIoU") if name in tags]
-    return (f"GSS-FT of `{made.experiment}`: {', '.join(scores) or 'not evaluated yet'} (percent).\n\n"
-            f"    import gss\n    model = gss.load(\"{folder / MODEL}\")    # in the project folder\n"
-            "    ids = model.predict(\"photo.jpg\")\n")
-
+    return (
+        f"GSS-FT of `{made.experiment}`: {', '.join(scores) or 'not evaluated yet'} (percent).\n\n"
+        f'    import gss\n    model = gss.load("{folder / MODEL}")    # in the project folder\n'
+        '    ids = model.predict("photo.jpg")\n'
+    )

@@ -44,8 +44,11 @@ def open_work(work: Path, fingerprint: Mapping[str, Any]) -> str | None:
             for item in content:
                 os.replace(item, target / item.name)
         except OSError as error:
-            raise GssError(f"cannot move the files of another training away: {error.strerror}", where=work,
-                           todo="make the folder and its parent writable, or move its content yourself") from error
+            raise GssError(
+                f"cannot move the files of another training away: {error.strerror}",
+                where=work,
+                todo="make the folder and its parent writable, or move its content yourself",
+            ) from error
         message = f"{work} held another training ({_difference(old, fingerprint)}); it was moved to {target}"
     write_json(record, fingerprint)
     return message

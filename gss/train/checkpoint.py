@@ -66,9 +66,10 @@ class CheckpointFolder:
 
         write_atomic(path, write, rename=appear)
         earlier = [entry for entry in self._entries()[0] if entry.step < step and (self.path / entry.file).is_file()]
-        kept = [*earlier, _entry(path.name)][-self.keep_last:]
-        write_json(self._index, {"version": 1, "checkpoints": [{"step": entry.step, "file": entry.file}
-                                                               for entry in kept]})
+        kept = [*earlier, _entry(path.name)][-self.keep_last :]
+        write_json(
+            self._index, {"version": 1, "checkpoints": [{"step": entry.step, "file": entry.file} for entry in kept]}
+        )
         self._sweep({entry.file for entry in kept})
         return path
 
@@ -101,8 +102,11 @@ class CheckpointFolder:
                 try:
                     return torch.load(path, map_location=map_location, weights_only=True)
                 except Exception as error:
-                    raise CheckpointError(f"the checkpoint cannot be loaded: {error}", where=path,
-                                          todo="move it away to go on from the one before") from error
+                    raise CheckpointError(
+                        f"the checkpoint cannot be loaded: {error}",
+                        where=path,
+                        todo="move it away to go on from the one before",
+                    ) from error
         raise CheckpointError(f"no checkpoint of step {step}", where=self.path)
 
     def _entries(self) -> tuple[list[Entry], list[str]]:

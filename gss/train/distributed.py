@@ -100,13 +100,17 @@ def setup() -> World:
     die_with_torchrun()
     # 1x1 convolutions in channels-last layout: it costs a copy per step.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    rank, size, local_rank = (int(os.environ.get(name, default))
-                              for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    rank, size, local_rank = (
+        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
     device = torch.device("cpu")
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
-            raise GssError(f"{local_rank + 1} or more processes, but {torch.cuda.device_count()} GPUs",
-                           where="gss launch --nproc", todo="ask for at most one process per GPU")
+            raise GssError(
+                f"{local_rank + 1} or more processes, but {torch.cuda.device_count()} GPUs",
+                where="gss launch --nproc",
+                todo="ask for at most one process per GPU",
+            )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if size > 1:

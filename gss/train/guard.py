@@ -48,4 +48,5 @@ class FiniteGuard:
             raise GssError(
                 f"the loss or its gradient is not finite at step {bad}; training stopped before this update",
                 where=f"last good checkpoint: {self._last_good()}",
-                todo="lower `lr` or set `clip_norm` (and with precision bf16 try fp32), then run again")
+                todo="lower `lr` or set `clip_norm` (and with precision bf16 try fp32), then run again",
+            )

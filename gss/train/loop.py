@@ -62,9 +62,17 @@ class TrainResult:
     exported: nn.Module
 
 
-def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings, *,
-          work: Path, journal: Journal | None, world: World, until: int | None = None,
-          evaluate: Evaluate | None = None) -> TrainResult:
+def train(
+    learner: nn.Module,
+    make_batches: MakeBatches,
+    settings: LoopSettings,
+    *,
+    work: Path,
+    journal: Journal | None,
+    world: World,
+    until: int | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainResult:
     """Train a learner from the last checkpoint in `work`, if any, up to step `until`.
 
     The loss of a step is the weighted sum over terms of sum / (count + eps), with sums and counts over all
@@ -97,8 +105,9 @@ def train(learner: nn.Module, make_batches: MakeBatches, settings: LoopSettings,
 class _Run:
     """The parts of one training and what is done with them."""
 
-    def __init__(self, learner: nn.Module, settings: LoopSettings, work: Path, journal: Journal | None,
-                 world: World) -> None:
+    def __init__(
+        self, learner: nn.Module, settings: LoopSettings, work: Path, journal: Journal | None, world: World
+    ) -> None:
         self.settings, self.work, self.journal, self.world = settings, work, journal, world
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         if world.device.type == "cuda":
@@ -165,11 +174,17 @@ class _Run:
                             self.saver.wait()
                             world.barrier()
                 if wish >= Wish.STOP_FOR_DEADLINE and done < target:
-                    reason = ("stopped before the end of the job's time" if wish is Wish.STOP_FOR_DEADLINE else
-                              f"stopped by {stop.name or 'a signal to another process'}")
-                    raise Interrupted(f"{reason} after step {done} of {settings.steps}, which is saved in "
-                                      f"{self.folder.path}; the same command goes on from there", step=done,
-                                      deadline=wish is Wish.STOP_FOR_DEADLINE)
+                    reason = (
+                        "stopped before the end of the job's time"
+                        if wish is Wish.STOP_FOR_DEADLINE
+                        else f"stopped by {stop.name or 'a signal to another process'}"
+                    )
+                    raise Interrupted(
+                        f"{reason} after step {done} of {settings.steps}, which is saved in "
+                        f"{self.folder.path}; the same command goes on from there",
+                        step=done,
+                        deadline=wish is Wish.STOP_FOR_DEADLINE,
+                    )
                 if planned:
                     self.evaluate(evaluate, done, progress)
         progress.end(settings.steps)
@@ -187,11 +202,18 @@ class _Run:
             return
         seconds = self.world.from_main(round(left or 0))
         if Clock.any_step_done:  # by an earlier training of this process
-            raise Interrupted(f"stopped before the end of the job's time, at step {start} of {self.settings.steps}; "
-                              "the same command goes on from there", step=start, deadline=True)
-        raise GssError(f"the time limit is too short: {seconds} s are left before the first step, and "
-                       f"{self.settings.deadline_margin:g} s are kept for an end in good order", where=self.work,
-                       todo="give the stage more time (run.resources, minutes), or lower run.deadline_margin")
+            raise Interrupted(
+                f"stopped before the end of the job's time, at step {start} of {self.settings.steps}; "
+                "the same command goes on from there",
+                step=start,
+                deadline=True,
+            )
+        raise GssError(
+            f"the time limit is too short: {seconds} s are left before the first step, and "
+            f"{self.settings.deadline_margin:g} s are kept for an end in good order",
+            where=self.work,
+            todo="give the stage more time (run.resources, minutes), or lower run.deadline_margin",
+        )
 
     def evaluate(self, evaluate: Evaluate | None, step: int, progress: Progress) -> None:
         """Measure the module as it would be exported now."""
@@ -207,13 +229,18 @@ class _Run:
         if norms and len(micro) > 1 and self.world.is_main:
             seen = _size(micro[0]) * (self.world.size if self.world.device.type == "cuda" else 1)
             step = sum(map(_size, micro)) * self.world.size
-            print(f"warning: accumulation {len(micro)}: {norms} BatchNorm layers see {seen} of a step's {step} images "
-                  "at a time, so the result is not that of accumulation 1", flush=True)
+            print(
+                f"warning: accumulation {len(micro)}: {norms} BatchNorm layers see {seen} of a step's {step} images "
+                "at a time, so the result is not that of accumulation 1",
+                flush=True,
+            )
 
     def move(self, batch: Batch) -> dict[str, Tensor]:
         """A batch on the device, its floats in the precision of the training."""
-        return {name: value.to(self.world.device, self.dtype if value.is_floating_point() else None, non_blocking=True)
-                for name, value in batch.items()}
+        return {
+            name: value.to(self.world.device, self.dtype if value.is_floating_point() else None, non_blocking=True)
+            for name, value in batch.items()
+        }
 
     def accumulate(self, micro: Sequence[Batch], step: int) -> Tensor:
         """Gradients of the whole step's loss; returns this process's share of that loss, float64."""
@@ -277,8 +304,11 @@ class _Run:
             self.saver.resumed_from(step)
         self.banner(step, target)
         if step > target:
-            raise CheckpointError(f"the last checkpoint is of step {step}, past the wanted step {target}",
-                                  where=self.folder.path, todo="move the work folder away to train up to it again")
+            raise CheckpointError(
+                f"the last checkpoint is of step {step}, past the wanted step {target}",
+                where=self.folder.path,
+                todo="move the work folder away to train up to it again",
+            )
         return step
 
     def banner(self, start: int, target: int) -> None:
@@ -286,9 +316,12 @@ class _Run:
         if self.world.is_main:
             trained = sum(parameter.numel() for parameter in self.parameters)
             origin = f"resumed from step {start}" if start else "fresh start"
-            print(f"training in {self.work}: {origin}, up to step {target} of {self.settings.steps}\n"
-                  f"{self.world.size} process(es) on {self.world.device.type}, {self.settings.precision}, "
-                  f"{trained:,} trained parameters", flush=True)
+            print(
+                f"training in {self.work}: {origin}, up to step {target} of {self.settings.steps}\n"
+                f"{self.world.size} process(es) on {self.world.device.type}, {self.settings.precision}, "
+                f"{trained:,} trained parameters",
+                flush=True,
+            )
 
 
 def _size(batch: Batch) -> int:

@@ -41,7 +41,10 @@ def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Ad
     on_cuda = any(parameter.is_cuda for group in groups.values() for parameter in group)
     return torch.optim.AdamW(
         [{"params": group, "weight_decay": decay, "lr_factor": factor} for (decay, factor), group in groups.items()],
-        lr=settings.lr, betas=settings.betas, fused=on_cuda)
+        lr=settings.lr,
+        betas=settings.betas,
+        fused=on_cuda,
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

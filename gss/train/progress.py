@@ -38,8 +38,9 @@ class Meter:
 
     def load(self, state: Mapping[str, Tensor], world: World) -> None:
         """Go on from a state: the main process carries what all had gathered."""
-        self._sums = {name: (pair if world.is_main else torch.zeros_like(pair)).to(world.device)
-                      for name, pair in state.items()}
+        self._sums = {
+            name: (pair if world.is_main else torch.zeros_like(pair)).to(world.device) for name, pair in state.items()
+        }
 
     def read(self, world: World) -> dict[str, float]:
         """The means over all processes, by name, and start anew; waits for the device. No value, no name."""
@@ -86,12 +87,14 @@ class Progress:
         self._interval, self._images, self._waited = now, 0, 0.0
         if not self._world.is_main:
             return
-        print(f"{chr(13) if self._bar else ''}step {step}/{self._steps}  loss {means['train/loss']:.4g}  "
-              f"lr {rate:.3g}  {speed:.1f} img/s  wait {wait:.0%}  mem {_memory(self._world.device)}  "
-              f"ETA {clock(left)}", flush=True)
+        print(
+            f"{chr(13) if self._bar else ''}step {step}/{self._steps}  loss {means['train/loss']:.4g}  "
+            f"lr {rate:.3g}  {speed:.1f} img/s  wait {wait:.0%}  mem {_memory(self._world.device)}  "
+            f"ETA {clock(left)}",
+            flush=True,
+        )
         if self._journal is not None:
-            self._journal.metrics(step, {**means, "train/lr": rate, "train/img_per_s": speed,
-                                         "train/data_wait": wait})
+            self._journal.metrics(step, {**means, "train/lr": rate, "train/img_per_s": speed, "train/data_wait": wait})
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
@@ -104,8 +107,11 @@ class Progress:
         """The last line, about all steps of this process; `schedule` is the number of steps of the whole training."""
         seconds = time.perf_counter() - self._start
         if self._world.is_main:
-            print(f"done: step {self._steps} of {schedule}; checkpoints took {self._saving / seconds:.1%} of "
-                  f"{clock(seconds)}", flush=True)
+            print(
+                f"done: step {self._steps} of {schedule}; checkpoints took {self._saving / seconds:.1%} of "
+                f"{clock(seconds)}",
+                flush=True,
+            )
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Show the figures of an evaluation and write them to the journal."""

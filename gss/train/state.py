@@ -40,10 +40,15 @@ class TrainState:
 
     def content(self, step: int, world: World) -> dict[str, Any]:
         """What a checkpoint of this step holds: tensors and plain values; every process calls it."""
-        return {"step": step, "settings": asdict(self._settings), "model": self.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "meter": self.meter.state(world),
-                "ema": None if self.average is None else self.average.module.state_dict(),
-                "buffers": gather_buffers(self.module, world)}
+        return {
+            "step": step,
+            "settings": asdict(self._settings),
+            "model": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "meter": self.meter.state(world),
+            "ema": None if self.average is None else self.average.module.state_dict(),
+            "buffers": gather_buffers(self.module, world),
+        }
 
     def load(self, content: Mapping[str, Any], world: World, *, where: Path) -> None:
         """Take over a checkpoint's content.
@@ -60,8 +65,9 @@ class TrainState:
             if self.average is not None:
                 self.average.module.load_state_dict(content["ema"])
         except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint does not fit: {error}", where=where,
-                                  todo="move the work folder away to train anew") from error
+            raise CheckpointError(
+                f"the checkpoint does not fit: {error}", where=where, todo="move the work folder away to train anew"
+            ) from error
         self.meter.load(content["meter"], world)
         restore_buffers(self.module, content["buffers"], world)
 
@@ -70,5 +76,8 @@ class TrainState:
         different = [key for key in now if key not in FREE_SETTINGS and old.get(key) != now[key]]
         if different:
             changes = ", ".join(f"{key} {old.get(key)!r}, now {now[key]!r}" for key in different)
-            raise CheckpointError(f"the checkpoint was made with other settings: {changes}", where=where,
-                                  todo="move the work folder away to train anew, or undo the change")
+            raise CheckpointError(
+                f"the checkpoint was made with other settings: {changes}",
+                where=where,
+                todo="move the work folder away to train anew, or undo the change",
+            )

@@ -31,12 +31,17 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
     backbone = meta["latent_prior"]["backbone"]["name"]
     results = [
         EvalResult(
-            task_type="image-segmentation", dataset_type=re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "data",
-            dataset_name=data, dataset_split=split, metric_type=kind, metric_name=key, metric_value=measured[key],
+            task_type="image-segmentation",
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "data",
+            dataset_name=data,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=key,
+            metric_value=measured[key],
         )
         for split, measured in metrics.items()
         for kind, key in (("mean_iou", "mIoU"), ("mean_accuracy", "mAcc"), ("accuracy", "aAcc"))
-    ]  # fmt: skip
+    ]
     front = ModelCardData(
         library_name="gss",
         license="other",
@@ -76,7 +81,7 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
             "encoder": backbone,
             "pretrained weights": config["latent_prior"]["backbone"].get("weights") or "none",
             "network": f"{meta['vocab_size']} tokens, one per {meta['latent_prior'].get('token_stride', 4)} pixels in "
-                       "height and in width",
+            "height and in width",
             "seed": config["seed"],
             "gss": f"{environment['gss']}, commit {environment['git']}",
             "torch, timm": f"{environment['torch']}, {environment['timm']}",
@@ -85,7 +90,7 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
             "SHA-256 of the configuration": provenance["config_sha256"],
         },
         limits=_limits(predictor, metrics),
-    )  # fmt: skip
+    )
     return str(ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}"))
 
 

@@ -262,9 +262,7 @@ def _take_folder(out: Path, targets: Sequence[Path], predictor: Predictor) -> No
     path, content = out / "classes.csv", text.getvalue()
     if not path.is_file():
         if stranger := next((target for target in targets if target.exists()), None):
-            raise GssError(
-                "a file is there that no earlier prediction wrote", where=stranger, todo="choose another -o"
-            )
+            raise GssError("a file is there that no earlier prediction wrote", where=stranger, todo="choose another -o")
     elif path.read_bytes() != content.encode():
         raise GssError(
             "the folder has a table of other classes or colours: what lies there would change its meaning",

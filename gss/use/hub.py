@@ -53,17 +53,20 @@ def write_folder(
     write_palette(folder / "palette.csv", Palette(np.array(file.meta["palette"]), tuple(file.meta["classes"])))
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "README.md", card)
-    write_json(folder / CONFIG, {
-        "format": FORMAT,
-        "library_name": "gss",
-        "version": gss.__version__,
-        "kind": file.kind,
-        "model_sha256": file.sha256,
-        "weights_sha256": sha256_file(folder / WEIGHTS),
-        "colours": [list(colour) for colour in colours],
-        "tokenizer": {key: getattr(tokenizer, key) for key in SHAPE},
-        "meta": file.meta,
-    })  # fmt: skip
+    write_json(
+        folder / CONFIG,
+        {
+            "format": FORMAT,
+            "library_name": "gss",
+            "version": gss.__version__,
+            "kind": file.kind,
+            "model_sha256": file.sha256,
+            "weights_sha256": sha256_file(folder / WEIGHTS),
+            "colours": [list(colour) for colour in colours],
+            "tokenizer": {key: getattr(tokenizer, key) for key in SHAPE},
+            "meta": file.meta,
+        },
+    )
 
 
 def is_export(folder: Path) -> bool:

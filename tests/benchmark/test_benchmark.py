@@ -14,22 +14,41 @@ from torch import nn
 from gss.benchmark.stopwatch import Phase, Stopwatch
 
 EXPERIMENT = {
-    "data": {"root": "nowhere", "classes": ["one", "two", "three"],
-             "splits": {split: {"images": split, "labels": split} for split in ("train", "val")}},
+    "data": {
+        "root": "nowhere",
+        "classes": ["one", "two", "three"],
+        "splits": {split: {"images": split, "labels": split} for split in ("train", "val")},
+    },
     "augment": {"base_scale": [64, 48], "crop": [32, 32]},
-    "tokenizer": {"vocab_size": 16, "n_hid": 8, "n_init": 8, "blocks_per_group": 1,
-                  "train": {"batch_size": 2, "crop": 32}},
-    "latent_prior": {"backbone": {"name": "test_resnet"}, "channels": 8, "seg_channels": 8, "cls_channels": 8,
-                     "num_heads": 2, "training": {"batch_size": 4, "accumulation": 2}},
+    "tokenizer": {
+        "vocab_size": 16,
+        "n_hid": 8,
+        "n_init": 8,
+        "blocks_per_group": 1,
+        "train": {"batch_size": 2, "crop": 32},
+    },
+    "latent_prior": {
+        "backbone": {"name": "test_resnet"},
+        "channels": 8,
+        "seg_channels": 8,
+        "cls_channels": 8,
+        "num_heads": 2,
+        "training": {"batch_size": 4, "accumulation": 2},
+    },
     "posterior": {"variant": "conv", "channels": 8, "training": {"batch_size": 2}},
-}  # fmt: skip
+}
 
 
 def run(folder: Path, *words: str, limit_kib: str = "unlimited") -> subprocess.CompletedProcess[str]:
     (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     command = [sys.executable, "-m", "gss", "benchmark", "small.yaml", "--images", "1", "-o", "speed.json", *words]
-    return subprocess.run(["sh", "-c", f'ulimit -d {limit_kib}; exec "$@"', "sh", *command], cwd=folder,
-                          capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["sh", "-c", f'ulimit -d {limit_kib}; exec "$@"', "sh", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -38,11 +57,20 @@ def test_a_configuration_is_enough(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "speed.json").read_text())
     assert "made up, 64 x 48" in content["images"]
-    sections = {section["title"]: {row["name"].strip(): row for row in section["rows"]}
-                for section in content["sections"]}
-    assert list(sections) == ["data loading, batch of 4, one core", "tokenizer, batch of 2, fp32", "reconstruction",
-                              "latent prior, batch of 4, fp32", "posterior, batch of 2, fp32",
-                              "prediction, GSS-FF", "prediction, GSS-FT", "evaluation, GSS-FF", "evaluation, GSS-FT"]
+    sections = {
+        section["title"]: {row["name"].strip(): row for row in section["rows"]} for section in content["sections"]
+    }
+    assert list(sections) == [
+        "data loading, batch of 4, one core",
+        "tokenizer, batch of 2, fp32",
+        "reconstruction",
+        "latent prior, batch of 4, fp32",
+        "posterior, batch of 2, fp32",
+        "prediction, GSS-FF",
+        "prediction, GSS-FT",
+        "evaluation, GSS-FF",
+        "evaluation, GSS-FT",
+    ]
     prior, image = sections["latent prior, batch of 4, fp32"], sections["prediction, GSS-FT"]
     assert {"tokens of the label", "forward", "backward", "optimiser step"} <= set(prior)
     assert {"crops", "forward", "backward", "optimiser step"} <= set(sections["tokenizer, batch of 2, fp32"])

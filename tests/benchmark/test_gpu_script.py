@@ -63,8 +63,10 @@ def test_the_largest_batch_is_found_to_an_eighth(script: ModuleType, limit: int)
 
 
 def test_a_row_that_fails_says_why_and_costs_no_other(script: ModuleType, tmp_path: Path) -> None:
-    rows = [{"name": "one", "batch": 64, "failed": "out of memory: CUDA out of memory"},
-            {"name": "two", "batch": 2, "seconds": 0.1, "images_per_s": 20.0}]
+    rows = [
+        {"name": "one", "batch": 64, "failed": "out of memory: CUDA out of memory"},
+        {"name": "two", "batch": 2, "seconds": 0.1, "images_per_s": 20.0},
+    ]
     lines = [script.line(script.cells(row)) for row in rows]
     assert "out of memory" in lines[0] and "20.0" in lines[1]
     assert len({line.count("|") for line in lines}) == 1

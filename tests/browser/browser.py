@@ -24,9 +24,17 @@ class Browser:
         self._profile = tempfile.mkdtemp(prefix="gss-browser-")
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                         "--hide-scrollbars", "--no-first-run", f"--user-data-dir={self._profile}",
-                         f"--window-size={width},{height}", f"--host-resolver-rules={_NOT_THE_WORLD}"):
+        for argument in (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--no-first-run",
+            f"--user-data-dir={self._profile}",
+            f"--window-size={width},{height}",
+            f"--host-resolver-rules={_NOT_THE_WORLD}",
+        ):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))

@@ -29,8 +29,9 @@ def test_three_runs_with_evil_class_names(browser, screenshots, tmp_path):
     assert EVIL in browser.script(CELLS % 1 + ".map(cell => cell.textContent)")
     sizes = browser.script("return [...document.images].map(image => image.naturalWidth)")
     assert len(sizes) >= 2 * 3 * 5 and min(sizes) > 0
-    shown = browser.script(CELLS % 4 + ".map(cell => [cell.querySelector('b').className, cell.nextElementSibling"
-                           ".textContent])")  # fmt: skip
+    shown = browser.script(
+        CELLS % 4 + ".map(cell => [cell.querySelector('b').className, cell.nextElementSibling.textContent])"
+    )
     assert all((kind == "") == ("+0.00" in interval or "−" in interval) for kind, interval in shown)
     assert "" in {kind for kind, _ in shown}
     assert "evaluation.flip" in browser.script("return document.querySelector('#settings').parentElement.textContent")

@@ -52,9 +52,13 @@ class Visitor:
 
     def tick(self, name: str) -> None:
         """The box of a run in the list."""
-        row = until(lambda: self.browser.script(
-            "return [...document.querySelectorAll('.ag-row')].find(row => row.innerText.includes(arguments[0]))",
-            f"pipeline/{name}/"), f"the run of {name}").get_attribute("row-id")
+        row = until(
+            lambda: self.browser.script(
+                "return [...document.querySelectorAll('.ag-row')].find(row => row.innerText.includes(arguments[0]))",
+                f"pipeline/{name}/",
+            ),
+            f"the run of {name}",
+        ).get_attribute("row-id")
         box = self.browser.script("return document.querySelector(`.ag-row[row-id='${arguments[0]}'] input`)", row)
         until(lambda: _clicked(box), f"the box of {name}")
         self.clicks += 1
@@ -113,11 +117,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pipe
             names = [row["name"].partition(";")[0] for row in csv.DictReader(table)]
         for letter in "ab":
             made[f"{dataset}_{letter}"] = Pipeline(
-                Path("results") / f"{dataset}_{letter}", names, dataset=dataset, seed=2 * seed + (letter == "b"),
-                overrides=[f"seed={int(letter == 'b')}"]).run()
+                Path("results") / f"{dataset}_{letter}",
+                names,
+                dataset=dataset,
+                seed=2 * seed + (letter == "b"),
+                overrides=[f"seed={int(letter == 'b')}"],
+            ).run()
     if camvid := os.environ.get("GSS_CAMVID_RESULTS"):
-        shutil.copytree(camvid, "results/camvid", ignore=shutil.ignore_patterns(
-            "*.pth", "*.pt", "pictures", "predictions", "maskiges", "mlflow.*", "round_*", "checkpoints"))
+        shutil.copytree(
+            camvid,
+            "results/camvid",
+            ignore=shutil.ignore_patterns(
+                "*.pth", "*.pt", "pictures", "predictions", "maskiges", "mlflow.*", "round_*", "checkpoints"
+            ),
+        )
     sync()
     yield made
     os.chdir(before)
@@ -189,8 +202,10 @@ def test_ff_against_ft_per_class_takes_two_clicks(
     first, final = (scores(project[f"{dataset}_a"], model) for model in ("gss_ff", "gss_ft"))
     assert len(final) == {"ade20k": 150, "cityscapes": 19}[dataset]
     visitor.see("FT − FF")
-    shown = visitor.browser.script("return [...document.querySelectorAll('td:first-child')].map("
-                                   "cell => [...cell.parentElement.children].map(cell => cell.innerText.trim()))")
+    shown = visitor.browser.script(
+        "return [...document.querySelectorAll('td:first-child')].map("
+        "cell => [...cell.parentElement.children].map(cell => cell.innerText.trim()))"
+    )
     found = {row[0]: row[2:] for row in shown if len(row) == 5}
     for name, value in final.items():
         gain = f"{100 * (value - first[name]):+.2f}"

@@ -70,10 +70,15 @@ def test_names_of_data_are_text(browser: Browser, made: SyntheticResults) -> Non
 
 def move(browser: Browser, selector: str, x: float, y: float) -> None:
     """Move the pointer to a place inside an element, shares of its width and height."""
-    browser.script("""const element = document.querySelector(arguments[0]); element.scrollIntoView();
+    browser.script(
+        """const element = document.querySelector(arguments[0]); element.scrollIntoView();
         const box = element.getBoundingClientRect();
         element.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + arguments[1] * box.width,
-            clientY: box.top + arguments[2] * box.height, bubbles: true}))""", selector, x, y)
+            clientY: box.top + arguments[2] * box.height, bubbles: true}))""",
+        selector,
+        x,
+        y,
+    )
 
 
 def layer(browser: Browser, name: str) -> dict[str, int]:

@@ -16,9 +16,15 @@ def _own_signals(monkeypatch):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("error", "code", "step", "deadline"), [
-    (DataError("bad", where="a.png"), 2, None, False), (KeyError("ours"), 1, None, False),
-    (Interrupted("later", step=7), 75, 7, False), (Interrupted("in a new job", step=7, deadline=True), 75, 7, True)])
+@pytest.mark.parametrize(
+    ("error", "code", "step", "deadline"),
+    [
+        (DataError("bad", where="a.png"), 2, None, False),
+        (KeyError("ours"), 1, None, False),
+        (Interrupted("later", step=7), 75, 7, False),
+        (Interrupted("in a new job", step=7, deadline=True), 75, 7, True),
+    ],
+)
 def test_each_end_leaves_its_code_and_message(tmp_path, capsys, error, code, step, deadline):
     write_exit(tmp_path, 33, "of an earlier run")
     with pytest.raises(SystemExit) as ended, worker_exit(tmp_path):

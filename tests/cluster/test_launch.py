@@ -31,8 +31,13 @@ sys.exit(launch(int(nproc), [work, how], work=Path(work), module="ending_worker"
 
 
 def start(work, ending, *, nproc=1):
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(nproc), str(work), ending], env=ENVIRONMENT,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(nproc), str(work), ending],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def wait_for(condition, seconds=60):
@@ -57,9 +62,15 @@ def pid_of(work, rank=0, seconds=60):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ending", "code", "reason"), [
-    ("mend", 2, "label 7 is unknown\n  where: a.png\n  to do: map it"),
-    ("again", 75, "come again"), ("fault", 1, "ZeroDivisionError: our own fault"), ("kill", 1, "was ended by SIGKILL")])
+@pytest.mark.parametrize(
+    ("ending", "code", "reason"),
+    [
+        ("mend", 2, "label 7 is unknown\n  where: a.png\n  to do: map it"),
+        ("again", 75, "come again"),
+        ("fault", 1, "ZeroDivisionError: our own fault"),
+        ("kill", 1, "was ended by SIGKILL"),
+    ],
+)
 def test_exit_codes_reach_the_caller(tmp_path, ending, code, reason):
     """Only the last of two processes fails; the other is ended, and only the cause is told."""
     (tmp_path / "exit.json").write_text('{"code": 33}')
@@ -136,8 +147,9 @@ def test_processes_of_one_machine_meet_without_a_name_for_it(tmp_path):
     program = PROGRAM.replace("ending_worker", "meeting_worker")
     command = shlex.join([sys.executable, "-c", program, "2", str(tmp_path), ""])
     nameless = f"hostname no-such-name-anywhere && exec {command}"
-    done = subprocess.run([*apart("--uts"), "sh", "-c", nameless], env=ENVIRONMENT, capture_output=True, text=True,
-                          timeout=100)
+    done = subprocess.run(
+        [*apart("--uts"), "sh", "-c", nameless], env=ENVIRONMENT, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     assert [json.loads((tmp_path / f"note_{rank}.json").read_text())["total"] for rank in (0, 1)] == [3, 3]
     assert "no-such-name-anywhere" not in done.stderr
@@ -156,11 +168,14 @@ def addresses(monkeypatch, **known):
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
 
 
-@pytest.mark.parametrize(("known", "said"), [
-    ({"n2": "10.0.0.2"}, "n2 cannot find the first node, n1: Name or service not known"),
-    ({"n1": "10.0.0.1"}, "other nodes cannot reach n2: .*Name or service not known"),
-    ({"n1": "10.0.0.1", "n2": "127.0.1.1"}, r"(?s)other nodes cannot reach n2: .*127\.0\.1\.1.*GLOO_SOCKET_IFNAME"),
-])
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"n2": "10.0.0.2"}, "n2 cannot find the first node, n1: Name or service not known"),
+        ({"n1": "10.0.0.1"}, "other nodes cannot reach n2: .*Name or service not known"),
+        ({"n1": "10.0.0.1", "n2": "127.0.1.1"}, r"(?s)other nodes cannot reach n2: .*127\.0\.1\.1.*GLOO_SOCKET_IFNAME"),
+    ],
+)
 def test_nodes_that_could_not_meet_say_so_at_once(monkeypatch, known, said):
     addresses(monkeypatch, **known)
     with pytest.raises(GssError, match=said):
@@ -191,12 +206,15 @@ def test_the_printed_command_is_the_whole_command(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "processes", "note"), [
-    ({"divided": 16}, 2, "1 of 3 GPUs lies idle: a batch of 16 cannot be divided among 3"),
-    ({"divided": 12}, 3, ""),
-    ({"divided": 16, "gpus": 8}, 2, "1 of 3 GPUs lies idle: a batch of 16 cannot be divided among 3"),
-    ({"nproc": 2, "gpus": 0}, 2, "the GPUs of this machine lie idle: run.resources asks for none; `gpus: auto`"),
-])
+@pytest.mark.parametrize(
+    ("options", "processes", "note"),
+    [
+        ({"divided": 16}, 2, "1 of 3 GPUs lies idle: a batch of 16 cannot be divided among 3"),
+        ({"divided": 12}, 3, ""),
+        ({"divided": 16, "gpus": 8}, 2, "1 of 3 GPUs lies idle: a batch of 16 cannot be divided among 3"),
+        ({"nproc": 2, "gpus": 0}, 2, "the GPUs of this machine lie idle: run.resources asks for none; `gpus: auto`"),
+    ],
+)
 def test_the_gpus_of_this_machine_are_used(tmp_path, monkeypatch, capfd, options, processes, note):
     """Unless they are refused; those that lie idle are named, and how to use them."""
     monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])

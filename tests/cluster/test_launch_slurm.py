@@ -23,8 +23,11 @@ from test_launch import alive, pid_of, wait_for
 from gss.cluster.gpus import PRETENDED_GPUS
 
 HERE = Path(__file__).resolve().parent
-pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(
-    bool(SlurmCluster.missing()), reason=f"not installed: {', '.join(SlurmCluster.missing())}")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(SlurmCluster.missing()), reason=f"not installed: {', '.join(SlurmCluster.missing())}"),
+]
 PATIENCE = 200  # seconds; other tests run beside these
 PROGRAM = """
 import sys
@@ -40,9 +43,20 @@ sys.exit(launch(nproc, [work, how], work=Path(work), nodes=int(nodes), cpus=4, g
 class Job:
     """A launch in a SLURM job, which is given `gpus` on each node; with `auto` the launch finds out how many."""
 
-    def __init__(self, cluster: SlurmCluster, work: Path, how: str, *, nodes: int = 1, nproc: int = 1, gpus: int = 0,
-                 auto: bool = False, module: str = "ending_worker", options: tuple[str, ...] = (),
-                 after: str = "true") -> None:
+    def __init__(
+        self,
+        cluster: SlurmCluster,
+        work: Path,
+        how: str,
+        *,
+        nodes: int = 1,
+        nproc: int = 1,
+        gpus: int = 0,
+        auto: bool = False,
+        module: str = "ending_worker",
+        options: tuple[str, ...] = (),
+        after: str = "true",
+    ) -> None:
         work.mkdir(exist_ok=True)
         self.cluster, self.work = cluster, work
         self._out = work / f"{time.monotonic_ns()}.out"
@@ -52,9 +66,21 @@ class Job:
         step = shlex.join(["srun", "-n1", "--nodes=1", "--cpus-per-task=4", "bash", "-c", launcher])
         environment = [f"PYTHONPATH={HERE}:{HERE.parents[1]}", f"{PRETENDED_GPUS}={gpus or 4}"]
         self.number = cluster.call(
-            "env", *environment, "sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpus-per-task=4",
-            "--mem=1000", f"--gres=gpu:{gpus}", f"--output={self._out}", "--open-mode=append", *options,
-            "--wrap", f"{step}; echo the launcher ended with $?; {after}")
+            "env",
+            *environment,
+            "sbatch",
+            "--parsable",
+            f"--nodes={nodes}",
+            f"--ntasks={nodes}",
+            "--cpus-per-task=4",
+            "--mem=1000",
+            f"--gres=gpu:{gpus}",
+            f"--output={self._out}",
+            "--open-mode=append",
+            *options,
+            "--wrap",
+            f"{step}; echo the launcher ended with $?; {after}",
+        )
 
     @property
     def out(self) -> str:
@@ -105,8 +131,10 @@ def cluster(clusters) -> SlurmCluster:
 def slow_ones(clusters, cluster, tmp_path_factory) -> Iterator[dict[str, Job]]:
     """Jobs that are left to themselves for a minute, and their disturber."""
     folder = tmp_path_factory.mktemp("slow")
-    jobs = {f"limit, {kind}": Job(each, folder / kind.replace(" ", "_"), "sleep", nproc=2, options=("--time=1",))
-            for kind, each in clusters.items()}
+    jobs = {
+        f"limit, {kind}": Job(each, folder / kind.replace(" ", "_"), "sleep", nproc=2, options=("--time=1",))
+        for kind, each in clusters.items()
+    }
     jobs["deadline"] = Job(cluster, folder / "deadline", "deadline")
     jobs["first"] = Job(cluster, folder / "first", "sleep")
     jobs["node"] = Job(clusters["process groups"], folder / "node", "sleep", nodes=2, options=("--nodelist=n3,n4",))
@@ -145,16 +173,21 @@ def test_processes_of_one_and_of_two_nodes_meet(cluster, slow_ones, tmp_path):
         notes = [json.loads((job.work / f"note_{rank}.json").read_text()) for rank in (0, 1)]
         assert [note["total"] for note in notes] == [3, 3]
         assert [note["SLURMD_NODENAME"] for note in notes] == nodes
-        assert {(note["CUDA_VISIBLE_DEVICES"], note["OMP_NUM_THREADS"], note["SLURM_JOB_ID"]) for note in notes} \
-            == {(gpus, threads, job.number)}
-        assert [(line["event"], line["host"], line["job"]) for line in owners(job.work)] \
-            == [("taken", "n1", job.number), ("released", "n1", job.number)]
+        assert {(note["CUDA_VISIBLE_DEVICES"], note["OMP_NUM_THREADS"], note["SLURM_JOB_ID"]) for note in notes} == {
+            (gpus, threads, job.number)
+        }
+        assert [(line["event"], line["host"], line["job"]) for line in owners(job.work)] == [
+            ("taken", "n1", job.number),
+            ("released", "n1", job.number),
+        ]
 
 
 def test_the_gpus_that_a_job_was_given_are_found(cluster, tmp_path):
     """Those it was not given are not touched, though it may see them."""
-    jobs = {count: Job(cluster, tmp_path / str(count), "", gpus=count, auto=True, module="meeting_worker")
-            for count in (2, 0)}
+    jobs = {
+        count: Job(cluster, tmp_path / str(count), "", gpus=count, auto=True, module="meeting_worker")
+        for count in (2, 0)
+    }
     for count, job in jobs.items():
         assert job.code == 0, job.out
         notes = [json.loads(path.read_text()) for path in job.work.glob("note_*.json")]
@@ -164,8 +197,12 @@ def test_the_gpus_that_a_job_was_given_are_found(cluster, tmp_path):
 
 def test_exit_codes_travel_from_two_nodes(cluster, tmp_path):
     """Only the process on the second node fails; the other is ended, and only the cause counts."""
-    causes = {"mend": (2, "label 7 is unknown"), "fault": (1, "ZeroDivisionError: our own fault"),
-              "again": (75, "come again"), "kill": (1, "was ended by SIGKILL")}
+    causes = {
+        "mend": (2, "label 7 is unknown"),
+        "fault": (1, "ZeroDivisionError: our own fault"),
+        "again": (75, "come again"),
+        "kill": (1, "was ended by SIGKILL"),
+    }
     jobs = {how: Job(cluster, tmp_path / how, how, nodes=2) for how in causes}
     for how, (code, reason) in causes.items():
         job = jobs[how]

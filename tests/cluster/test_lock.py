@@ -34,8 +34,12 @@ class Holder:
 
     def __init__(self, work, flock, host="a", **environment):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(work), flock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "SLURMD_NODENAME": host, **environment})
+            [sys.executable, "-c", PROGRAM, str(work), flock],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "SLURMD_NODENAME": host, **environment},
+        )
         os.set_blocking(self.process.stdout.fileno(), False)
         self.said = ""
 
@@ -73,8 +77,13 @@ def test_the_next_one_waits_for_the_end_or_the_death_of_the_holder(tmp_path, flo
     assert third.says(f"process {second.process.pid} on b")
     assert second.leave() == 0 and third.says("holding", 10) and third.leave() == 0
     pids = [holder.process.pid for holder in (first, second, third)]
-    assert events(tmp_path) == [("taken", pids[0]), ("taken", pids[1]), ("released", pids[1]),
-                                ("taken", pids[2]), ("released", pids[2])]
+    assert events(tmp_path) == [
+        ("taken", pids[0]),
+        ("taken", pids[1]),
+        ("released", pids[1]),
+        ("taken", pids[2]),
+        ("released", pids[2]),
+    ]
     first.leave()
 
 

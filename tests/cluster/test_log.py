@@ -9,10 +9,17 @@ from gss.cluster.log import last_lines
 
 def start(log: Path, text: str) -> subprocess.CompletedProcess[str]:
     """One start, as a rule makes it: its shell opens the log first."""
-    program = (f"from pathlib import Path; from gss.cluster.log import keep_log; keep_log(Path({str(log)!r})); "
-               f"import subprocess; subprocess.run(['echo', {text!r}])")
-    return subprocess.run(f'{sys.executable} -c "{program}" >> {log} 2>&1', shell=True, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    program = (
+        f"from pathlib import Path; from gss.cluster.log import keep_log; keep_log(Path({str(log)!r})); "
+        f"import subprocess; subprocess.run(['echo', {text!r}])"
+    )
+    return subprocess.run(
+        f'{sys.executable} -c "{program}" >> {log} 2>&1',
+        shell=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def test_every_start_is_kept_though_snakemake_deletes_the_log(tmp_path: Path) -> None:

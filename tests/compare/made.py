@@ -55,13 +55,29 @@ class Made:
             grey = rng.integers(0, 60, (*label.shape, 3)) + 40 * label[..., None] % 180
             write_png(files["images"], grey.astype(np.uint8))
             self.labels.append(label)
-            self.rows.append({"image": f"images/{index:02}.png", "label": f"labels/{index:02}.png",
-                              "height": HEIGHT, "width": WIDTH,
-                              **{f"{kind[:-1]}_sha256": sha256_file(path) for kind, path in files.items()}})
+            self.rows.append(
+                {
+                    "image": f"images/{index:02}.png",
+                    "label": f"labels/{index:02}.png",
+                    "height": HEIGHT,
+                    "width": WIDTH,
+                    **{f"{kind[:-1]}_sha256": sha256_file(path) for kind, path in files.items()},
+                }
+            )
 
-    def run(self, name: str, errors: float, *, seed: int = 1, order: Sequence[int] | None = None, split: str = "test",
-            overrides: Sequence[str] = (), inference: Inference = WHOLE, rows: list[dict] | None = None,
-            predictions: bool = True) -> None:  # fmt: skip
+    def run(
+        self,
+        name: str,
+        errors: float,
+        *,
+        seed: int = 1,
+        order: Sequence[int] | None = None,
+        split: str = "test",
+        overrides: Sequence[str] = (),
+        inference: Inference = WHOLE,
+        rows: list[dict] | None = None,
+        predictions: bool = True,
+    ) -> None:
         """Write the results of a run `EXPERIMENT/MODEL` whose share of wrong pixels is about `errors`.
 
         Args:
@@ -81,17 +97,30 @@ class Made:
         colours = tuple(tuple(map(int, colour)) for colour in maximal_colours(number + 1)[:-1])
         space = ClassSpace(tuple(names), colours, label_map=dict(enumerate(order)))
         rows = self.rows if rows is None else rows
-        write_json(folder / "data/manifest.json", {"version": 1, "root": "set", "classes": space.as_dict(),
-                                                   "splits": {split: rows}})
+        write_json(
+            folder / "data/manifest.json",
+            {"version": 1, "root": "set", "classes": space.as_dict(), "splits": {split: rows}},
+        )
         predicted = [own[each] for each in noisy(self.labels, number, errors, seed)]
-        counts = np.stack([confusion(torch.from_numpy(ids), torch.from_numpy(own[label]), number).numpy()
-                           for ids, label in zip(predicted, self.labels, strict=True)])
-        evaluation = Evaluation(counts.sum(0), np.diagonal(counts, axis1=1, axis2=2).copy(), counts.sum(1),
-                                counts.sum(2), 0)
+        counts = np.stack(
+            [
+                confusion(torch.from_numpy(ids), torch.from_numpy(own[label]), number).numpy()
+                for ids, label in zip(predicted, self.labels, strict=True)
+            ]
+        )
+        evaluation = Evaluation(
+            counts.sum(0), np.diagonal(counts, axis1=1, axis2=2).copy(), counts.sum(1), counts.sum(2), 0
+        )
         path = folder / "evaluation" / model / split
-        write_evaluation(path, evaluation, names, protocol=inference.as_dict(), model=folder / f"{model}.pth",
-                         model_sha256=f"{name} {errors} {seed}",
-                         manifest_sha256=sha256_file(folder / "data/manifest.json"))
+        write_evaluation(
+            path,
+            evaluation,
+            names,
+            protocol=inference.as_dict(),
+            model=folder / f"{model}.pth",
+            model_sha256=f"{name} {errors} {seed}",
+            manifest_sha256=sha256_file(folder / "data/manifest.json"),
+        )
         if predictions:
             for index, ids in enumerate(predicted):
                 write_png(path / "predictions" / picture_name(index, Path(self.rows[index]["image"])), ids)

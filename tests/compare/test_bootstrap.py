@@ -51,10 +51,16 @@ def by_hand(baseline: Counts, run: Counts, resamples: int, seed: int) -> dict[st
     for column in spread.T:
         kept = np.sort(column[~np.isnan(column)])
         places = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]) * (len(kept) - 1)
-        ends.append([kept[int(p)] + (p % 1) * (kept[min(int(p) + 1, len(kept) - 1)] - kept[int(p)]) if len(kept)
-                     else np.nan for p in places])  # fmt: skip
-    other = [np.mean((column * np.sign(at) <= 0)[~np.isnan(column)]) if at and not np.isnan(at) else np.nan
-             for column, at in zip(spread.T, value, strict=True)]  # fmt: skip
+        ends.append(
+            [
+                kept[int(p)] + (p % 1) * (kept[min(int(p) + 1, len(kept) - 1)] - kept[int(p)]) if len(kept) else np.nan
+                for p in places
+            ]
+        )
+    other = [
+        np.mean((column * np.sign(at) <= 0)[~np.isnan(column)]) if at and not np.isnan(at) else np.nan
+        for column, at in zip(spread.T, value, strict=True)
+    ]
     found = {"value": value, "low": np.array(ends)[:, 0], "high": np.array(ends)[:, 1], "other_sign": np.array(other)}
     return {name: np.where(np.isnan(value), np.nan, array) for name, array in found.items()}
 
@@ -113,8 +119,9 @@ def test_exchanged_runs_have_exchanged_intervals() -> None:
 
 
 def test_one_image_has_no_spread() -> None:
-    baseline, run = (Counts(*(array[:1] for array in (each.intersection, each.predicted, each.labelled)))
-                     for each in synthetic(0))  # fmt: skip
+    baseline, run = (
+        Counts(*(array[:1] for array in (each.intersection, each.predicted, each.labelled))) for each in synthetic(0)
+    )
     found = bootstrap(baseline, run, resamples=20)
     np.testing.assert_array_equal(found.low, found.high)
 

@@ -43,8 +43,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_tables_hold_the_figures_of_the_evaluations(finished: Made, tmp_path: Path) -> None:
     compare(["a/gss_ff", "a", "b"], split=None, output=tmp_path, results=finished.results)
-    metrics = {name: json.loads((finished.results / name / "metrics.json").read_text())
-               for name in ("a/evaluation/gss_ff/test", "a/evaluation/gss_ft/test")}
+    metrics = {
+        name: json.loads((finished.results / name / "metrics.json").read_text())
+        for name in ("a/evaluation/gss_ff/test", "a/evaluation/gss_ft/test")
+    }
     baseline, run = metrics.values()
     first, second = rows(tmp_path / "summary.csv")[:3], rows(tmp_path / "summary.csv")[3:]
     assert [row["name"] for row in first] == ["mIoU", "mAcc", "aAcc"]
@@ -79,7 +81,8 @@ def test_pictures_tell_who_is_right(finished: Made) -> None:
     gains = [run.counts.intersection[i].sum() - baseline.counts.intersection[i].sum() for i in chosen]
     assert max(gains) > 0 > min(gains)
     assert gains == sorted([gain for gain in gains if gain > 0], reverse=True) + sorted(
-        gain for gain in gains if gain < 0)  # fmt: skip
+        gain for gain in gains if gain < 0
+    )
     shown = show(baseline, run, chosen[0], np.zeros((4, 3), np.uint8))
     pictures = dict(shown.pictures)
     label = finished.labels[chosen[0]]
@@ -137,14 +140,17 @@ def test_labels_read_differently_are_refused(changed: Made) -> None:
         read_runs(["a", "c"], None, changed.results)
 
 
-@pytest.mark.parametrize(("names", "message"), [
-    (["a"], "two or more different runs"),
-    (["a", "a/gss_ft"], "two or more different runs are compared, not: a/gss_ft, a/gss_ft"),
-    (["a", "b/gss_ff"], "b/gss_ff was not evaluated on test; of b there is: gss_ft on test"),
-    (["a", "z"], "z/gss_ft was not evaluated on test; of z there is: nothing"),
-    (["a", "results/b"], "'results/b' is no run"),
-    (["a", "b/"], "'b/' is no run"),
-])
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a"], "two or more different runs"),
+        (["a", "a/gss_ft"], "two or more different runs are compared, not: a/gss_ft, a/gss_ft"),
+        (["a", "b/gss_ff"], "b/gss_ff was not evaluated on test; of b there is: gss_ft on test"),
+        (["a", "z"], "z/gss_ft was not evaluated on test; of z there is: nothing"),
+        (["a", "results/b"], "'results/b' is no run"),
+        (["a", "b/"], "'b/' is no run"),
+    ],
+)
 def test_a_wrong_name_is_one_clear_message(
     finished: Made, capsys: pytest.CaptureFixture[str], names: list[str], message: str
 ) -> None:
@@ -173,11 +179,14 @@ def spoil_data_set(made: Made) -> None:
     shutil.rmtree(made.data)
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (spoil_nothing_kept, "was evaluated before predictions were kept"),
-    (spoil_one_prediction, "is not the one the figures are of"),
-    (spoil_data_set, "cannot be read: No such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_nothing_kept, "was evaluated before predictions were kept"),
+        (spoil_one_prediction, "is not the one the figures are of"),
+        (spoil_data_set, "cannot be read: No such file"),
+    ],
+)
 def test_without_pictures_the_figures_stay_and_the_page_says_why(changed: Made, spoil, said: str) -> None:
     for config in changed.results.glob("*/config.yaml"):
         text = config.read_text().splitlines()
@@ -216,8 +225,10 @@ def test_names_of_classes_are_text_in_page_and_tables(tmp_path: Path) -> None:
 
 
 def test_comparing_loads_no_heavy_package(finished: Made, tmp_path: Path) -> None:
-    code = ("import sys, gss.cli; gss.cli.main(sys.argv[1:]);"
-            "print(*sorted({'torch', 'timm', 'mlflow', 'matplotlib'} & set(sys.modules)))")
+    code = (
+        "import sys, gss.cli; gss.cli.main(sys.argv[1:]);"
+        "print(*sorted({'torch', 'timm', 'mlflow', 'matplotlib'} & set(sys.modules)))"
+    )
     arguments = ["compare", "a/gss_ff", "a", "--results", str(finished.results), "-o", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""

@@ -8,8 +8,11 @@ import pytest
 from gss.config import load_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = [(page, block) for page in ("README.md", "config/README.md")
-            for block in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)]
+EXAMPLES = [
+    (page, block)
+    for page in ("README.md", "config/README.md")
+    for block in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
 def test_documentation_shows_examples() -> None:

@@ -43,8 +43,8 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("palette.file=a.csv posterior.from=camvid", "would have no effect"),
         ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
         ("seed", "write section.key=value"),
-    ("data.root=[a", "is not valid YAML"),
-    ("data.splits={train: {images: a, labels: b}}", "needs `train` and at least one"),
+        ("data.root=[a", "is not valid YAML"),
+        ("data.splits={train: {images: a, labels: b}}", "needs `train` and at least one"),
         ("data.root=~/data", "data.root: `~` and `$NAME` are not replaced in paths"),
         ("latent_prior.backbone.weights=$HOME/w.pth", "`~` and `$NAME` are not replaced in paths"),
         ("data.splits.val.images=images\\val", "data.splits.val.images: folders in paths are separated by `/`"),
@@ -84,7 +84,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("tokenizer.train.steps=7", {"tokenizer", "reconstruct"}),
         ("reconstruction.min_iou=0.5", {"reconstruct"}),
         ("latent_prior.training.lr=0.5", {"latent_prior"}),
-    ("latent_prior.milestones=[225,500]", {"latent_prior"}),
+        ("latent_prior.milestones=[225,500]", {"latent_prior"}),
         ("posterior.steps=7", {"posterior"}),
         ("augment.flip=0", {"latent_prior", "posterior"}),
         ("evaluation.mode=slide", {"evaluate"}),
@@ -93,8 +93,8 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("run.resources.posterior.gpus=4", set()),
         ("data.obtain=elsewhere", set()),
         ("posterior.from=camvid", {"tokenizer", "reconstruct", "posterior"}),  # their keys have no effect then
-    ("evaluation.splits=[test]", set()),
-    ("latent_prior.milestones=[100,225,450]", set()),
+        ("evaluation.splits=[test]", set()),
+        ("latent_prior.milestones=[100,225,450]", set()),
         ("latent_prior.backbone.norm_eval=false", set()),
     ],
 )
@@ -103,22 +103,25 @@ def test_a_change_shows_in_the_slices_it_influences(override: str, changed: set[
     assert {stage for stage in STAGES if before.slice(stage) != after.slice(stage)} == changed
 
 
-@pytest.mark.parametrize(("choice", "key", "value"), [
-    ("palette={strategy: published, published: cityscapes}", "palette.seed", "3"),
-    ("tokenizer.source=train", "tokenizer.encoder_sha256", "ab"),
-    ("tokenizer={source: openai, encoder: a, decoder: b}", "tokenizer.vocab_size", "64"),
-    ("tokenizer={source: openai, encoder: a, decoder: b}", "tokenizer.train.steps", "5"),
-    ("tokenizer={source: openai, encoder: a, decoder: b}", "reconstruction.retrain_steps", "7"),
-    ("tokenizer.train.palettes=random", "reconstruction.retrain_steps", "7"),
-    ("reconstruction.max_rounds=0", "reconstruction.min_iou", "0.5"),
-    ("latent_prior.checkpoint=a.pth", "latent_prior.training.lr", "0.5"),
-    ("latent_prior.checkpoint=a.pth", "latent_prior.backbone.weights", "b.pth"),
-    ("posterior.checkpoint=a.pth", "posterior.training.ema", "0.5"),
-    ("posterior.variant=conv", "posterior.num_heads", "2"),
-    ("posterior.variant=nearest", "posterior.training.lr", "0.5"),
-    ("posterior.from=camvid", "reconstruction.max_rounds", "1"),
-    ("evaluation.mode=whole", "evaluation.crop", "[9, 9]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("choice", "key", "value"),
+    [
+        ("palette={strategy: published, published: cityscapes}", "palette.seed", "3"),
+        ("tokenizer.source=train", "tokenizer.encoder_sha256", "ab"),
+        ("tokenizer={source: openai, encoder: a, decoder: b}", "tokenizer.vocab_size", "64"),
+        ("tokenizer={source: openai, encoder: a, decoder: b}", "tokenizer.train.steps", "5"),
+        ("tokenizer={source: openai, encoder: a, decoder: b}", "reconstruction.retrain_steps", "7"),
+        ("tokenizer.train.palettes=random", "reconstruction.retrain_steps", "7"),
+        ("reconstruction.max_rounds=0", "reconstruction.min_iou", "0.5"),
+        ("latent_prior.checkpoint=a.pth", "latent_prior.training.lr", "0.5"),
+        ("latent_prior.checkpoint=a.pth", "latent_prior.backbone.weights", "b.pth"),
+        ("posterior.checkpoint=a.pth", "posterior.training.ema", "0.5"),
+        ("posterior.variant=conv", "posterior.num_heads", "2"),
+        ("posterior.variant=nearest", "posterior.training.lr", "0.5"),
+        ("posterior.from=camvid", "reconstruction.max_rounds", "1"),
+        ("evaluation.mode=whole", "evaluation.crop", "[9, 9]"),
+    ],
+)
 def test_a_key_that_another_one_takes_the_effect_from_runs_nothing_again(choice: str, key: str, value: str) -> None:
     base = ["posterior.start_step=null", "posterior.channels=128", "posterior.num_heads=4", choice]
     without, given = load_experiment("toy", base), load_experiment("toy", [*base, f"{key}={value}"])

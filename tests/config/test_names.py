@@ -32,10 +32,26 @@ def test_letters_digits_dots_and_dashes_make_a_name(name: str, experiments: Path
     assert Run.open(str(experiments / f"{name}.yaml")).name == name
 
 
-@pytest.mark.parametrize("name", [
-    "", "a b", "-x", ".x", "..", "a/b", "it's", "$HOME", "a;b", "a\nb", "a{b}", "x.yaml.yaml", "\udcdf", "comparisons",
-    "mlflow.log",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a b",
+        "-x",
+        ".x",
+        "..",
+        "a/b",
+        "it's",
+        "$HOME",
+        "a;b",
+        "a\nb",
+        "a{b}",
+        "x.yaml.yaml",
+        "\udcdf",
+        "comparisons",
+        "mlflow.log",
+    ],
+)
 def test_anything_else_is_refused_wherever_it_is_named(name: str, experiments: Path) -> None:
     for meant in (name, str(experiments / f"{name}.yaml")) if name and "/" not in name else (name,):
         with pytest.raises(ConfigError, match="cannot be a name"):

@@ -30,8 +30,10 @@ RUNS = {  # experiment -> names of its two training configurations
 
 def schedules(experiment: Experiment) -> list[LoopSettings]:
     prior, posterior = experiment.latent_prior, experiment.posterior
-    return [LoopSettings(steps=steps, lr=training.lr, warmup_steps=training.warmup_steps)
-            for steps, training in ((prior.milestones[-1], prior.training), (posterior.steps, posterior.training))]
+    return [
+        LoopSettings(steps=steps, lr=training.lr, warmup_steps=training.warmup_steps)
+        for steps, training in ((prior.milestones[-1], prior.training), (posterior.steps, posterior.training))
+    ]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -39,11 +41,16 @@ def test_reference_numerics_give_the_published_figures(name: str) -> None:
     experiment = load_experiment(name, ["numerics=reference"])
     prior, posterior = experiment.latent_prior, experiment.posterior
     found = (
-        prior.backbone.name, prior.head, experiment.palette.published, prior.swin_depth, posterior.depth,
-        experiment.augment.crop[0], experiment.evaluation.mode,
+        prior.backbone.name,
+        prior.head,
+        experiment.palette.published,
+        prior.swin_depth,
+        posterior.depth,
+        experiment.augment.crop[0],
+        experiment.evaluation.mode,
         (prior.training.lr, prior.milestones[-1], prior.training.batch_size),
         (posterior.training.lr, posterior.steps, posterior.training.batch_size),
-    )  # fmt: skip
+    )
     assert found == PUBLISHED[name]
 
 
@@ -52,7 +59,12 @@ def test_what_all_published_runs_share(name: str) -> None:
     experiment = load_experiment(name)
     prior, posterior, backbone = experiment.latent_prior, experiment.posterior, experiment.latent_prior.backbone
     assert (prior.channels, prior.seg_channels, prior.cls_channels, prior.num_heads, prior.dropout) == (
-        384, 512, 2048, 16, 0.1)  # fmt: skip
+        384,
+        512,
+        2048,
+        16,
+        0.1,
+    )
     assert (posterior.variant, posterior.channels, posterior.num_heads) == ("window", 128, 4)
     assert backbone.drop_path == (0.3 if backbone.name == SWIN else 0)
     assert backbone.output_stride == (8 if backbone.name == R101 else 32)

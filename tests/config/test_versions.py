@@ -16,11 +16,16 @@ def found() -> dict[str, Any]:
     """The versions of the stages, and the defaults of the keys each one reads."""
     defaults = {key: default for key, _, default, _ in reference()}
     return {
-        stage: {"version": STAGE_VERSIONS[stage],
-                "defaults": {key: default for key, default in defaults.items()
-                             if any(key == read or key.startswith(f"{read}.") for read in READS[stage])}}
+        stage: {
+            "version": STAGE_VERSIONS[stage],
+            "defaults": {
+                key: default
+                for key, default in defaults.items()
+                if any(key == read or key.startswith(f"{read}.") for read in READS[stage])
+            },
+        }
         for stage in STAGES
-    }  # fmt: skip
+    }
 
 
 def test_changed_defaults_raise_the_versions_of_their_stages() -> None:

@@ -170,10 +170,13 @@ def photograph(height: int, width: int) -> np.ndarray:
     return np.clip(smooth, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("settings", [
-    Augment((96, 64), (0.5, 2.0), (64, 64), uint8=True),  # pads, too
-    Augment((130, 100), (0.7, 1.4), (48, 48), uint8=True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Augment((96, 64), (0.5, 2.0), (64, 64), uint8=True),  # pads, too
+        Augment((130, 100), (0.7, 1.4), (48, 48), uint8=True),
+    ],
+)
 def test_the_whole_pipeline_equals_a_straightforward_one(settings):
     image, label = photograph(90, 140), stripes(90, 140)
     label[30:60, 20:80] = 255
@@ -189,14 +192,17 @@ def test_the_whole_pipeline_equals_a_straightforward_one(settings):
         assert ours_rng.random_sample() == other.random_sample()
 
 
-@pytest.mark.parametrize("draws", [
-    (20.0, 0.8, 1.4, 0.0, 1.0),
-    (-30.0, 1.0, 0.6, 17.0, 1.3),
-    (0.0, 1.45, 1.0, -18.0, 1.0),
-    (0.0, 1.0, 1.0, 180.0, 1.0),
-    (5.5, 1.0, 1.5, 9.0, 0.5),
-    (22.224111282184026, 0.8843817072926998, 1.3917730007820799, 0.0, 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "draws",
+    [
+        (20.0, 0.8, 1.4, 0.0, 1.0),
+        (-30.0, 1.0, 0.6, 17.0, 1.3),
+        (0.0, 1.45, 1.0, -18.0, 1.0),
+        (0.0, 1.0, 1.0, 180.0, 1.0),
+        (5.5, 1.0, 1.5, 9.0, 0.5),
+        (22.224111282184026, 0.8843817072926998, 1.3917730007820799, 0.0, 1.0),
+    ],
+)
 def test_uint8_distortion_follows_the_published_roundings(draws):
     image = photograph(61, 97)
     before = image.copy()

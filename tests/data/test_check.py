@@ -87,9 +87,7 @@ def test_another_number_of_images_is_a_fault(tiny):
 def test_size_mismatch_names_both_sizes(tiny):
     tiny.write_label("train/c", np.zeros((40, 55), np.uint8))
     _, _, faults = tiny.scan()
-    assert faults == [
-        "labels/train/c.png: the label is 40x55, its image images/train/c.jpg is 40x56 (height x width)"
-    ]
+    assert faults == ["labels/train/c.png: the label is 40x55, its image images/train/c.jpg is 40x56 (height x width)"]
 
 
 def test_unknown_ids_are_named_with_file_values_and_remap(tiny):
@@ -124,9 +122,7 @@ def test_empty_split_is_a_fault(tiny):
     for name in ("val/e", "val/f"):
         tiny.image(name).unlink()
         tiny.label(name).unlink()
-    assert tiny.scan()[2] == [
-        "split val is empty: no image (*.jpg|.jpeg|.png|.bmp|.tif|.tiff|.webp) in images/val"
-    ]
+    assert tiny.scan()[2] == ["split val is empty: no image (*.jpg|.jpeg|.png|.bmp|.tif|.tiff|.webp) in images/val"]
 
 
 def test_missing_folders_are_one_error_with_the_whole_plan(tiny):

@@ -28,8 +28,16 @@ REDUCED = {"reduce_zero_label": True}
         # 255: object or ignored
         (TWO, {}, of(MASK), ["hold only 0 and 255", "if 255 is obj set label_map: {255: 1}"]),
         (TWO, {}, of((1, 255, 255)), ["hold only 1 and 255", "label_map: {1: 0, 255: 1}"]),
-        (TWO, {}, mixed(MASK, ONE), ["4 files (e.g. labels/train/f1.png) hold only 0 and 255",
-                                     "5 files (e.g. labels/train/f0.png) hold other", "{255: 1}, which reads both"]),
+        (
+            TWO,
+            {},
+            mixed(MASK, ONE),
+            [
+                "4 files (e.g. labels/train/f1.png) hold only 0 and 255",
+                "5 files (e.g. labels/train/f0.png) hold other",
+                "{255: 1}, which reads both",
+            ],
+        ),
         (TWO, {}, few(MASK, ONE), ["1 file (e.g. labels/val/f2.png) hold only 0 and 255"]),
         (TWO, {}, few(ONE, MASK), ["the labels of train follow another convention", "which reads both"]),
         (TWO, {}, by_split(ONE, MASK), ["the labels of val follow another convention", "which reads both"]),
@@ -59,7 +67,7 @@ REDUCED = {"reduce_zero_label": True}
         (("a", "b"), {"label_map": dict.fromkeys((0, 1, 2), 255)}, of((0, 1, 2)), ["ignored as a whole"]),
         (("bg", "a", "b"), {}, few((255, 255, 255), (0, 1, 2)), []),
     ],
-)  # fmt: skip
+)
 def test_labels_of_two_conventions_are_refused(made, classes, space, write, said):
     made.classes, made.space = classes, space
     made.relabel(write)
@@ -111,7 +119,7 @@ def either(odd: Sequence[Colour], even: Sequence[Colour] | None) -> Callable[[st
         (OTHER, either(SHORT, SHORT), of((0, 1, 2)), "index 1 (a) has the colour (255, 0, 0) of b"),
         (None, either([IDS[0], IDS[2], IDS[1]], None), of((0, 2, 1)), "index 1 has the grey value 2"),
     ],
-)  # fmt: skip
+)
 def test_palettes_have_to_agree(made, table, palette, write, said):
     made.colours = table
     made.relabel(write, palette)

@@ -15,6 +15,7 @@ from tests.data.sets import SHORT, ids
 
 def grey_png(values: np.ndarray, bits: int) -> bytes:
     """A grayscale PNG of 1, 2 or 4 bits, which Pillow does not write."""
+
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

@@ -58,9 +58,7 @@ def test_batches_have_the_promised_shapes(tiny):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_global_batch_does_not_depend_on_processes_and_accumulation(tiny, world_size, accumulation):
     reference = steps(tiny, 3)
-    ranks = [
-        steps(tiny, 3, rank=rank, world_size=world_size, accumulation=accumulation) for rank in range(world_size)
-    ]
+    ranks = [steps(tiny, 3, rank=rank, world_size=world_size, accumulation=accumulation) for rank in range(world_size)]
     for step in range(3):
         assert all(len(rank[step]) == accumulation for rank in ranks)
         assert_equal(joined(reference[step]), joined([batch for rank in ranks for batch in rank[step]]))
@@ -167,11 +165,14 @@ def test_workers_end_with_a_killed_process(tiny):
     assert ready
 
 
-AT_WORK = """
+AT_WORK = (
+    """
 import multiprocessing, os, time
 from gss.data import loader, waiting
 waiting.LOOK_SECONDS, waiting.NOTE_SECONDS, waiting.SILENCE_SECONDS = 1, 2, 4
-""" + LEAVE_EARLY.partition("try:")[0] + """
+"""
+    + LEAVE_EARLY.partition("try:")[0]
+    + """
 workers = []
 try:
     for number in range(20):
@@ -185,13 +186,17 @@ try:
 except loader.GssError as error:
     print(error)
 """
+)
 
 
-@pytest.mark.parametrize(("number", "said"), [
-    (signal.SIGKILL, "was ended by SIGKILL, most often because memory ran out"),
-    (signal.SIGBUS, "was ended by SIGBUS: shared memory ran out"),
-    (signal.SIGSTOP, "the loader has delivered nothing for 4 s: process"),
-])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGKILL, "was ended by SIGKILL, most often because memory ran out"),
+        (signal.SIGBUS, "was ended by SIGBUS: shared memory ran out"),
+        (signal.SIGSTOP, "the loader has delivered nothing for 4 s: process"),
+    ],
+)
 def test_workers_that_deliver_nothing_are_one_clear_error(tiny, number, said):
     """It is raised by whoever waits for a batch, not in the midst of a step or of a checkpoint."""
     tiny.manifest()

@@ -95,5 +95,6 @@ def test_what_is_no_plain_photograph_is_named(made):
     _, warnings, faults = made.check()
     (fault,) = faults
     assert f"f0.tif: the image cannot be decoded ({path.stat().st_size} bytes: values of floating point" in fault
-    assert warnings == ["photographs of train with several pages or frames, the first is read: 1 file (e.g. "
-                        "images/train/f1.tif)"]  # fmt: skip
+    assert warnings == [
+        "photographs of train with several pages or frames, the first is read: 1 file (e.g. images/train/f1.tif)"
+    ]

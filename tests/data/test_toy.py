@@ -42,8 +42,10 @@ def test_the_set_is_sound_and_every_class_is_frequent(tmp_path):
         table = statistics["splits"][split]
         assert table["images"] == count
         assert 0.02 < table["ignored_pixels"] / table["pixels"] < 0.1
-    assert all(row["pixels"] > 0.03 * statistics["splits"]["train"]["pixels"] for row in
-               statistics["splits"]["train"]["classes"])  # fmt: skip
+    assert all(
+        row["pixels"] > 0.03 * statistics["splits"]["train"]["pixels"]
+        for row in statistics["splits"]["train"]["classes"]
+    )
 
 
 def test_colour_alone_does_not_solve_it(tmp_path):

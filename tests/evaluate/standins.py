@@ -92,6 +92,4 @@ def read_case(index: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(index)
     height, width = rng.integers(20, 60, 2)
     label = rng.integers(0, 6, (height, width))
-    return rng.integers(0, 256, (height, width, 3)).astype(np.uint8), np.where(label == 5, 255, label).astype(
-        np.uint8
-    )
+    return rng.integers(0, 256, (height, width, 3)).astype(np.uint8), np.where(label == 5, 255, label).astype(np.uint8)

@@ -51,9 +51,7 @@ def test_figures_equal_scikit_learn():
     np.testing.assert_array_equal(counts, confusion_matrix(true, found, labels=classes))
     result = scores(counts)
     options = {"labels": classes, "average": None, "zero_division": np.nan}
-    _assert_equal_with_none(
-        result.iou, jaccard_score(true, found, **{**options, "zero_division": 0}), absent={3}
-    )
+    _assert_equal_with_none(result.iou, jaccard_score(true, found, **{**options, "zero_division": 0}), absent={3})
     _assert_equal_with_none(result.acc, recall_score(true, found, **options), absent={3, 5})
     _assert_equal_with_none(result.precision, precision_score(true, found, **options), absent={3, 4})
     assert result.pixels == tuple(np.bincount(true, minlength=NUM_CLASSES).tolist())

@@ -67,9 +67,7 @@ def test_error_picture():
     image = np.zeros((1, 3, 3), np.uint8)
     image[0, 2] = 255
     label, prediction = np.array([[0, 255, 2]], np.uint8), np.array([[1, 1, 2]], np.uint8)
-    np.testing.assert_array_equal(
-        error_picture(image, label, prediction)[0], [WRONG, IGNORED, (255, 255, 255)]
-    )
+    np.testing.assert_array_equal(error_picture(image, label, prediction)[0], [WRONG, IGNORED, (255, 255, 255)])
 
 
 def test_names_and_titles_with_any_letters_are_drawn(tmp_path):

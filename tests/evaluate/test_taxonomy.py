@@ -96,12 +96,15 @@ def test_line_ends_of_the_published_file(tmp_path: Path, mseg: Path) -> None:
     assert torch.equal(found.matrix, taxonomy_of(mseg, "pascal-context-60").matrix)
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (lambda text: text, "no column 'missing'"),
-    (lambda text: "", "columns found: none"),
-    (lambda text: text.replace("universal", "name").replace("zoo-3", "missing"), "no column 'universal'"),
-    (lambda text: text.replace("zoo-3", "missing").replace("animal", "beast"), "maps 'cat' to 'beast'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text, "no column 'missing'"),
+        (lambda text: "", "columns found: none"),
+        (lambda text: text.replace("universal", "name").replace("zoo-3", "missing"), "no column 'universal'"),
+        (lambda text: text.replace("zoo-3", "missing").replace("animal", "beast"), "maps 'cat' to 'beast'"),
+    ],
+)
 def test_another_file_is_refused(change, reason: str, tmp_path: Path) -> None:
     small(tmp_path)
     path = tmp_path / "table.tsv"

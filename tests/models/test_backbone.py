@@ -138,9 +138,12 @@ def mmseg_form(backbone: Any) -> dict[str, Tensor]:
     return {
         published_name(name, key): to_published_order(value) if is_reordered(name, key) else value
         for key, value in backbone.features.state_dict().items()
-    } | {"norm.weight": torch.zeros(3), "fc.weight": torch.zeros(3),
-         "stages.0.blocks.0.attn.w_msa.relative_position_index": torch.zeros(16, 16, dtype=torch.int64),
-         "layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16)}  # fmt: skip
+    } | {
+        "norm.weight": torch.zeros(3),
+        "fc.weight": torch.zeros(3),
+        "stages.0.blocks.0.attn.w_msa.relative_position_index": torch.zeros(16, 16, dtype=torch.int64),
+        "layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16),
+    }
 
 
 def original_form(backbone: Any) -> dict[str, Tensor]:
@@ -154,12 +157,15 @@ def original_form(backbone: Any) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize(("name", "options", "form"), [
-    ("swin_tiny_patch4_window7_224", TINY_SWIN, mmseg_form),
-    ("swin_tiny_patch4_window7_224", TINY_SWIN, original_form),
-    ("resnet50c", {"layers": [1, 1, 1, 1]}, mmseg_form),
-    ("hrnet_w18_small", {}, mmseg_form),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options", "form"),
+    [
+        ("swin_tiny_patch4_window7_224", TINY_SWIN, mmseg_form),
+        ("swin_tiny_patch4_window7_224", TINY_SWIN, original_form),
+        ("resnet50c", {"layers": [1, 1, 1, 1]}, mmseg_form),
+        ("hrnet_w18_small", {}, mmseg_form),
+    ],
+)
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_weights_under_other_names_are_loaded(name: str, options: dict[str, Any], form: Any, prefix: str) -> None:
     source = build_backbone(name, options=options)
@@ -188,14 +194,21 @@ def test_bias_tables_for_another_window_are_resized_bicubically() -> None:
     key = "layers_0.blocks.0.attn.relative_position_bias_table"
     rows, columns = torch.randn(7), torch.randn(7)
     source.features.state_dict()[key].copy_((rows[:, None] * columns).reshape(49, 1))
-    larger = build_backbone("swin_tiny_patch4_window7_224", options={**TINY_SWIN, "window_size": 6},
-                            weights=mmseg_form(source))  # fmt: skip
+    larger = build_backbone(
+        "swin_tiny_patch4_window7_224", options={**TINY_SWIN, "window_size": 6}, weights=mmseg_form(source)
+    )
     expected = torch.tensor(cubic(rows.tolist(), 11))[:, None] * torch.tensor(cubic(columns.tolist(), 11))
     torch.testing.assert_close(larger.features.state_dict()[key], expected.reshape(121, 1))
     with pytest.raises(CheckpointError, match=r"is \[49, 2\], not \[49, 3\]"):
         wider = {**TINY_SWIN, "num_heads": [3, 2, 3, 4]}
-        build_backbone("swin_tiny_patch4_window7_224", options=wider, weights={
-            **mmseg_form(source), "stages.0.blocks.0.attn.w_msa.relative_position_bias_table": torch.zeros(49, 2)})
+        build_backbone(
+            "swin_tiny_patch4_window7_224",
+            options=wider,
+            weights={
+                **mmseg_form(source),
+                "stages.0.blocks.0.attn.w_msa.relative_position_bias_table": torch.zeros(49, 2),
+            },
+        )
 
 
 def test_pretrained_weights_come_from_files(tmp_path: Path) -> None:

@@ -35,14 +35,28 @@ HERE = Path(__file__).resolve().parent
 ESSENCE = HERE / "essence.json"
 SIZE = {"ff": (37, 46), "ftw": (36, 44)}  # pixels: one size that is no multiple of 4, one that is
 SELECTED = (  # parameters whose gradients and changes are compared, by the ends of their published names
-    "patch_embed.projection.weight", "stages.0.downsample.reduction.weight", "stages.1.downsample.norm.weight",
-    "stages.2.blocks.1.attn.w_msa.relative_position_bias_table", "stages.2.blocks.1.attn.w_msa.qkv.bias",
-    "stages.3.blocks.0.norm2.weight", "backbone.norm1.weight", "convs.0.conv.weight", "convs.1.bn.weight",
-    "convs_pixel.3.conv.weight", "fusion_conv.bn.bias", "transformer_block.blocks.1.attn.w_msa.qkv.weight",
-    "transformer_block.blocks.0.attn.w_msa.proj.bias", "transformer_block.blocks.0.norm1.weight", "swin_ln.weight",
-    "conv_before_seg.bn.weight", "conv_seg.bias", "conv_seg_pixel.weight", "projection.conv.weight",
-    "projection.bn.bias", "cls_segmap.conv.bias",
-)  # fmt: skip
+    "patch_embed.projection.weight",
+    "stages.0.downsample.reduction.weight",
+    "stages.1.downsample.norm.weight",
+    "stages.2.blocks.1.attn.w_msa.relative_position_bias_table",
+    "stages.2.blocks.1.attn.w_msa.qkv.bias",
+    "stages.3.blocks.0.norm2.weight",
+    "backbone.norm1.weight",
+    "convs.0.conv.weight",
+    "convs.1.bn.weight",
+    "convs_pixel.3.conv.weight",
+    "fusion_conv.bn.bias",
+    "transformer_block.blocks.1.attn.w_msa.qkv.weight",
+    "transformer_block.blocks.0.attn.w_msa.proj.bias",
+    "transformer_block.blocks.0.norm1.weight",
+    "swin_ln.weight",
+    "conv_before_seg.bn.weight",
+    "conv_seg.bias",
+    "conv_seg_pixel.weight",
+    "projection.conv.weight",
+    "projection.bn.bias",
+    "cls_segmap.conv.bias",
+)
 CLASSIFIERS = ("conv_seg.weight", "conv_seg_pixel.weight", "cls_segmap.conv.weight")
 LARGER = {"decode_head.d_vae.decoder.blocks.output.conv.w": 20}  # for many colours
 STATISTICS = ("fusion_conv.bn.running_mean", "conv_before_seg.bn.running_var", "convs.2.bn.running_mean")
@@ -146,8 +160,10 @@ def prediction(variant: Variant) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, Callable[[Variant], dict[str, Any]]] = {
-    "training": training, "steps": steps, "prediction": prediction
-}  # fmt: skip
+    "training": training,
+    "steps": steps,
+    "prediction": prediction,
+}
 
 
 def chosen(name: str) -> bool:
@@ -157,16 +173,23 @@ def chosen(name: str) -> bool:
 def figures(x: Tensor, rounding: float = 1e-9) -> dict[str, Any]:
     """Mean, mean of absolute values, eight values, the first and the last among them; how far they may be off."""
     flat = x.double().flatten()
-    return {"rounding": rounding, "mean": flat.mean().item(), "size": flat.abs().mean().item(),
-            "some": flat[torch.linspace(0, len(flat) - 1, min(8, len(flat))).long()].tolist()}  # fmt: skip
+    return {
+        "rounding": rounding,
+        "mean": flat.mean().item(),
+        "size": flat.abs().mean().item(),
+        "some": flat[torch.linspace(0, len(flat) - 1, min(8, len(flat))).long()].tolist(),
+    }
 
 
 def ids(x: Tensor) -> dict[str, Any]:
     """Checksum of all, and what it is easier to look at: the first row and how often the most frequent ones occur."""
     counts = x.flatten().long().bincount()
     most = counts.argsort(descending=True, stable=True)[:8]
-    return {"crc32": zlib.crc32(x.to(torch.int32).numpy().tobytes()), "first row": x.flatten(0, -2)[0].tolist(),
-            "most": {str(i): counts[i].item() for i in most.tolist() if counts[i]}}  # fmt: skip
+    return {
+        "crc32": zlib.crc32(x.to(torch.int32).numpy().tobytes()),
+        "first row": x.flatten(0, -2)[0].tolist(),
+        "most": {str(i): counts[i].item() for i in most.tolist() if counts[i]},
+    }
 
 
 def assert_same(ours: Any, theirs: Any, where: str, allowed: float = 0.0) -> None:

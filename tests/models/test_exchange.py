@@ -115,8 +115,11 @@ def test_what_is_not_asked_for_is_dropped_with_the_reason(ff: dict[str, Tensor],
     assert reasons(ff, make("ff")[0]) == {index: 7, tokenizer: dvae_keys}
     assert reasons(ftw, make("tokens")[0]) == {"X^-1 is not asked for": 38, index: 7, tokenizer: dvae_keys}
     of_prior = len(ftw) - dvae_keys - 38  # X^-1 has 36 tensors and 2 index buffers
-    assert reasons(ftw, None, make("tokens")[1]) == {index: 2, "the latent prior is not asked for": of_prior,
-                                                      tokenizer: dvae_keys}  # fmt: skip
+    assert reasons(ftw, None, make("tokens")[1]) == {
+        index: 2,
+        "the latent prior is not asked for": of_prior,
+        tokenizer: dvae_keys,
+    }
     pixel = reasons(ff, make("tokens")[0])["the model has no pixel branch"]
     assert pixel == 4 * 6 + 6 + 2
 
@@ -125,20 +128,37 @@ def without(part: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda state: {key: value for key, value in state.items() if part not in key}
 
 
-@pytest.mark.parametrize(("spoil", "sizes", "named"), [
-    (without("fusion_conv.bn.bias"), {}, ["1 missing", "decode_head.fusion_conv.bn.bias", "latent_prior.channels"]),
-    (lambda state: {**state, "decode_head.extra.weight": torch.zeros(1)}, {}, ["1 unexpected", "decode_head.extra"]),
-    (lambda state: state, {"channels": 32}, ["of another shape", "[24, 32, 1, 1], not [32, 32, 1, 1]",
-                                              "latent_prior.channels"]),
-    (lambda state: state, {"swin_depth": 3}, ["13 missing", "transformer_block.blocks.2", "latent_prior.swin_depth"]),
-    (lambda state: state, {"window": 5}, ["relative_position_bias_table [169, 4], not [81, 4]"]),
-    (lambda state: state, {"kind": "single_fusion"}, ["unexpected", "convs_pixel.0", "latent_prior.head"]),
-    (lambda state: state, {"backbone": "resnet50c"}, ["and", "more", "latent_prior.backbone"]),
-    (without("pixel"), {}, ["32 missing", "convs_pixel", "latent_prior.head"]),
-    (lambda state: {key: value + 1 if key.endswith("index") else value for key, value in state.items()}, {},
-     ["other positions"]),
-    (lambda state: {f"model.{key}": value for key, value in state.items()}, {}, ["missing", "unexpected"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "sizes", "named"),
+    [
+        (without("fusion_conv.bn.bias"), {}, ["1 missing", "decode_head.fusion_conv.bn.bias", "latent_prior.channels"]),
+        (
+            lambda state: {**state, "decode_head.extra.weight": torch.zeros(1)},
+            {},
+            ["1 unexpected", "decode_head.extra"],
+        ),
+        (
+            lambda state: state,
+            {"channels": 32},
+            ["of another shape", "[24, 32, 1, 1], not [32, 32, 1, 1]", "latent_prior.channels"],
+        ),
+        (
+            lambda state: state,
+            {"swin_depth": 3},
+            ["13 missing", "transformer_block.blocks.2", "latent_prior.swin_depth"],
+        ),
+        (lambda state: state, {"window": 5}, ["relative_position_bias_table [169, 4], not [81, 4]"]),
+        (lambda state: state, {"kind": "single_fusion"}, ["unexpected", "convs_pixel.0", "latent_prior.head"]),
+        (lambda state: state, {"backbone": "resnet50c"}, ["and", "more", "latent_prior.backbone"]),
+        (without("pixel"), {}, ["32 missing", "convs_pixel", "latent_prior.head"]),
+        (
+            lambda state: {key: value + 1 if key.endswith("index") else value for key, value in state.items()},
+            {},
+            ["other positions"],
+        ),
+        (lambda state: {f"model.{key}": value for key, value in state.items()}, {}, ["missing", "unexpected"]),
+    ],
+)
 def test_another_architecture_is_one_error_that_says_where_to_look(
     spoil: Any, sizes: dict[str, Any], named: list[str], ff: dict[str, Tensor]
 ) -> None:
@@ -168,8 +188,14 @@ class Trap:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_files_in_the_forms_of_mmcv_are_read(tmp_path: Path, legacy: bool) -> None:
     state = {"a.weight": torch.arange(3.0), "a.num_batches_tracked": torch.tensor(2)}
-    meta = {"iter": 7, "seed": np.int64(3), "hook_msgs": {"best_score": np.float64(0.5), "flag": np.bool_(True)},
-            "CLASSES": ("a", "b"), "PALETTE": [[1, 2, 3]], "lr": np.float32(1e-3)}  # fmt: skip
+    meta = {
+        "iter": 7,
+        "seed": np.int64(3),
+        "hook_msgs": {"best_score": np.float64(0.5), "flag": np.bool_(True)},
+        "CLASSES": ("a", "b"),
+        "PALETTE": [[1, 2, 3]],
+        "lr": np.float32(1e-3),
+    }
     optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))]).state_dict()
     contents = [{"meta": meta, "state_dict": state, "optimizer": optimizer}, state, {"model": state}]
     for number, content in enumerate(contents):
@@ -196,9 +222,14 @@ def test_numpy_objects_are_no_numbers(tmp_path: Path) -> None:
         read_published(tmp_path / "array.pth")
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (b"", "not readable"), (b"PK\x03\x04broken", "not readable"), (b"text", "not readable"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not readable"),
+        (b"PK\x03\x04broken", "not readable"),
+        (b"text", "not readable"),
+    ],
+)
 def test_damaged_files_are_one_error(tmp_path: Path, content: bytes, reason: str) -> None:
     for name in ("c.pth", "c.safetensors"):
         (tmp_path / name).write_bytes(content)
@@ -224,12 +255,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GSS_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     content = {
-        "data": {"root": "set", "classes": ["sky", "road", "car"],
-                 "splits": {split: {"images": split, "labels": split} for split in ("train", "val")}},
+        "data": {
+            "root": "set",
+            "classes": ["sky", "road", "car"],
+            "splits": {split: {"images": split, "labels": split} for split in ("train", "val")},
+        },
         "augment": {"base_scale": [32, 32], "crop": [32, 32]},
         "latent_prior": {"backbone": {"name": "swin_tiny_patch4_window7_224", "options": SWIN}, **HEAD},
         "posterior": {"channels": 16, "depth": 2},
-    }  # fmt: skip
+    }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     colours = np.array([[0, 0, 0], [0, 0, 255], [0, 255, 0], [255, 0, 0]])
     write_palette(tmp_path / "results/mine/palette.csv", Palette(colours, ("sky", "road", "car")))
@@ -366,20 +400,23 @@ def spoil_second(project: Path) -> list[str]:
     return [f"latent_prior.checkpoint={name}", f"posterior.checkpoint={name}"]
 
 
-@pytest.mark.parametrize(("spoil", "named"), [
-    (spoil_tokenizer, ["published.pth", "trained with the tokenizer", "tokenizer.source=openai"]),
-    (spoil_trap, ["trap.pth", "which no state dict needs"]),
-    (spoil_second, ["projection", "posterior.variant"]),
-    (lambda project: [checkpoint(project, "ff", swin_depth=1)[0]], ["latent_prior.swin_depth"]),
-    (lambda project: [checkpoint(project, "ff")[0], "posterior.depth=1", "--as", "posterior"], ["projection"]),
-    (lambda project: [checkpoint(project, "tokens")[0], "posterior.depth=1"], ["posterior.depth", "unexpected"]),
-    (lambda project: [checkpoint(project, "tokens")[0], "posterior.variant=conv"], ["posterior.variant=window"]),
-    (lambda project: [checkpoint(project, "ff")[0] and "elsewhere.pth"], ["elsewhere.pth", "not found"]),
-    (lambda project: [], ["latent_prior.checkpoint", "posterior.checkpoint"]),
-    (lambda project: ["a.pth", "b.pth"], ["one checkpoint at a time"]),
-    (lambda project: ["mine.yaml"], ["mine.yaml", "not readable"]),
-    (spoil_palette, ["palette.csv"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (spoil_tokenizer, ["published.pth", "trained with the tokenizer", "tokenizer.source=openai"]),
+        (spoil_trap, ["trap.pth", "which no state dict needs"]),
+        (spoil_second, ["projection", "posterior.variant"]),
+        (lambda project: [checkpoint(project, "ff", swin_depth=1)[0]], ["latent_prior.swin_depth"]),
+        (lambda project: [checkpoint(project, "ff")[0], "posterior.depth=1", "--as", "posterior"], ["projection"]),
+        (lambda project: [checkpoint(project, "tokens")[0], "posterior.depth=1"], ["posterior.depth", "unexpected"]),
+        (lambda project: [checkpoint(project, "tokens")[0], "posterior.variant=conv"], ["posterior.variant=window"]),
+        (lambda project: [checkpoint(project, "ff")[0] and "elsewhere.pth"], ["elsewhere.pth", "not found"]),
+        (lambda project: [], ["latent_prior.checkpoint", "posterior.checkpoint"]),
+        (lambda project: ["a.pth", "b.pth"], ["one checkpoint at a time"]),
+        (lambda project: ["mine.yaml"], ["mine.yaml", "not readable"]),
+        (spoil_palette, ["palette.csv"]),
+    ],
+)
 def test_wrong_inputs_leave_nothing_behind(
     spoil: Any, named: list[str], project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -397,12 +434,15 @@ def say(project: Path, name: str, **meta: Any) -> str:
     return name
 
 
-@pytest.mark.parametrize(("meta", "said"), [
-    ({"CLASSES": ("sky", "car", "road")}, "class 1 is 'car' there, 'road' here"),
-    ({"dataset_meta": {"classes": ["road", "sky", "car"]}}, "class 0 is 'road' there, 'sky' here"),
-    ({"gss": {"palette": [[9, 9, 9]], "experiment": "other"}}, "made with another palette than the experiment's"),
-    ({"gss": {"tokenizer": "f" * 64, "experiment": "other"}}, "made with another tokenizer than the experiment's"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ({"CLASSES": ("sky", "car", "road")}, "class 1 is 'car' there, 'road' here"),
+        ({"dataset_meta": {"classes": ["road", "sky", "car"]}}, "class 0 is 'road' there, 'sky' here"),
+        ({"gss": {"palette": [[9, 9, 9]], "experiment": "other"}}, "made with another palette than the experiment's"),
+        ({"gss": {"tokenizer": "f" * 64, "experiment": "other"}}, "made with another tokenizer than the experiment's"),
+    ],
+)
 def test_ids_that_mean_something_else_are_refused(
     meta: dict, said: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -421,8 +461,12 @@ def test_imported_models_have_the_colours_of_the_data_set(project: Path) -> None
     name, _ = checkpoint(project, "ff")
     assert gss("import", name) == 0
     assert load_model(project / "results/mine/gss_ff.pth").meta["colours"] is None  # nothing was checked
-    space = {"names": ["sky", "road", "car"], "colours": [[1, 2, 3], [4, 5, 6], [7, 8, 9]], "reduce_zero_label": False,
-             "label_map": {}}  # fmt: skip
+    space = {
+        "names": ["sky", "road", "car"],
+        "colours": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+        "reduce_zero_label": False,
+        "label_map": {},
+    }
     write_json(project / "results/mine/data/manifest.json", {"root": "gone", "classes": space, "splits": {}})
     assert gss("import", name) == 0
     assert load_model(project / "results/mine/gss_ff.pth").meta["colours"] == space["colours"]

@@ -76,8 +76,9 @@ def test_everything_ignored_gives_zero_loss_and_zero_gradients() -> None:
 def test_loss_of_zero_features_is_the_logarithm_of_the_vocabulary() -> None:
     """0.8 ln 8192 + 0.2 ln 150 at the start of training, when the scores are constant."""
     targets = torch.randint(0, 8192, (1, 2, 3))
-    token, _ = token_loss_sum(torch.zeros(1, 4, 2, 3), torch.randn(8192, 4, 1, 1), torch.zeros(8192), targets,
-                              ignore_index=8192)
+    token, _ = token_loss_sum(
+        torch.zeros(1, 4, 2, 3), torch.randn(8192, 4, 1, 1), torch.zeros(8192), targets, ignore_index=8192
+    )
     labels = torch.randint(0, 150, (1, 8, 8))
     pixel, _ = pixel_loss_sum(torch.zeros(1, 150, 4, 4), labels, ignore_index=255)
     assert math.isclose(token.item() / 6, 9.010913, rel_tol=1e-6)

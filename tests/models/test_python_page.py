@@ -36,8 +36,12 @@ def test_pieces_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 @pytest.mark.slow
 def test_calls_of_the_table_build() -> None:
     calls = re.findall(r"`(build_\w+\([^`]*\))`", PAGE)
-    known = {"build_latent_prior": build_latent_prior, "build_posterior": build_posterior, "N": 19,
-             "colours": torch.zeros(20, 3)}  # fmt: skip
+    known = {
+        "build_latent_prior": build_latent_prior,
+        "build_posterior": build_posterior,
+        "N": 19,
+        "colours": torch.zeros(20, 3),
+    }
     assert len(calls) == 7
     with torch.device("meta"):
         sizes = [sum(value.numel() for value in eval(call, known).parameters()) for call in calls]

@@ -57,9 +57,7 @@ def test_the_gradient_of_the_repulsion_is_its_slope():
     rng = np.random.default_rng(0)
     flat, direction = rng.random(15), rng.normal(size=15)
     step = 1e-6
-    slope = (repulsion(flat + step * direction, 24)[0] - repulsion(flat - step * direction, 24)[0]) / (
-        2 * step
-    )
+    slope = (repulsion(flat + step * direction, 24)[0] - repulsion(flat - step * direction, 24)[0]) / (2 * step)
     assert repulsion(flat, 24)[1] @ direction == pytest.approx(slope, rel=1e-5)
 
 

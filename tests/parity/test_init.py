@@ -48,8 +48,13 @@ def fresh(name: str, *, whole: bool) -> list[dict[str, Tensor]]:
         if whole:
             prior = run.prior()
         else:
-            head = LatentPriorHead(prior.backbone.channels, run.num_classes, 8192, kind=prior.head.kind,
-                                   swin_depth=run.sizes.get("swin_depth", 2))  # fmt: skip
+            head = LatentPriorHead(
+                prior.backbone.channels,
+                run.num_classes,
+                8192,
+                kind=prior.head.kind,
+                swin_depth=run.sizes.get("swin_depth", 2),
+            )
             prior = LatentPrior(prior.backbone, head)
         found.append(to_published(prior, run.posterior()))
     return found

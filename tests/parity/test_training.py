@@ -27,18 +27,35 @@ from gss.train.settings import LoopSettings
 
 from .conftest import Recorded, read
 
-INPUTS = {"train_s8": "train_odd", "train_drop": "train", "train_droppath": "train", "train_d1": "train",
-          "train_2loss": "train"}  # fmt: skip
+INPUTS = {
+    "train_s8": "train_odd",
+    "train_drop": "train",
+    "train_droppath": "train",
+    "train_d1": "train",
+    "train_2loss": "train",
+}
 CASES = [("ff", case) for case in ("train", "train_odd", "train_s8", "train_drop", "train_droppath")]
 CASES += [("ftw", case) for case in ("train", "train_odd", "train_drop", "train_d1", "train_2loss")]
 OPTIONS: dict[str, dict[str, Any]] = {
-    "train_s8": {"token_stride": 8}, "train_droppath": {"drop_path": 0.3}, "train_d1": {"posterior_depth": 1}
-}  # fmt: skip
+    "train_s8": {"token_stride": 8},
+    "train_droppath": {"drop_path": 0.3},
+    "train_d1": {"posterior_depth": 1},
+}
 ACCURACIES = {"acc_seg_aux": "pixel_acc", "acc_seg_indice": "token_acc", "acc_seg": "pixel_acc"}
 SINGLE = {"conv_seg": 5e-4, "cls_segmap": 2e-3, "logits": 2e-3, "top1": 2e-3}  # absolute; others 1e-4
 NO_GRADIENT = {*(f"backbone.norm{level}.bias" for level in range(4)), "decode_head.swin_ln.bias"}  # in theory
-ELSEWHERE = ("img", "label", "token_target", "f32.", "f64.", "grad", "bn_after.", "mask.", "dropout_mask",
-             "token_margin_min")  # fmt: skip
+ELSEWHERE = (
+    "img",
+    "label",
+    "token_target",
+    "f32.",
+    "f64.",
+    "grad",
+    "bn_after.",
+    "mask.",
+    "dropout_mask",
+    "token_margin_min",
+)
 SECOND = ".post_transformer_block.blocks.1."
 SCHEDULES = {"steps_pub": (3, 1500, {"ff": 80000, "ftw": 40000}), "steps_short": (4, 2, {"ff": 20, "ftw": 20})}
 every_case = pytest.mark.parametrize(("variant", "case"), CASES)
@@ -175,8 +192,11 @@ def test_losses_and_accuracies(precision: str, threads: int, variant: Variant, c
         ours["decode.loss_ce_pixel"] = done.terms[1].item()
     if case == "train_2loss":  # one loss here, of which the published run makes two parts
         ours |= {"decode.loss_ce": 0.8 * ours["total"], "decode.loss_ce_pixel": 0.2 * ours["total"]}
-    theirs = {name.partition(".")[2]: value.item() for name, value in done.expected.items() if name.startswith(
-        "f64." if precision == "double" else "f32.")}  # fmt: skip
+    theirs = {
+        name.partition(".")[2]: value.item()
+        for name, value in done.expected.items()
+        if name.startswith("f64." if precision == "double" else "f32.")
+    }
     ours |= {name: done.accuracies[ACCURACIES[name.partition(".")[2]]] for name in theirs if "acc" in name}
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
@@ -243,8 +263,9 @@ class Steps:
     logged: list[dict[str, float]]
 
 
-@pytest.fixture(scope="module", params=[(variant, name) for variant in ("ff", "ftw") for name in SCHEDULES],
-                ids="-".join)  # fmt: skip
+@pytest.fixture(
+    scope="module", params=[(variant, name) for variant in ("ff", "ftw") for name in SCHEDULES], ids="-".join
+)
 def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, str, Steps]:
     """The real loop over the recorded batches: the first one, moved to the right by a pixel at every step."""
     variant, name = request.param

@@ -24,8 +24,11 @@ from gss.palette.palette import Palette, write_palette
 from gss.tracking.journal import Journal
 
 NOTICE = "SYNTHETIC: the pictures and every figure on this page were made by a test; no model was trained."
-EVIL = ("<script>document.title='broken'</script>", "\"><img src=x onerror=\"document.title='broken'\">",
-        "a & b's `{{ 7*7 }}`")
+EVIL = (
+    "<script>document.title='broken'</script>",
+    '"><img src=x onerror="document.title=\'broken\'">',
+    "a & b's `{{ 7*7 }}`",
+)
 TEXT = """\
 data:
   root: {root}
@@ -55,8 +58,16 @@ class SyntheticResults:
         steps: of the trainings, one line of figures for 50 of them.
     """
 
-    def __init__(self, project: Path, names: Sequence[str], *, size: tuple[int, int] = (48, 64), images: int = 6,
-                 splits: Sequence[str] = ("val", "test"), steps: int = 1000) -> None:  # fmt: skip
+    def __init__(
+        self,
+        project: Path,
+        names: Sequence[str],
+        *,
+        size: tuple[int, int] = (48, 64),
+        images: int = 6,
+        splits: Sequence[str] = ("val", "test"),
+        steps: int = 1000,
+    ) -> None:
         self.folder, self.data, self.names = project / "results" / "made", project / "set", tuple(names)
         self.size, self.splits = size, tuple(splits)
         self.rng = np.random.default_rng(0)
@@ -65,9 +76,11 @@ class SyntheticResults:
                 self._make_pair(split, index)
         self.experiment_file = project / "config" / "experiments" / "made.yaml"
         text = TEXT.format(
-            root=self.data, classes=json.dumps(self.names), steps=steps,
+            root=self.data,
+            classes=json.dumps(self.names),
+            steps=steps,
             splits="".join(f"    {split}: {{images: images/{split}, labels: labels/{split}}}\n" for split in splits),
-        )  # fmt: skip
+        )
         write_text(self.experiment_file, text)
         self._write_config()
         self._write_check()
@@ -121,8 +134,11 @@ class SyntheticResults:
         measured = {"splits": {split: {"4": figures} for split in self.splits}}
         write_json(self.folder / "reconstruction" / "metrics.json", measured)
         lines = ["round,kept,mIoU,class,iou,r,g,b,old_colour"]
-        lines += [f'{number},{number == 0},0.{8 - number},"{name}",0.5,1,2,3,{"4 5 6" if number and place < 3 else ""}'
-                  for number in range(2) for place, name in enumerate(n.replace('"', '""') for n in self.names)]
+        lines += [
+            f'{number},{number == 0},0.{8 - number},"{name}",0.5,1,2,3,{"4 5 6" if number and place < 3 else ""}'
+            for number in range(2)
+            for place, name in enumerate(n.replace('"', '""') for n in self.names)
+        ]
         write_text(self.folder / "reconstruction" / "rounds.csv", "\n".join(lines) + "\n")
 
     def _write_models(self) -> None:
@@ -155,24 +171,47 @@ class SyntheticResults:
         evaluation = Evaluation(total, *per_image, ignored_pixels=ignored)
         assert evaluation.scores == scores(total)
         protocol = {**Inference().as_dict(), "numerics": "default"}
-        write_evaluation(folder, evaluation, self.names, protocol=protocol, model=self.folder / f"{model}.pth",
-                         model_sha256=sha256_file(self.folder / f"{model}.pth"), manifest_sha256=manifest.sha256)
+        write_evaluation(
+            folder,
+            evaluation,
+            self.names,
+            protocol=protocol,
+            model=self.folder / f"{model}.pth",
+            model_sha256=sha256_file(self.folder / f"{model}.pth"),
+            manifest_sha256=manifest.sha256,
+        )
 
     def _write_journals(self, steps: int) -> None:
         """Two trainings, one of them interrupted once, and a merge."""
-        for stage, inputs in {"latent_prior": ["palette.csv", "tokenizer.safetensors"],
-                              "posterior": ["gss_ff.pth"], "merge": ["gss_ff.pth", "posterior.pth"]}.items():
+        for stage, inputs in {
+            "latent_prior": ["palette.csv", "tokenizer.safetensors"],
+            "posterior": ["gss_ff.pth"],
+            "merge": ["gss_ff.pth", "posterior.pth"],
+        }.items():
             header = {"experiment": "made", "stage": stage, "config_sha256": "c0ffee" + "0" * 58}
             journal = Journal(self.folder / "work" / stage / "journal.jsonl", header)
             hashes = {f"input {name}": sha256_file(self.folder / name) for name in inputs}
-            journal.tags({**hashes, "gss": "0", "git": "0123456789ab", "torch": "2", "host": "<b>here</b>",
-                          "command": f"gss train {stage}"})
+            journal.tags(
+                {
+                    **hashes,
+                    "gss": "0",
+                    "git": "0123456789ab",
+                    "torch": "2",
+                    "host": "<b>here</b>",
+                    "command": f"gss train {stage}",
+                }
+            )
             if stage != "merge":
                 for step in range(50, steps + 1, 50):
                     fall = float(np.exp(-3 * step / steps) + self.rng.normal(0, 0.02))
-                    figures = {"train/loss": fall, "train/loss_token": 0.8 * fall,
-                               "train/lr": 1e-3 * (1 - step / steps), "train/token_acc": 1 - fall,
-                               "train/grad_norm": 1 + fall, "train/img_per_s": 30 + fall}
+                    figures = {
+                        "train/loss": fall,
+                        "train/loss_token": 0.8 * fall,
+                        "train/lr": 1e-3 * (1 - step / steps),
+                        "train/token_acc": 1 - fall,
+                        "train/grad_norm": 1 + fall,
+                        "train/img_per_s": 30 + fall,
+                    }
                     journal.metrics(step, figures)
                     if step == steps // 2 // 50 * 50 and stage == "latent_prior":
                         journal.end("interrupted")

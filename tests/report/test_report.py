@@ -89,9 +89,14 @@ def test_gpu_hours_are_asked_gpus_times_wall_time(folder: Path) -> None:
     assert re.search(r"<b>all</b>.*?3:00:00", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("machine", "shown"), [
-    ({"device": "NVIDIA H200", "processes": 3}, "<td>latent_prior</td>.*?3\\.00"),
-    ({"device": "cpu", "processes": 3}, "No stage used GPUs"), (None, "No stage used GPUs")])
+@pytest.mark.parametrize(
+    ("machine", "shown"),
+    [
+        ({"device": "NVIDIA H200", "processes": 3}, "<td>latent_prior</td>.*?3\\.00"),
+        ({"device": "cpu", "processes": 3}, "No stage used GPUs"),
+        (None, "No stage used GPUs"),
+    ],
+)
 def test_gpu_hours_are_those_of_the_gpus_that_were_found(folder: Path, machine: dict | None, shown: str) -> None:
     config = folder / "config.yaml"
     assert "gpus: 2" in config.read_text()
@@ -108,6 +113,7 @@ def remove(*paths: str) -> Callable[[Path], None]:
             assert found, path
             for one in found:
                 shutil.rmtree(one) if one.is_dir() else one.unlink()
+
     return act
 
 
@@ -194,6 +200,7 @@ def test_what_is_missing_is_told_and_breaks_nothing(folder: Path, act: Callable,
 
 def test_classes_have_the_colours_they_had(folder: Path) -> None:
     """By their names, whatever the order of the data set is now; those of the model, where it says them."""
+
     def shown() -> dict[str, list[int]]:
         return {name: colour.tolist() for name, colour in zip(*Results(folder).colours, strict=True)}
 
@@ -201,8 +208,12 @@ def test_classes_have_the_colours_they_had(folder: Path) -> None:
     named_anew(folder)
     assert shown() == before
     colours = {name: [index, 1, 2] for index, name in enumerate(before)}
-    save_model(folder / "gss_ff.pth", "gss_ff", {"w": torch.ones(1)},
-               {"classes": list(colours), "colours": list(colours.values())})
+    save_model(
+        folder / "gss_ff.pth",
+        "gss_ff",
+        {"w": torch.ones(1)},
+        {"classes": list(colours), "colours": list(colours.values())},
+    )
     assert shown() == colours
 
 
@@ -211,6 +222,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_user(
     folder: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read-only, or another user's: root, who runs some tests, is refused nothing."""
+
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -228,8 +240,10 @@ def test_model_files_are_read_without_torch(tmp_path: Path) -> None:
 
 
 def test_a_report_is_cheap(folder: Path) -> None:
-    code = ("import sys; from gss.cli import main; code = main(['report', 'made']);"
-            "print(*sorted({'torch', 'timm', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)), file=sys.stderr)")
+    code = (
+        "import sys; from gss.cli import main; code = main(['report', 'made']);"
+        "print(*sorted({'torch', 'timm', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == ""
     assert "results/made/report.html" in done.stdout and Path("results/made/report.html").is_file()

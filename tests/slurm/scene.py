@@ -24,11 +24,20 @@ from gss.tracking.journal import read_journal
 
 STEPS, SAVE_EVERY = 60, 10
 SMALL: dict[str, Any] = {
-    "tokenizer__train__steps": 30, "tokenizer__train__batch_size": 8, "tokenizer__n_hid": 8,
-    "reconstruction__max_rounds": 1, "reconstruction__retrain_steps": 5, "reconstruction__refine_images": 4,
-    "latent_prior__milestones": [STEPS], "latent_prior__training__batch_size": 2,
-    "posterior__start_step": None, "posterior__steps": 4, "posterior__training__batch_size": 4,
-    "evaluation__pictures": 1, "run__log_every": 1, "run__save_every": SAVE_EVERY,
+    "tokenizer__train__steps": 30,
+    "tokenizer__train__batch_size": 8,
+    "tokenizer__n_hid": 8,
+    "reconstruction__max_rounds": 1,
+    "reconstruction__retrain_steps": 5,
+    "reconstruction__refine_images": 4,
+    "latent_prior__milestones": [STEPS],
+    "latent_prior__training__batch_size": 2,
+    "posterior__start_step": None,
+    "posterior__steps": 4,
+    "posterior__training__batch_size": 4,
+    "evaluation__pictures": 1,
+    "run__log_every": 1,
+    "run__save_every": SAVE_EVERY,
 }
 MODEL = "results/toy/gss_ff.pth"
 PATIENCE = 900  # seconds until a test says that what it waits for does not come; other scenes share the machine
@@ -80,14 +89,33 @@ class Scene(Project):
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start Snakemake on the cluster, as a terminal would: a process group of its own that heeds Ctrl-C."""
-        command = ["env", "--default-signal=INT", sys.executable, "-m", "snakemake", "--profile", "slurm",
-                   "--slurm-init-seconds-before-status-checks", "2", *(arguments or (MODEL,))]
-        environment = {name: value for name, value in self.cluster.environment.items()
-                       if name not in ("GSS_DATA", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS")}
+        command = [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--profile",
+            "slurm",
+            "--slurm-init-seconds-before-status-checks",
+            "2",
+            *(arguments or (MODEL,)),
+        ]
+        environment = {
+            name: value
+            for name, value in self.cluster.environment.items()
+            if name not in ("GSS_DATA", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS")
+        }
         with self._output.open("wb") as output:
-            self._started = subprocess.Popen(command, cwd=self.folder, env={**environment, "NO_COLOR": "1"},
-                                             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                             start_new_session=True)
+            self._started = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**environment, "NO_COLOR": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         return self._started
 
     def end(self) -> int:

@@ -97,9 +97,15 @@ class SlurmCluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         self._configure()
-        self._daemon("munged", f"--key-file={key}", f"--socket={self.folder}/sock/munge",
-                     f"--pid-file={self.folder}/munge/pid", f"--log-file={self.folder}/munge/log",
-                     f"--seed-file={self.folder}/munge/seed", "--force")
+        self._daemon(
+            "munged",
+            f"--key-file={key}",
+            f"--socket={self.folder}/sock/munge",
+            f"--pid-file={self.folder}/munge/pid",
+            f"--log-file={self.folder}/munge/log",
+            f"--seed-file={self.folder}/munge/seed",
+            "--force",
+        )
         self._daemon("slurmctld", "-c")
         for node in NODES:
             self.start_node(node)
@@ -150,7 +156,8 @@ class SlurmCluster:
         nodes = "\n".join(
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=32 Boards=1 SocketsPerBoard=1 "
             f"CoresPerSocket=32 ThreadsPerCore=1 RealMemory=64000 Gres=gpu:{len(GPUS)} Weight={1 + number // 2}"
-            for number, (name, port) in enumerate(zip(NODES, ports[1:], strict=True)))
+            for number, (name, port) in enumerate(zip(NODES, ports[1:], strict=True))
+        )
         user = pwd.getpwuid(os.getuid()).pw_name
         conf = self.folder / "slurm.conf"
         proctrack = "proctrack/cgroup" if self.cgroups else "proctrack/pgid"
@@ -165,8 +172,13 @@ class SlurmCluster:
     def _daemon(self, name: str, *arguments: str) -> None:
         """Start a daemon; the watchers of a node's steps inherit its environment, so that `kill_node` finds them."""
         node = {"SLURMD_NODENAME": arguments[-1]} if name == "slurmd" else {}
-        subprocess.run([str(_program(name)), *arguments], check=True, cwd=self.folder, stdout=subprocess.DEVNULL,
-                       env={**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), **node})
+        subprocess.run(
+            [str(_program(name)), *arguments],
+            check=True,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), **node},
+        )
 
 
 @contextlib.contextmanager

@@ -33,11 +33,15 @@ def play(function: Play) -> Play:
 
 
 @pytest.fixture(scope="module")
-def running(request: pytest.FixtureRequest, cluster: SlurmCluster,
-            tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
+def running(
+    request: pytest.FixtureRequest, cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
     """All plays that were asked for, on their way."""
-    asked = {item.callspec.params["name"] for item in request.session.items
-             if item.fspath == request.path and hasattr(item, "callspec")}
+    asked = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if item.fspath == request.path and hasattr(item, "callspec")
+    }
     folder = tmp_path_factory.mktemp("scenes")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         prepared = pool.submit(_prepare, folder / "prepared")
@@ -141,8 +145,9 @@ def its_node_is_taken_by_a_better_job(scene: Scene, reference: Reference) -> Non
     with scene.held():
         stopped_at = scene.step()
         (job,) = scene.jobs
-        urgent = subprocess.Popen(["srun", "-p", "main", "-w", "n3", "--exclusive", "sleep", "10"],
-                                  env=scene.cluster.environment)
+        urgent = subprocess.Popen(
+            ["srun", "-p", "main", "-w", "n3", "--exclusive", "sleep", "10"], env=scene.cluster.environment
+        )
         scene.wait(lambda: scene.jobs[job] != "RUNNING", "preemption")
     assert scene.end() == 0, scene.report()
     assert urgent.wait() == 0

@@ -8,9 +8,15 @@ from gss.stages.assemble import at_precision
 from gss.tokenizer.dvae import DVAE
 
 
-@pytest.mark.parametrize(("wanted", "has_bf16", "used"), [
-    ("fp32", True, "fp32"), ("bf16", True, "bf16"), ("bf16", False, "fp32"), ("fp16", True, "fp32"),
-])
+@pytest.mark.parametrize(
+    ("wanted", "has_bf16", "used"),
+    [
+        ("fp32", True, "fp32"),
+        ("bf16", True, "bf16"),
+        ("bf16", False, "fp32"),
+        ("fp16", True, "fp32"),
+    ],
+)
 def test_a_tokenizer_computes_in_lower_precision_where_the_cpu_can(wanted, has_bf16, used, monkeypatch):
     monkeypatch.setattr(assemble, "cpu_has_bf16", lambda: has_bf16)
     dvae = at_precision(DVAE(vocab_size=32, n_hid=8, n_init=8), wanted, torch.device("cpu"))

@@ -28,18 +28,34 @@ TOKENIZER = "tokenizer.train={batch_size: 8, crop: 32}"
 OVERRIDES = ["latent_prior.training={batch_size: 8, accumulation: 2}", "augment.crop=[96,80]", TOKENIZER]
 OF_TOKENIZER = ["tokenizer.train.batch_size (now 8)", "tokenizer.train.crop (now 32)", "tokenizer.n_hid", "memory_mb"]
 KEYS = {
-    "train latent-prior": ("latent_prior", latent_prior, "4 images of 96 x 80 at a time", [
-        "latent_prior.training.batch_size (now 8)", "latent_prior.training.accumulation (now 2)",
-        "augment.crop (now [96, 80])", "latent_prior.training.precision=bf16", "run.resources.latent_prior.memory_mb",
-    ]),
-    "train posterior": ("posterior", posterior, "8 images of 96 x 80 at a time", [
-        "posterior.training.batch_size (now 8)", "posterior.training.accumulation (now 1)", "augment.crop",
-        "posterior.training.precision=bf16", "run.resources.posterior.memory_mb",
-    ]),
+    "train latent-prior": (
+        "latent_prior",
+        latent_prior,
+        "4 images of 96 x 80 at a time",
+        [
+            "latent_prior.training.batch_size (now 8)",
+            "latent_prior.training.accumulation (now 2)",
+            "augment.crop (now [96, 80])",
+            "latent_prior.training.precision=bf16",
+            "run.resources.latent_prior.memory_mb",
+        ],
+    ),
+    "train posterior": (
+        "posterior",
+        posterior,
+        "8 images of 96 x 80 at a time",
+        [
+            "posterior.training.batch_size (now 8)",
+            "posterior.training.accumulation (now 1)",
+            "augment.crop",
+            "posterior.training.precision=bf16",
+            "run.resources.posterior.memory_mb",
+        ],
+    ),
     "tokenizer": ("tokenizer", tokenizer, "; 8 crops of 32 x 32 at a time", OF_TOKENIZER),
     "reconstruct": ("reconstruct", reconstruct, "; one label at a time, in training 8 crops", OF_TOKENIZER),
     "evaluate": ("evaluate", evaluate, "one image at a time", ["evaluation.mode=slide", "evaluation.scale (now None)"]),
-}  # fmt: skip
+}
 
 
 def failing(verb: str, overflow: Callable[[], object], results: Path, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -44,12 +44,18 @@ def test_merged_file_holds_both_parents_and_where_they_come_from(run: Run) -> No
     assert merged.meta["palette"] == META["palette"]
 
 
-@pytest.mark.parametrize(("changed", "reason"), [
-    ({"palette": [[0, 0, 0], [255, 0, 9], [0, 255, 0]]}, "different palette: row 1 is [255, 0, 0] against [255, 0, 9]"),
-    ({"palette": [[0, 0, 0], [255, 0, 0]]}, "different palette: 3 against 2 rows"),
-    ({"classes": ["sky", "car"]}, "different classes: row 1 is road against car"),
-    ({"tokenizer": "b" * 64}, "different tokenizer"),
-])
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (
+            {"palette": [[0, 0, 0], [255, 0, 9], [0, 255, 0]]},
+            "different palette: row 1 is [255, 0, 0] against [255, 0, 9]",
+        ),
+        ({"palette": [[0, 0, 0], [255, 0, 0]]}, "different palette: 3 against 2 rows"),
+        ({"classes": ["sky", "car"]}, "different classes: row 1 is road against car"),
+        ({"tokenizer": "b" * 64}, "different tokenizer"),
+    ],
+)
 def test_strangers_are_refused_with_the_reason(run: Run, changed: dict[str, Any], reason: str) -> None:
     write_parents(run, **changed)
     with pytest.raises(CheckpointError) as error:

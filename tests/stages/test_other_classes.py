@@ -91,14 +91,17 @@ def spoil_statistics(run: Run) -> str:
     return "data/statistics.json"
 
 
-@pytest.mark.parametrize(("stage", "spoil"), [
-    (lambda run: tokenizer(run, ALONE), spoil_start),
-    (lambda run: reconstruct(run, ALONE), spoil_start),
-    (lambda run: latent_prior.latent_prior(run, ALONE), spoil_final),
-    (lambda run: posterior(run, ALONE), spoil_model),
-    (lambda run: evaluate(run, ALONE, "gss_ff", "val"), spoil_model),
-    (lambda run: class_weights(run, 0.5), spoil_statistics),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "spoil"),
+    [
+        (lambda run: tokenizer(run, ALONE), spoil_start),
+        (lambda run: reconstruct(run, ALONE), spoil_start),
+        (lambda run: latent_prior.latent_prior(run, ALONE), spoil_final),
+        (lambda run: posterior(run, ALONE), spoil_model),
+        (lambda run: evaluate(run, ALONE, "gss_ff", "val"), spoil_model),
+        (lambda run: class_weights(run, 0.5), spoil_statistics),
+    ],
+)
 def test_labels_of_today_do_not_meet_a_file_of_other_classes(stage, spoil, run: Run) -> None:
     where = spoil(run)
     names = run.space.names
@@ -107,11 +110,14 @@ def test_labels_of_today_do_not_meet_a_file_of_other_classes(stage, spoil, run: 
     assert str(error.value.where) == str(run.folder / where) and error.value.todo
 
 
-@pytest.mark.parametrize(("names", "said"), [
-    (("a", "c"), "class 1 is 'c' there, 'b' here"),
-    (("a",), "class 1 is none there, 'b' here"),
-    (("a", "b", "c"), "class 2 is 'c' there, none here"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a", "c"), "class 1 is 'c' there, 'b' here"),
+        (("a",), "class 1 is none there, 'b' here"),
+        (("a", "b", "c"), "class 2 is 'c' there, none here"),
+    ],
+)
 def test_the_first_class_that_differs_is_named(names: tuple[str, ...], said: str) -> None:
     space = ClassSpace(("a", "b"))
     space.require_names(["a", "b"], where="x", todo="y")
@@ -127,16 +133,24 @@ def test_a_model_file_holds_what_predictions_need(run: Run) -> None:
     assert said["palette"] == colours.colours.tolist()
     assert said["training_crop"] == list(run.experiment.augment.crop)
     assert latent_prior.describe(run, replace(space, colours=None), colours, DVAE(32, 8, 8, 1))["colours"] is None
-    assert said["protocol"] == {"mode": "whole", "crop": [768, 768], "stride": [512, 512], "scale": None, "flip": False,
-                                "vote_temperature": None, "tokenizer_precision": "fp32"}  # fmt: skip
+    assert said["protocol"] == {
+        "mode": "whole",
+        "crop": [768, 768],
+        "stride": [512, 512],
+        "scale": None,
+        "flip": False,
+        "vote_temperature": None,
+        "tokenizer_precision": "fp32",
+    }
     prior, whole = load_model(run.folder / "gss_ff.pth"), load_model(run.folder / "gss_ft.pth")
     meta = prior.meta | said | {"latent_prior": prior.meta["latent_prior"], "tokenizer": prior.meta["tokenizer"]}
     save_model(run.folder / "gss_ff.pth", "gss_ff", prior.tensors, meta)
     tensors = {name: value for name, value in whole.tensors.items() if name.startswith("posterior.")}
     save_model(run.folder / "posterior.pth", "posterior", tensors, meta | {"posterior": whole.meta["posterior"]})
     other = run.experiment.model_validate(
-        run.experiment.model_dump(by_alias=True) | {"augment": {"base_scale": [9, 9], "crop": [8, 8]},
-                                                    "evaluation": {"flip": True}})  # fmt: skip
+        run.experiment.model_dump(by_alias=True)
+        | {"augment": {"base_scale": [9, 9], "crop": [8, 8]}, "evaluation": {"flip": True}}
+    )
     merge(replace(run, experiment=other))
     merged = load_model(run.folder / "gss_ft.pth").meta
     assert merged["colours"] == said["colours"] and merged["training_crop"] == said["training_crop"]

@@ -105,8 +105,14 @@ def experiment(tmp_path: Path, **changes: object) -> Path:
     """An experiment with a data set `set` from the archive `set.zip`."""
     folders = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
     content = {
-        "data": {"root": "set", "classes": ["sky", "road"], "splits": folders, "obtain": "ask the author",
-                 "archives": [{"file": "set.zip", "into": "set"}], **changes},
+        "data": {
+            "root": "set",
+            "classes": ["sky", "road"],
+            "splits": folders,
+            "obtain": "ask the author",
+            "archives": [{"file": "set.zip", "into": "set"}],
+            **changes,
+        },
         "augment": {"base_scale": [32, 32], "crop": [32, 32]},
         "latent_prior": {"backbone": {"name": "test_resnet"}},
     }
@@ -168,8 +174,27 @@ def test_cityscapes_from_its_archives_to_the_loader(data: Path, results: Path) -
     assert run_verb("check", "cityscapes", results, *counts) == 0
     run = Run.open("cityscapes", counts, results)
     assert [len(run.manifest.pairs(split)) for split in ("train", "val")] == [2, 1]
-    evaluated = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13,
-                 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
+    evaluated = {
+        7: 0,
+        8: 1,
+        11: 2,
+        12: 3,
+        13: 4,
+        17: 5,
+        19: 6,
+        20: 7,
+        21: 8,
+        22: 9,
+        23: 10,
+        24: 11,
+        25: 12,
+        26: 13,
+        27: 14,
+        28: 15,
+        31: 16,
+        32: 17,
+        33: 18,
+    }
     train_ids = np.array([evaluated.get(native, 255) for native in range(34)])
     assert (run.space.num_classes, run.space.names[18]) == (19, "bicycle")
     for pair in run.manifest.pairs("train"):
@@ -186,12 +211,15 @@ def unchecked(name: str) -> list[str]:
 # ---- what it does
 
 
-@pytest.mark.parametrize(("file", "pack"), [
-    ("set.zip", zip_of),
-    ("set.tar", lambda files: tar_of(files, "w")),
-    ("set.tar.gz", tar_of),
-    ("set.tar.xz", lambda files: tar_of(files, "w:xz")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "pack"),
+    [
+        ("set.zip", zip_of),
+        ("set.tar", lambda files: tar_of(files, "w")),
+        ("set.tar.gz", tar_of),
+        ("set.tar.xz", lambda files: tar_of(files, "w:xz")),
+    ],
+)
 def test_zip_and_tar(file: str, pack: Callable[[Files], bytes], data: Path, results: Path, tmp_path: Path) -> None:
     files = small_files()
     packed = pack(files)
@@ -315,14 +343,22 @@ HOSTILE = {
     "zip with a file twice": (lambda: twice(), "more than once"),
     "tar that climbs": (lambda: tar_of({**small_files(), "../evil.png": b"x"}), "leads out"),
     "tar with an absolute path": (lambda: tar_of({**small_files(), "/tmp/evil.png": b"x"}), "leads out"),
-    "tar with a symbolic link": (lambda: tar_of(small_files(), extra=(link("images/train/c.png", "/etc/passwd"),)),
-                                 "a link or a device"),
-    "tar with a linked folder": (lambda: tar_of(small_files(), extra=(link("elsewhere", "/tmp"),)),
-                                 "a link or a device"),
-    "tar with a hard link": (lambda: tar_of(small_files(), extra=(link("c", "/etc/passwd", tarfile.LNKTYPE),)),
-                             "a link or a device"),
-    "tar with a device": (lambda: tar_of(small_files(), extra=(link("null", "", tarfile.CHRTYPE),)),
-                          "a link or a device"),
+    "tar with a symbolic link": (
+        lambda: tar_of(small_files(), extra=(link("images/train/c.png", "/etc/passwd"),)),
+        "a link or a device",
+    ),
+    "tar with a linked folder": (
+        lambda: tar_of(small_files(), extra=(link("elsewhere", "/tmp"),)),
+        "a link or a device",
+    ),
+    "tar with a hard link": (
+        lambda: tar_of(small_files(), extra=(link("c", "/etc/passwd", tarfile.LNKTYPE),)),
+        "a link or a device",
+    ),
+    "tar with a device": (
+        lambda: tar_of(small_files(), extra=(link("null", "", tarfile.CHRTYPE),)),
+        "a link or a device",
+    ),
     "truncated zip": (lambda: zip_of(small_files())[:-200], "cannot be read"),
     "damaged zip": (lambda: damaged(zip_of(small_files())), "cannot be read"),
     "truncated tar.gz": (lambda: tar_of(small_files())[:-300], "cannot be read"),
@@ -330,7 +366,7 @@ HOSTILE = {
     "no archive": (lambda: b"<html>please log in</html>", "cannot be read"),
     "empty file": (lambda: b"", "cannot be read"),
     "another archive": (lambda: zip_of({"elsewhere/a.png": b"x"}), "no archive holds files for"),
-}  # fmt: skip
+}
 
 
 def twice() -> bytes:
@@ -361,11 +397,14 @@ def test_bad_archives_leave_nothing(
     assert not Path("/tmp/evil.png").exists()
 
 
-@pytest.mark.parametrize(("expected", "reason"), [
-    ("sha1:" + 40 * "0", "expected sha1:0000"),
-    ("md5:" + 32 * "0", "found md5:"),
-    ("crc32:00000000", "data.archives.0.checksum"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("expected", "reason"),
+    [
+        ("sha1:" + 40 * "0", "expected sha1:0000"),
+        ("md5:" + 32 * "0", "found md5:"),
+        ("crc32:00000000", "data.archives.0.checksum"),
+    ],
+)
 def test_wrong_checksum(
     expected: str, reason: str, data: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,14 +17,22 @@ from gss.stages.run import Run
 
 CLASSES = ("sky", "road", "car")
 EXPERIMENT = {
-    "data": {"root": "set", "classes": list(CLASSES),
-             "splits": {split: {"images": f"i/{split}", "labels": f"l/{split}"} for split in ("train", "val")}},
+    "data": {
+        "root": "set",
+        "classes": list(CLASSES),
+        "splits": {split: {"images": f"i/{split}", "labels": f"l/{split}"} for split in ("train", "val")},
+    },
     "augment": {"base_scale": [64, 64], "crop": [64, 64]},
     "tokenizer": {"vocab_size": 32, "n_hid": 8, "n_init": 8, "blocks_per_group": 1},
-    "latent_prior": {"backbone": {"name": "test_resnet"}, "channels": 8, "seg_channels": 16, "cls_channels": 16,
-                     "num_heads": 2},
+    "latent_prior": {
+        "backbone": {"name": "test_resnet"},
+        "channels": 8,
+        "seg_channels": 16,
+        "cls_channels": 16,
+        "num_heads": 2,
+    },
     "posterior": {"channels": 8, "num_heads": 2},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -43,43 +51,58 @@ def tried(*overrides: str) -> None:
     rehearse(Run.open("mine", overrides), ClassSpace(CLASSES))
 
 
-@pytest.mark.parametrize("override", [
-    "seed=0", "posterior.variant=conv", "posterior.variant=nearest", "latent_prior.token_stride=8",
-    "latent_prior.head=single_fusion", "latent_prior.backbone.name=swin_tiny_patch4_window7_224",
-    "evaluation={mode: slide, crop: [64, 64], stride: [32, 32]}", "evaluation.scale=[70, 50]",
-    "latent_prior.backbone.weights=timm:r160_in1k", "augment.crop=[50, 70]",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=0",
+        "posterior.variant=conv",
+        "posterior.variant=nearest",
+        "latent_prior.token_stride=8",
+        "latent_prior.head=single_fusion",
+        "latent_prior.backbone.name=swin_tiny_patch4_window7_224",
+        "evaluation={mode: slide, crop: [64, 64], stride: [32, 32]}",
+        "evaluation.scale=[70, 50]",
+        "latent_prior.backbone.weights=timm:r160_in1k",
+        "augment.crop=[50, 70]",
+    ],
+)
 def test_what_can_be_trained_passes(override: str) -> None:
     tried(override)
 
 
-@pytest.mark.parametrize(("overrides", "said"), [
-    (["latent_prior.backbone.name=resnet19"], "no model 'resnet19'\n  where: latent_prior.backbone"),
-    (["latent_prior.backbone.name=vit_base_patch16_224"], "no feature maps at strides 4, 8, 16 and 32"),
-    (["latent_prior.backbone.options={nix: 3}"], "unexpected keyword argument 'nix'\n  where: latent_prior.backbone"),
-    (["latent_prior.backbone.weights=nix.pth"], "nix.pth\n  where: latent_prior.backbone.weights"),
-    (["latent_prior.backbone.weights=timm:nix"], "it has r160_in1k\n  where: latent_prior.backbone"),
-    (["latent_prior.checkpoint=nix.pth"], "where: latent_prior.checkpoint"),
-    (["posterior.checkpoint=nix.pth"], "where: posterior.checkpoint"),
-    (["tokenizer={source: openai, encoder: a.pkl, decoder: b.pkl}"], "where: tokenizer.encoder"),
-    (["latent_prior.num_heads=5"], "`seg_channels` 16 is no multiple of `num_heads` 5"),
-    (["posterior.num_heads=3"], "`channels` 8 is no multiple of `num_heads` 3"),
-    (["tokenizer.n_hid=6"], "tokenizer.n_hid: Input should be a multiple of 4"),
-    (["tokenizer.train.crop=36"], "tokenizer.train.crop: Input should be a multiple of 8"),
-    (["run.resources.tokenizer.processes=5"], "32 images per update cannot be divided into 5 parts"),
-    (["run.resources.reconstruct.processes=5"], "run.resources.reconstruct"),
-    (["run.resources.latent_prior.nodes=3"], "where: latent_prior.training.batch_size"),
-    (["posterior.training.accumulation=3"], "where: posterior.training.batch_size"),
-    (["augment.crop=[32, 32]", "latent_prior.training.batch_size=1"], "more than 1 value per channel"),
-    (["latent_prior.backbone.name=maxvit_tiny_tf_224"], "must be divisible by window (7)\n  where: augment.crop"),
-    (["evaluation={mode: slide, crop: [8, 8], stride: [9, 9]}"], "where: evaluation.stride"),
-    (["palette.strategy=dataset"], "where: palette.strategy"),
-    (["palette.file=mine.csv"], "mine.csv\n  where: palette.file"),
-    (["palette={strategy: published, published: ade20k}"], "has 150 classes, the data set has 3"),
-    (["posterior.from=nix"], "posterior.from: no experiment 'nix'"),
-    (["posterior.from=mine"], "'mine' names itself"),
-    (["posterior={from: mine, checkpoint: x}"], "not both"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["latent_prior.backbone.name=resnet19"], "no model 'resnet19'\n  where: latent_prior.backbone"),
+        (["latent_prior.backbone.name=vit_base_patch16_224"], "no feature maps at strides 4, 8, 16 and 32"),
+        (
+            ["latent_prior.backbone.options={nix: 3}"],
+            "unexpected keyword argument 'nix'\n  where: latent_prior.backbone",
+        ),
+        (["latent_prior.backbone.weights=nix.pth"], "nix.pth\n  where: latent_prior.backbone.weights"),
+        (["latent_prior.backbone.weights=timm:nix"], "it has r160_in1k\n  where: latent_prior.backbone"),
+        (["latent_prior.checkpoint=nix.pth"], "where: latent_prior.checkpoint"),
+        (["posterior.checkpoint=nix.pth"], "where: posterior.checkpoint"),
+        (["tokenizer={source: openai, encoder: a.pkl, decoder: b.pkl}"], "where: tokenizer.encoder"),
+        (["latent_prior.num_heads=5"], "`seg_channels` 16 is no multiple of `num_heads` 5"),
+        (["posterior.num_heads=3"], "`channels` 8 is no multiple of `num_heads` 3"),
+        (["tokenizer.n_hid=6"], "tokenizer.n_hid: Input should be a multiple of 4"),
+        (["tokenizer.train.crop=36"], "tokenizer.train.crop: Input should be a multiple of 8"),
+        (["run.resources.tokenizer.processes=5"], "32 images per update cannot be divided into 5 parts"),
+        (["run.resources.reconstruct.processes=5"], "run.resources.reconstruct"),
+        (["run.resources.latent_prior.nodes=3"], "where: latent_prior.training.batch_size"),
+        (["posterior.training.accumulation=3"], "where: posterior.training.batch_size"),
+        (["augment.crop=[32, 32]", "latent_prior.training.batch_size=1"], "more than 1 value per channel"),
+        (["latent_prior.backbone.name=maxvit_tiny_tf_224"], "must be divisible by window (7)\n  where: augment.crop"),
+        (["evaluation={mode: slide, crop: [8, 8], stride: [9, 9]}"], "where: evaluation.stride"),
+        (["palette.strategy=dataset"], "where: palette.strategy"),
+        (["palette.file=mine.csv"], "mine.csv\n  where: palette.file"),
+        (["palette={strategy: published, published: ade20k}"], "has 150 classes, the data set has 3"),
+        (["posterior.from=nix"], "posterior.from: no experiment 'nix'"),
+        (["posterior.from=mine"], "'mine' names itself"),
+        (["posterior={from: mine, checkpoint: x}"], "not both"),
+    ],
+)
 def test_what_cannot_is_named_with_its_key(overrides: list[str], said: str) -> None:
     with pytest.raises(GssError) as caught:
         tried(*overrides)

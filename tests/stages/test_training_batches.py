@@ -17,9 +17,9 @@ from gss.train.distributed import World
 
 
 @pytest.mark.parametrize(("gpus", "accumulation"), [(1, 8), (2, 4), (4, 2), (8, 1), (16, 1)])
-def test_a_published_experiment_keeps_its_batch_on_fewer_gpus(gpus: int, accumulation: int,
-                                                              capsys: pytest.CaptureFixture[str],
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_experiment_keeps_its_batch_on_fewer_gpus(
+    gpus: int, accumulation: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run.open("ade20k")
     before = run.experiment.slice("latent_prior")
     world = World(0, gpus, 0, torch.device("cuda"))
@@ -34,7 +34,11 @@ def test_a_published_experiment_keeps_its_batch_on_fewer_gpus(gpus: int, accumul
         assert told == ""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     assert on_this_machine(world, 32, training.accumulation) == {
-        "device": "NVIDIA H200", "processes": gpus, "accumulation": accumulation, "micro_batch": 4 if gpus <= 8 else 2}
+        "device": "NVIDIA H200",
+        "processes": gpus,
+        "accumulation": accumulation,
+        "micro_batch": 4 if gpus <= 8 else 2,
+    }
 
 
 def test_what_names_no_gpus_is_trained_as_it_says() -> None:

@@ -80,8 +80,14 @@ class Toy:
         done = project.snakemake("--cores", "2", "results/toy/tokenizer.safetensors")
         if done.returncode:
             raise StormError(done.stdout)
-        project.configure("toy", latent_prior__milestones=[self.steps], posterior__start_step=self.steps,
-                          latent_prior__training__batch_size=4, run__log_every=1, run__save_every=SAVE_EVERY)
+        project.configure(
+            "toy",
+            latent_prior__milestones=[self.steps],
+            posterior__start_step=self.steps,
+            latent_prior__training__batch_size=4,
+            run__log_every=1,
+            run__save_every=SAVE_EVERY,
+        )
         new.rename(self.project)
 
     def fresh(self, folder: Path) -> None:
@@ -103,8 +109,22 @@ class Toy:
 
     def launch(self, folder: Path) -> list[str]:
         """The same with two processes; to be run in the project."""
-        return [sys.executable, "-m", "gss", "launch", "--nproc", "2", "--gpus", "0", "--cpus", "2",
-                "--work", str(self.work(folder)), "--", *self.command(folder)]
+        return [
+            sys.executable,
+            "-m",
+            "gss",
+            "launch",
+            "--nproc",
+            "2",
+            "--gpus",
+            "0",
+            "--cpus",
+            "2",
+            "--work",
+            str(self.work(folder)),
+            "--",
+            *self.command(folder),
+        ]
 
     def model(self, folder: Path) -> Any:
         from gss.modelfile import load_model
@@ -116,8 +136,9 @@ class Tiny:
     """The little network of the training's tests."""
 
     name, steps = "tiny network", 60
-    options = json.dumps({"steps": steps, "save_every": SAVE_EVERY, "delay": 0.02, "ema": 0.9,
-                          "learner": {"norm": True, "dropout": 0.2}})
+    options = json.dumps(
+        {"steps": steps, "save_every": SAVE_EVERY, "delay": 0.02, "ema": 0.9, "learner": {"norm": True, "dropout": 0.2}}
+    )
 
     def __init__(self, folder: Path) -> None:
         self.project = folder
@@ -136,8 +157,10 @@ class Tiny:
         return 0
 
     def launch(self, folder: Path) -> list[str]:
-        program = ("import sys; from pathlib import Path; from gss.cluster.launch import launch; "
-                   "sys.exit(launch(2, sys.argv[1:], work=Path(sys.argv[1]), module='tiny_learner'))")
+        program = (
+            "import sys; from pathlib import Path; from gss.cluster.launch import launch; "
+            "sys.exit(launch(2, sys.argv[1:], work=Path(sys.argv[1]), module='tiny_learner'))"
+        )
         return [sys.executable, "-c", program, str(folder), self.options]
 
     def model(self, folder: Path) -> Any:
@@ -448,8 +471,10 @@ def storm(subject: Subject, folder: Path, kills: int, rng: random.Random, part: 
         raise StormError(f"the undisturbed training ended with {whole.code}\n{whole.out[-3000:]}")
     expected, lasted = outcome(subject, folder / "undisturbed"), time.monotonic() - began
     step = (lasted - whole.start) / subject.steps
-    print(f"{part}: undisturbed: first step after {whole.start:.1f} s, {subject.steps} steps in {lasted:.0f} s",
-          flush=True)
+    print(
+        f"{part}: undisturbed: first step after {whole.start:.1f} s, {subject.steps} steps in {lasted:.0f} s",
+        flush=True,
+    )
 
     tally, said = Tally(), 0.0
     while tally.kills < kills:
@@ -477,9 +502,11 @@ def storm(subject: Subject, folder: Path, kills: int, rng: random.Random, part: 
             if time.monotonic() - said > 10:
                 said = time.monotonic()
                 left = (said - began - lasted) / tally.kills * (kills - tally.kills) + lasted / 2
-                print(f"{part}: kills {tally.kills}/{kills}  lives {tally.lives}  training {tally.trainings}: step "
-                      f"{reached}/{subject.steps}  repeated {tally.repeated}  ETA {math.ceil(left / 60)} min",
-                      flush=True)
+                print(
+                    f"{part}: kills {tally.kills}/{kills}  lives {tally.lives}  training {tally.trainings}: step "
+                    f"{reached}/{subject.steps}  repeated {tally.repeated}  ETA {math.ceil(left / 60)} min",
+                    flush=True,
+                )
         if different := list(differences(expected, outcome(subject, place))):
             raise StormError(f"training {tally.trainings} ended differently: {different[:10]}, {len(different)} in all")
         shutil.rmtree(place)
@@ -513,8 +540,12 @@ PARTS = {
 
 def table(subject: Subject, seed: int, tallies: dict[str, Tally]) -> str:
     """Both parts as Markdown."""
-    lines = [f"{subject.name}, {subject.steps} steps, a checkpoint every {SAVE_EVERY}, seed {seed}", "",
-             f"| | {' | '.join(tallies)} |", f"|---|{'---:|' * len(tallies)}"]
+    lines = [
+        f"{subject.name}, {subject.steps} steps, a checkpoint every {SAVE_EVERY}, seed {seed}",
+        "",
+        f"| | {' | '.join(tallies)} |",
+        f"|---|{'---:|' * len(tallies)}",
+    ]
 
     def row(name: str, value: Callable[[Tally], object]) -> None:
         lines.append(f"| {name} | {' | '.join(str(value(tally)) for tally in tallies.values())} |")
@@ -563,8 +594,14 @@ def main() -> int:
         tallies = {}
         for part, kills in (("forked", given.kills), ("launched", given.launch_kills)):
             if kills:
-                tallies[part] = storm(subject, subject.project / "storm" / part, kills, random.Random(given.seed), part,
-                                      seconds=60 * given.minutes)
+                tallies[part] = storm(
+                    subject,
+                    subject.project / "storm" / part,
+                    kills,
+                    random.Random(given.seed),
+                    part,
+                    seconds=60 * given.minutes,
+                )
     except StormError as error:
         print(f"FAILED: {error}", flush=True)
         return 1

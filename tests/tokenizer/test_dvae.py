@@ -136,4 +136,3 @@ def assert_recorded(ours, theirs, case):
     relative = 1e-9 if theirs.dtype == torch.float64 else 1e-6
     assert ours.shape == theirs.shape, case
     assert (ours - theirs).abs().max() <= 1e-9 + relative * theirs.abs().max(), case
-

@@ -19,9 +19,19 @@ from gss.files import sha256_file, write_text
 from gss.tracking import mlflow_sync
 from gss.tracking.journal import Journal
 
-EFFECTS = ("create_experiment", "create_run", "log_batch", "log_artifact", "update_run", "set_terminated",
-           "set_experiment_tag", "create_registered_model", "create_model_version", "set_model_version_tag",
-           "update_model_version")
+EFFECTS = (
+    "create_experiment",
+    "create_run",
+    "log_batch",
+    "log_artifact",
+    "update_run",
+    "set_terminated",
+    "set_experiment_tag",
+    "create_registered_model",
+    "create_model_version",
+    "set_model_version_tag",
+    "update_model_version",
+)
 
 
 class Killer:
@@ -68,8 +78,10 @@ def until_it_comes_through(folder: Path) -> int:
 def main() -> None:
     folder, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
     header = {"experiment": folder.name, "dataset": "killed", "config_sha256": "ef" * 32}
-    trained, merged, evaluated = (Journal(folder / "work" / stage / "journal.jsonl", {**header, "stage": stage})
-                                  for stage in ("latent_prior", "merge", "evaluate_gss_ft_test"))
+    trained, merged, evaluated = (
+        Journal(folder / "work" / stage / "journal.jsonl", {**header, "stage": stage})
+        for stage in ("latent_prior", "merge", "evaluate_gss_ft_test")
+    )
     model = folder / "gss_ft.pth"
     model.write_text("weights")
     merged.tags({"sha256": sha256_file(model)})

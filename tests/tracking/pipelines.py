@@ -24,8 +24,15 @@ class Pipeline:
         overrides: of the toy's configuration.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], *, dataset: str = "toy", seed: int = 0,
-                 overrides: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        *,
+        dataset: str = "toy",
+        seed: int = 0,
+        overrides: Iterable[str] = (),
+    ) -> None:
         self.folder, self.classes, self.dataset = folder, classes, dataset
         self._random = random.Random(seed)
         self._base = {name: self._random.uniform(0.2, 0.9) for name in classes}
@@ -34,8 +41,10 @@ class Pipeline:
     def reconfigure(self, experiment: Experiment) -> None:
         """Go on with this configuration."""
         self.experiment = experiment
-        write_text(self.folder / "config.yaml",
-                   yaml.safe_dump(experiment.model_dump(mode="json", by_alias=True), sort_keys=False))
+        write_text(
+            self.folder / "config.yaml",
+            yaml.safe_dump(experiment.model_dump(mode="json", by_alias=True), sort_keys=False),
+        )
 
     def run(self) -> "Pipeline":
         """All stages, with a report."""
@@ -50,8 +59,12 @@ class Pipeline:
         return self
 
     def journal(self, stage: str) -> Journal:
-        header = {"experiment": self.folder.name, "stage": stage, "dataset": self.dataset,
-                  "config_sha256": self.experiment.sha256}
+        header = {
+            "experiment": self.folder.name,
+            "stage": stage,
+            "dataset": self.dataset,
+            "config_sha256": self.experiment.sha256,
+        }
         return Journal(self.folder / "work" / stage / "journal.jsonl", header)
 
     def palette(self) -> None:
@@ -74,8 +87,14 @@ class Pipeline:
         """Journal and file of a merged model."""
         (self.folder / "gss_ft.pth").write_bytes(content)
         with self.journal("merge") as journal:
-            journal.tags({"git": "abc", "input gss_ff.pth": "ff" * 32, "file": f"results/{self.folder.name}/gss_ft.pth",
-                          "sha256": sha256_file(self.folder / "gss_ft.pth")})
+            journal.tags(
+                {
+                    "git": "abc",
+                    "input gss_ff.pth": "ff" * 32,
+                    "file": f"results/{self.folder.name}/gss_ft.pth",
+                    "sha256": sha256_file(self.folder / "gss_ft.pth"),
+                }
+            )
 
     def evaluate(self, model: str, split: str, gain: float = 0.02) -> None:
         """Figures of a model: GSS-FT is better by `gain` than GSS-FF, more or less."""
@@ -93,13 +112,20 @@ class Pipeline:
                 journal.artifact(place / name)
 
     def report(self, text: str) -> None:
-        write_text(self.folder / "report.html", f"""<!doctype html><html><head>
+        write_text(
+            self.folder / "report.html",
+            f"""<!doctype html><html><head>
 <meta name="config-sha256" content="{self.experiment.sha256}"><title>{self.folder.name}</title></head>
-<body><h1>Report of {self.folder.name}</h1><p>{text}</p></body></html>""")
+<body><h1>Report of {self.folder.name}</h1><p>{text}</p></body></html>""",
+        )
 
     def _scores(self, split: str, gain: float) -> dict[str, float]:
         iou = {name: min(1.0, base + gain * self._random.uniform(-0.5, 2.5)) for name, base in self._base.items()}
         mean = sum(iou.values()) / len(iou)
-        return {f"{split}/mIoU": mean, f"{split}/mAcc": mean + 0.05, f"{split}/aAcc": mean + 0.08,
-                **{f"{split}/iou/{name}": value for name, value in iou.items()},
-                **{f"{split}/acc/{name}": min(1.0, value + 0.05) for name, value in iou.items()}}
+        return {
+            f"{split}/mIoU": mean,
+            f"{split}/mAcc": mean + 0.05,
+            f"{split}/aAcc": mean + 0.08,
+            **{f"{split}/iou/{name}": value for name, value in iou.items()},
+            **{f"{split}/acc/{name}": min(1.0, value + 0.05) for name, value in iou.items()},
+        }

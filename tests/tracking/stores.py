@@ -54,11 +54,25 @@ def postgresql() -> Iterator[str]:
     port = free_port()
     settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off"}
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
-        subprocess.run([*as_user, initdb, "-D", folder, "-U", "mlflow", "-A", "trust", "--no-sync"], check=True,
-                       cwd="/", stdout=log, stderr=log)
-        server = subprocess.Popen([*as_user, Path(initdb).with_name("postgres"), "-D", folder,
-                                   *(f"--{name}={value}" for name, value in settings.items())],
-                                  cwd="/", stdout=log, stderr=log)
+        subprocess.run(
+            [*as_user, initdb, "-D", folder, "-U", "mlflow", "-A", "trust", "--no-sync"],
+            check=True,
+            cwd="/",
+            stdout=log,
+            stderr=log,
+        )
+        server = subprocess.Popen(
+            [
+                *as_user,
+                Path(initdb).with_name("postgres"),
+                "-D",
+                folder,
+                *(f"--{name}={value}" for name, value in settings.items()),
+            ],
+            cwd="/",
+            stdout=log,
+            stderr=log,
+        )
     address = ["-h", "127.0.0.1", "-p", str(port), "-U", "mlflow"]
     try:
         ready = [shutil.which("pg_isready", path=programs), *address]
@@ -88,9 +102,24 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = ["setpriv", "--pdeathsig=TERM", sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
-                   "--port", str(self.port), "--workers", "1", "--backend-store-uri", self.backend,
-                   "--artifacts-destination", str(self.folder / "artifacts")]
+        command = [
+            "setpriv",
+            "--pdeathsig=TERM",
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            self.backend,
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # six processes more that nobody needs here
         with (self.folder / "server.log").open("ab") as log:

@@ -19,9 +19,13 @@ def test_header_events_and_reading(tmp_path):
     assert header["stage"] == "check" and header["experiment"] == "toy" and len(header["journal"]) == 32
     times = [event.pop("t") for event in events]
     assert times == sorted(times) and times[0] > 1_600_000_000_000
-    assert events == [{"params": {"seed": 1, "training.lr": 0.1}}, {"tags": {"host": "a"}},
-                      {"step": 3, "m": {"train/loss": 0.5}}, {"artifact": "a.png"},
-                      {"end": "finished"}]
+    assert events == [
+        {"params": {"seed": 1, "training.lr": 0.1}},
+        {"tags": {"host": "a"}},
+        {"step": 3, "m": {"train/loss": 0.5}},
+        {"artifact": "a.png"},
+        {"end": "finished"},
+    ]
 
 
 def test_a_second_opening_writes_only_what_is_new(tmp_path):
@@ -43,7 +47,10 @@ def test_a_second_opening_writes_only_what_is_new(tmp_path):
     second.metrics(10, {"a": 2.0, "late": 1.0})
     second.metrics(15, {"a": 3.0})
     assert [event.get("tags") or event["m"] for event in read_journal(path)[-3:]] == [
-        {"job": 2}, {"late": 1.0}, {"a": 3.0}]
+        {"job": 2},
+        {"late": 1.0},
+        {"a": 3.0},
+    ]
 
 
 @pytest.mark.parametrize("torn", [b'{"t": 1, "step": 9, "m', b'{"t": 1, "step": 9, "m": {"a": 1.0}}', b"\xff"])
@@ -65,8 +72,15 @@ def test_a_torn_header_is_written_again(tmp_path):
     assert [event["stage"] for event in read_journal(path)] == ["x"]
 
 
-@pytest.mark.parametrize(("error", "end"), [(None, "finished"), (Interrupted("stop", step=1), "interrupted"),
-                                            (GssError("mend"), "failed"), (KeyError("ours"), "failed")])
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (None, "finished"),
+        (Interrupted("stop", step=1), "interrupted"),
+        (GssError("mend"), "failed"),
+        (KeyError("ours"), "failed"),
+    ],
+)
 def test_as_a_context_it_writes_the_end(tmp_path, error, end):
     path = tmp_path / "journal.jsonl"
     try:

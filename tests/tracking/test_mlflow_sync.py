@@ -18,9 +18,28 @@ from gss.tracking.mlflow_sync import sync
 from gss.tracking.store import sanitise
 
 SHA = "0123456789abcdef" * 4
-NEAR_MISSES = ("test/iou/door;double door", "test/iou/door", "a//b", "/a", "../x", "a/./b", "a/", "", ";",
-               "wall, brick", "100%", "é ñ", "x" * 300, "x" * 299 + "y", "a/" * 150,
-               "new\nline", "a=b", "a_b", "a&b", "a_b_2")
+NEAR_MISSES = (
+    "test/iou/door;double door",
+    "test/iou/door",
+    "a//b",
+    "/a",
+    "../x",
+    "a/./b",
+    "a/",
+    "",
+    ";",
+    "wall, brick",
+    "100%",
+    "é ñ",
+    "x" * 300,
+    "x" * 299 + "y",
+    "a/" * 150,
+    "new\nline",
+    "a=b",
+    "a_b",
+    "a&b",
+    "a_b_2",
+)
 
 
 def start_journal(folder: Path, stage: str, name: str = "journal.jsonl") -> Journal:

@@ -36,8 +36,11 @@ def pipelines(uri: str) -> dict[str, Any]:
 
 def test_a_description_fits_whatever_the_classes_are() -> None:
     names = [f"class_{number} of a long name" for number in range(400)]
-    points = [Point(f"{model}/test/iou/{name}", number / 400 if model == "gss_ft" else 0.5, 1, 0)
-              for number, name in enumerate(names) for model in ("gss_ff", "gss_ft")]
+    points = [
+        Point(f"{model}/test/iou/{name}", number / 400 if model == "gss_ft" else 0.5, 1, 0)
+        for number, name in enumerate(names)
+        for model in ("gss_ff", "gss_ft")
+    ]
     points += [Point("gss_ft/test/mIoU", 0.5, 1, 0), Point("reconstruction/val/mIoU", 0.9, 1, 0)]
     text = description(points, report=True, model="gss-x/2")
     assert 7000 < len(text) < 8000
@@ -55,7 +58,10 @@ def test_stages_that_were_taken_over_are_the_last_before_the_evaluation() -> Non
     first = [told("palette", "aa", 10), told("reconstruct", "aa", 20), told("evaluate_gss_ft_test", "aa", 30)]
     again = [told("evaluate_gss_ft_test", "bb", 40), told("reconstruct", "cc", 50)]
     assert {name: (stage.config, stage.last) for name, stage in behind([*first, *again], "bb").items()} == {
-        "palette": ("aa", 10), "reconstruct": ("aa", 20), "evaluate_gss_ft_test": ("bb", 40)}
+        "palette": ("aa", 10),
+        "reconstruct": ("aa", 20),
+        "evaluate_gss_ft_test": ("bb", 40),
+    }
     assert [stage.last for stage in behind([*first, *again], "aa").values()] == [10, 20, 30]
     assert set(behind([*first, *again], "cc")) == {"reconstruct"}
 
@@ -143,5 +149,6 @@ def test_old_runs_stay_comparable_when_settings_are_added(project: str, monkeypa
     assert old.info.run_id == before.info.run_id
     assert set(old.data.params) == set(new.data.params)
     assert {name for name in old.data.params if old.data.params[name] != new.data.params[name]} == {
-        "latent_prior.attention"}
+        "latent_prior.attention"
+    }
     assert old.data.params["latent_prior.attention"] == "full"

@@ -66,9 +66,15 @@ def stored(uri: str, dataset: str) -> tuple[dict[str, dict[str, collections.Coun
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(f"gss/{dataset}")
     runs = list(client.search_runs([experiment.experiment_id]))
-    points = {run.info.run_name: {name: collections.Counter(
-        (point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
-        for name in run.data.metrics} for run in runs}
+    points = {
+        run.info.run_name: {
+            name: collections.Counter(
+                (point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)
+            )
+            for name in run.data.metrics
+        }
+        for run in runs
+    }
     return points, runs
 
 
@@ -93,8 +99,10 @@ def test_six_stages_and_followers_that_begin_in_the_same_second(
     assert len(runs) == 7
     assert {run.info.status for run in runs} == {"FINISHED"}
     for stage in STAGES:
-        assert points[stage] == {"train/loss": {(step, 1 / (step + 1)): 1 for step in range(300)},
-                                 "train/lr": {(step, 0.1): 1 for step in range(300)}}
+        assert points[stage] == {
+            "train/loss": {(step, 1 / (step + 1)): 1 for step in range(300)},
+            "train/lr": {(step, 0.1): 1 for step in range(300)},
+        }
 
 
 def test_a_training_does_not_notice_what_happens_to_the_server(
@@ -104,12 +112,17 @@ def test_a_training_does_not_notice_what_happens_to_the_server(
     line = Line(server.port)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", line.uri)
     work = Path("results/mine/work/latent_prior")
-    journal = Journal(work / "journal.jsonl", {"experiment": "mine", "stage": "latent_prior", "dataset": "outage",
-                                               "config_sha256": "cd" * 32})
+    journal = Journal(
+        work / "journal.jsonl",
+        {"experiment": "mine", "stage": "latent_prior", "dataset": "outage", "config_sha256": "cd" * 32},
+    )
     rooms = Path(__file__).parents[1]
     options = json.dumps({"steps": 100_000, "delay": 0.03, "save_every": 100})
-    training = subprocess.Popen([sys.executable, "-m", "tiny_learner", str(work), options],
-                                env={**os.environ, "PYTHONPATH": str(rooms / "train")}, stdout=subprocess.DEVNULL)
+    training = subprocess.Popen(
+        [sys.executable, "-m", "tiny_learner", str(work), options],
+        env={**os.environ, "PYTHONPATH": str(rooms / "train")},
+        stdout=subprocess.DEVNULL,
+    )
     with (project / "said").open("wb") as said, (project / "story").open("wb") as story:
         follower = subprocess.Popen(FOLLOW, stdout=said, stderr=story)
 
@@ -173,8 +186,12 @@ def test_killed_deliveries_are_repeated_without_doubling(
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     seed = random.randrange(10**6)
-    done = subprocess.run([sys.executable, "-m", "killed_deliveries", "results/mine", str(seed)], text=True,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-m", "killed_deliveries", "results/mine", str(seed)],
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+    )
     print(f"seed {seed}: {done.stdout}")
     assert done.returncode == 0
     effects, killed = map(int, done.stdout.split()[-2:])

@@ -56,8 +56,9 @@ def trained(kind: type[Learner], folder: Path, accumulation: int, **options: Any
     parts = [{"image": images, "label": labels} for images, labels in divided]
     settings = LoopSettings(steps=2, lr=1e-2, warmup_steps=0, precision="fp64")
     with Journal(folder / "journal.jsonl", {}) as journal:
-        result = train(learner(kind, **options), lambda _: iter([parts] * 2), settings, work=folder,
-                       journal=journal, world=ALONE)  # fmt: skip
+        result = train(
+            learner(kind, **options), lambda _: iter([parts] * 2), settings, work=folder, journal=journal, world=ALONE
+        )
     return copy.deepcopy(result.exported.state_dict())
 
 

@@ -46,7 +46,9 @@ def damage(file, how):
 def test_the_last_ones_are_kept(tmp_path):
     folder = folder_with(tmp_path, 5, 10, 15, 20, keep_last=2)
     assert [entry["step"] for entry in json.loads((folder.path / "checkpoints.json").read_text())["checkpoints"]] == [
-        15, 20]
+        15,
+        20,
+    ]
     assert len(list(folder.path.glob("step_*.pt"))) == 2
     entry, reports = folder.find_latest()
     assert entry.step == 20 and reports == []
@@ -98,7 +100,7 @@ def test_a_flipped_bit_in_the_list_costs_no_checkpoint(tmp_path):
     index = folder.path / "checkpoints.json"
     content = index.read_bytes()
     for place in range(len(content)):
-        index.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1:])
+        index.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
         assert folder.find_latest()[0].step == 10, index.read_bytes()
     assert len(list(folder.path.glob("step_*.pt"))) == 2
 

@@ -56,8 +56,14 @@ def test_a_term_without_elements_is_zero(tmp_path):
         while True:
             yield [{"image": torch.ones(4, 5), "label": torch.full((4,), -1)}]
 
-    train(TinyLearner(), batches, LoopSettings(**{**SETTINGS, "steps": 2}), work=tmp_path, world=ALONE,
-          journal=Journal(tmp_path / "journal.jsonl", {}))
+    train(
+        TinyLearner(),
+        batches,
+        LoopSettings(**{**SETTINGS, "steps": 2}),
+        work=tmp_path,
+        world=ALONE,
+        journal=Journal(tmp_path / "journal.jsonl", {}),
+    )
     for logged in metrics(tmp_path).values():
         assert logged["train/loss_class"] == 0 and logged["train/loss"] > 0 and "train/accuracy" not in logged
 
@@ -89,8 +95,9 @@ def test_local_normalisation_is_the_mean_over_micro_batches(tmp_path):
     assert metrics(tmp_path / "global")[1]["train/loss"] != pytest.approx(loss.item(), rel=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "clip_norm": 0.1, "learner": {"norm": True, "dropout": 0.3}},
-                                     {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"ema": 0.9, "clip_norm": 0.1, "learner": {"norm": True, "dropout": 0.3}}, {"precision": "bf16"}]
+)
 def test_segments_equal_one_run(tmp_path, options):
     """Milestones that are neither save nor log steps."""
     for name, milestones in (("one", [None]), ("parts", [7, 18, None])):
@@ -200,8 +207,11 @@ def test_evaluation_follows_each_planned_checkpoint(tmp_path):
         return {"val/mIoU": step / 100}
 
     run(tmp_path, evaluate=evaluate, save_every=10)
-    found = {event["step"]: event["m"]["val/mIoU"] for event in read_journal(tmp_path / "journal.jsonl")
-             if "val/mIoU" in event.get("m", ())}
+    found = {
+        event["step"]: event["m"]["val/mIoU"]
+        for event in read_journal(tmp_path / "journal.jsonl")
+        if "val/mIoU" in event.get("m", ())
+    }
     assert found == {10: 0.1, 20: 0.2, 30: 0.3}
 
 
@@ -262,11 +272,32 @@ def test_steps_on_cuda_never_wait_for_the_device(tmp_path):
             yield [{name: value.pin_memory() for name, value in batch.items()} for batch in micro]
 
     try:
-        train(TinyLearner(dropout=0.1, norm=True), batches,
-              LoopSettings(**{**SETTINGS, "steps": 10, "log_every": 10, "save_every": 10, "clip_norm": 1.0, "ema": 0.9,
-                              "precision": "bf16"}), work=tmp_path, journal=None, world=world)
+        train(
+            TinyLearner(dropout=0.1, norm=True),
+            batches,
+            LoopSettings(
+                **{
+                    **SETTINGS,
+                    "steps": 10,
+                    "log_every": 10,
+                    "save_every": 10,
+                    "clip_norm": 1.0,
+                    "ema": 0.9,
+                    "precision": "bf16",
+                }
+            ),
+            work=tmp_path,
+            journal=None,
+            world=world,
+        )
         with pytest.raises(GssError, match="not finite at step 3"):
-            train(TinyLearner(poison=3), make_batches(), LoopSettings(**{**SETTINGS, "log_every": 10}),
-                  work=tmp_path / "poison", journal=None, world=world)
+            train(
+                TinyLearner(poison=3),
+                make_batches(),
+                LoopSettings(**{**SETTINGS, "log_every": 10}),
+                work=tmp_path / "poison",
+                journal=None,
+                world=world,
+            )
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -12,17 +12,20 @@ from gss.train.state import TrainState
 ONE, TWO = torch.zeros(3), torch.zeros(3, 3)
 
 
-@pytest.mark.parametrize(("name", "parameter", "default", "published"), [
-    ("backbone.norm0.weight", ONE, False, False),
-    ("head.swin_ln.weight", ONE, False, True),
-    ("head.convs.0.bn.weight", ONE, False, True),
-    ("head.conv_seg.bias", ONE, False, True),
-    ("head.conv_seg.weight", TWO, True, True),
-    ("head.blocks.0.norm1.weight", ONE, False, False),
-    ("backbone.stages.0.downsample.norm.weight", ONE, False, False),
-    ("head.blocks.0.attn.w_msa.relative_position_bias_table", TWO, False, False),
-    ("backbone.absolute_pos_embed", TWO, False, False),
-])
+@pytest.mark.parametrize(
+    ("name", "parameter", "default", "published"),
+    [
+        ("backbone.norm0.weight", ONE, False, False),
+        ("head.swin_ln.weight", ONE, False, True),
+        ("head.convs.0.bn.weight", ONE, False, True),
+        ("head.conv_seg.bias", ONE, False, True),
+        ("head.conv_seg.weight", TWO, True, True),
+        ("head.blocks.0.norm1.weight", ONE, False, False),
+        ("backbone.stages.0.downsample.norm.weight", ONE, False, False),
+        ("head.blocks.0.attn.w_msa.relative_position_bias_table", TWO, False, False),
+        ("backbone.absolute_pos_embed", TWO, False, False),
+    ],
+)
 def test_decay_rules(name, parameter, default, published):
     assert decays(name, parameter, "default") is default
     assert decays(name, parameter, "published") is published

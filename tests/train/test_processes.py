@@ -49,8 +49,11 @@ def steps_in_journal(folder):
 
 
 def figures(folder):
-    return [(event["step"], event["m"]["train/loss"], event["m"]["train/accuracy"])
-            for event in read_journal(folder / "journal.jsonl") if "m" in event]
+    return [
+        (event["step"], event["m"]["train/loss"], event["m"]["train/accuracy"])
+        for event in read_journal(folder / "journal.jsonl")
+        if "m" in event
+    ]
 
 
 def wait_for_step(process, folder, step):
@@ -76,8 +79,12 @@ def send_at_step(process, folder, step, number):
 
 def start(folder, *, stderr=None, environment=None, **options):
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-m", "tiny_learner", folder, json.dumps(options)], text=True,
-                            env={**ENVIRONMENT, **(environment or {})}, stderr=stderr)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tiny_learner", folder, json.dumps(options)],
+        text=True,
+        env={**ENVIRONMENT, **(environment or {})},
+        stderr=stderr,
+    )
 
 
 @pytest.mark.slow
@@ -120,8 +127,12 @@ def test_two_processes_go_on_where_one_stopped_with_the_same_batches(tmp_path):
     before = json.loads((folder / "seen_0.json").read_text())
     assert launch(2, [str(folder), json.dumps(options)], work=folder, module="tiny_learner") == 0
     ranks = [json.loads((folder / f"seen_{rank}.json").read_text()) for rank in (0, 1)]
-    after = [position for parts in zip(*(chunks(seen, 4) for seen in ranks), strict=True) for part in parts
-             for position in part]
+    after = [
+        position
+        for parts in zip(*(chunks(seen, 4) for seen in ranks), strict=True)
+        for part in parts
+        for position in part
+    ]
     assert before + after == json.loads((tmp_path / "one/seen_0.json").read_text())
     assert_same(weights(tmp_path / "one"), weights(folder), 1e-10)
     for mine, theirs in zip(figures(tmp_path / "one"), figures(folder), strict=True):
@@ -140,8 +151,9 @@ def test_a_time_limit_without_a_single_step_is_an_error(tmp_path):
 def test_two_processes_stop_together_before_the_deadline(tmp_path):
     options = {**OPTIONS, "steps": 5000, "delay": 0.05, "deadline_margin": 1}
     for seconds in (15, 60, 240):  # a busy machine needs that long to begin: then the time limit is too short
-        process = subprocess.Popen(command(tmp_path, options),
-                                   env={**ENVIRONMENT, "GSS_DEADLINE": str(time.time() + seconds)})
+        process = subprocess.Popen(
+            command(tmp_path, options), env={**ENVIRONMENT, "GSS_DEADLINE": str(time.time() + seconds)}
+        )
         if process.wait(300) != 2:
             break
     assert process.returncode == 75
@@ -167,8 +179,9 @@ def test_two_processes_stopped_by_launch_end_with_the_same_bits(tmp_path):
     for name, disturbed in (("one", False), ("two", True)):
         folder = tmp_path / name
         if disturbed:
-            process = subprocess.Popen(command(folder, {**OPTIONS, "delay": 0.03}), env=ENVIRONMENT, text=True,
-                                       stdout=subprocess.PIPE)
+            process = subprocess.Popen(
+                command(folder, {**OPTIONS, "delay": 0.03}), env=ENVIRONMENT, text=True, stdout=subprocess.PIPE
+            )
             send_at_step(process, folder, 16, signal.SIGTERM)
             out = process.communicate(timeout=60)[0]
             assert process.returncode == 75 and "to go on, run the same command again" in out
@@ -211,8 +224,9 @@ def test_full_disk_ends_with_exit_code_2_and_training_goes_on_after_it(tmp_path)
     run(tmp_path / "one", **FULL)
     with tiny_disk(tmp_path / "disk", "400k") as disk:
         folder = disk / "work"
-        process = subprocess.Popen(command(folder, {**FULL, "delay": 0.1}, nproc=1), env=ENVIRONMENT, text=True,
-                                   stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command(folder, {**FULL, "delay": 0.1}, nproc=1), env=ENVIRONMENT, text=True, stderr=subprocess.PIPE
+        )
         wait_for_checkpoint(process, folder)
         with (disk / "filler").open("wb") as filler:
             filler.write(bytes(shutil.disk_usage(disk).free - 20_000))
@@ -227,10 +241,12 @@ def test_full_disk_ends_with_exit_code_2_and_training_goes_on_after_it(tmp_path)
 
 def command(folder, options, *, nproc=2):
     """A launch."""
-    program = ("import sys; from pathlib import Path; from gss.cluster.launch import launch; "
-               f"sys.exit(launch({nproc}, sys.argv[1:], work=Path(sys.argv[1]), module='tiny_learner'))")
+    program = (
+        "import sys; from pathlib import Path; from gss.cluster.launch import launch; "
+        f"sys.exit(launch({nproc}, sys.argv[1:], work=Path(sys.argv[1]), module='tiny_learner'))"
+    )
     return [sys.executable, "-c", program, str(folder), json.dumps(options)]
 
 
 def chunks(items, size):
-    return [items[i:i + size] for i in range(0, len(items), size)]
+    return [items[i : i + size] for i in range(0, len(items), size)]

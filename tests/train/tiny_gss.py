@@ -33,11 +33,20 @@ def build(
 ) -> GSS:
     """A model without dropout, freshly initialised."""
     prior = build_latent_prior(
-        "swin_tiny_patch4_window7_224", CLASSES, VOCAB,
+        "swin_tiny_patch4_window7_224",
+        CLASSES,
+        VOCAB,
         backbone_options={"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4), "window_size": 4},
-        drop_path=drop_path, frozen_levels=0 if variant == "ff" else 4, kind="ff" if variant == "ff" else "tokens",
-        channels=24, seg_channels=32, cls_channels=48, num_heads=4, token_stride=token_stride, dropout=0.0,
-    )  # fmt: skip
+        drop_path=drop_path,
+        frozen_levels=0 if variant == "ff" else 4,
+        kind="ff" if variant == "ff" else "tokens",
+        channels=24,
+        seg_channels=32,
+        cls_channels=48,
+        num_heads=4,
+        token_stride=token_stride,
+        dropout=0.0,
+    )
     if variant == "ff":
         posterior = build_posterior(CLASSES, "nearest", colours=colours())
     else:
@@ -64,8 +73,11 @@ def gradients(model: GSS) -> dict[str, Tensor]:
             if tensor.is_floating_point():
                 source = model.get_parameter(name).grad if isinstance(tensor, nn.Parameter) else None
                 tensor.copy_(source if source is not None else torch.full_like(tensor, torch.nan))
-    return {name: value for name, value in published(carrier).items()
-            if value.is_floating_point() and not value.isnan().all()}
+    return {
+        name: value
+        for name, value in published(carrier).items()
+        if value.is_floating_point() and not value.isnan().all()
+    }
 
 
 class GivenImages:
@@ -111,9 +123,13 @@ def watch(model: GSS, learner: Learner | None = None) -> dict[str, Tensor]:
     if isinstance(posterior, WindowPosterior):  # recorded: every 4th row and column of big maps, every 16th token
         on(posterior.projection, lambda _, y: note(projection=y[..., ::4, ::4]))
         on(posterior.post_transformer_block, lambda _, y: note(post_transformer_block=y.flatten(1, 2)[:, ::16]))
-        on(posterior.post_swin_ln, lambda _, y: note(
-            post_swin_ln=y.flatten(1, 2)[:, ::16],
-            cls_segmap=posterior.cls_segmap["conv"](y.permute(0, 3, 1, 2))[..., ::4, ::4]))  # fmt: skip
+        on(
+            posterior.post_swin_ln,
+            lambda _, y: note(
+                post_swin_ln=y.flatten(1, 2)[:, ::16],
+                cls_segmap=posterior.cls_segmap["conv"](y.permute(0, 3, 1, 2))[..., ::4, ::4],
+            ),
+        )
     if isinstance(posterior, NearestPosterior):
         wrap(posterior, "ids", lambda _, made: note(decoded_ids=made))
     wrap(tokenizer, "encode", lambda given, made: note(painted=given[0], token_raw=made))

@@ -27,8 +27,13 @@ class TinyLearner(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.terms = {"class": 1.0, "square": 0.5}
-        self.saved = nn.Sequential(nn.Linear(FEATURES, width), nn.BatchNorm1d(width) if norm else nn.Identity(),
-                                   nn.GELU(), nn.Dropout(dropout), nn.Linear(width, CLASSES))
+        self.saved = nn.Sequential(
+            nn.Linear(FEATURES, width),
+            nn.BatchNorm1d(width) if norm else nn.Identity(),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, CLASSES),
+        )
         self.poison = poison
 
     def counts(self, batch: dict[str, Tensor]) -> Tensor:
@@ -52,8 +57,14 @@ def sample(seed: int, position: int) -> tuple[Tensor, int]:
     return torch.randn(FEATURES, generator=generator), digest[4] % 4 % CLASSES - (digest[5] % 3 == 0) * 10
 
 
-def make_batches(world: World = ALONE, *, batch_size: int = BATCH, accumulation: int = 1, delay: float = 0.0,
-                 seen: list[int] | None = None):
+def make_batches(
+    world: World = ALONE,
+    *,
+    batch_size: int = BATCH,
+    accumulation: int = 1,
+    delay: float = 0.0,
+    seen: list[int] | None = None,
+):
     """Batches of this process; positions are noted in `seen`."""
 
     def batches(start: int) -> Iterator[list[dict[str, Tensor]]]:
@@ -74,15 +85,33 @@ def make_batches(world: World = ALONE, *, batch_size: int = BATCH, accumulation:
     return batches
 
 
-def run(folder: Path, world: World = ALONE, *, until: int | None = None, accumulation: int = 1, batch_size: int = BATCH,
-        delay: float = 0.0, learner: dict | None = None, evaluate=None, **settings) -> TrainResult:
+def run(
+    folder: Path,
+    world: World = ALONE,
+    *,
+    until: int | None = None,
+    accumulation: int = 1,
+    batch_size: int = BATCH,
+    delay: float = 0.0,
+    learner: dict | None = None,
+    evaluate=None,
+    **settings,
+) -> TrainResult:
     """Train a tiny learner in a folder and leave `final.pt` when finished."""
     seen: list[int] = []
     journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
     batches = make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen)
     with journal or contextlib.nullcontext():
-        result = train(TinyLearner(**(learner or {})), batches, LoopSettings(**{**SETTINGS, **settings}), work=folder,
-                       journal=journal, world=world, until=until, evaluate=evaluate)
+        result = train(
+            TinyLearner(**(learner or {})),
+            batches,
+            LoopSettings(**{**SETTINGS, **settings}),
+            work=folder,
+            journal=journal,
+            world=world,
+            until=until,
+            evaluate=evaluate,
+        )
     average_buffers(result.exported, world)
     (folder / f"seen_{world.rank}.json").write_text(json.dumps(seen))
     if world.is_main and result.finished:

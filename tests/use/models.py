@@ -54,12 +54,19 @@ def write_models(
         "tokenizer": sha256,
         "vocab_size": 32,
         "latent_prior": {
-            "backbone": NETWORKS[backbone], "kind": "tokens", "channels": 16, "seg_channels": 16, "cls_channels": 16,
-            "swin_depth": 2, "num_heads": 2, "token_stride": 4, "dropout": 0.1,
+            "backbone": NETWORKS[backbone],
+            "kind": "tokens",
+            "channels": 16,
+            "seg_channels": 16,
+            "cls_channels": 16,
+            "swin_depth": 2,
+            "num_heads": 2,
+            "token_stride": 4,
+            "dropout": 0.1,
         },
         "posterior": {"variant": variant, "channels": 16},
         "provenance": {"config": config},
-    }  # fmt: skip
+    }
     prior, posterior = build_prior(meta).eval(), build_posterior(meta).eval()
     tensors = {f"prior.{name}": value for name, value in prior.state_dict().items()}
     save_model(folder / "gss_ff.pth", "gss_ff", tensors, meta)

@@ -99,12 +99,15 @@ def test_files_of_two_exports_are_told_apart(results: Path) -> None:
         gss.load("ft")
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("-o", "model.safetensors"), ".pth"),
-    (("-o", "hub", "--size", "64x32"), "only an ONNX file"),
-    (("-o", "model.onnx", "--with-tokenizer"), "published checkpoints only"),
-    (("-o", "hub", "--without-pixel-branch"), "published checkpoints only"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "model.safetensors"), ".pth"),
+        (("-o", "hub", "--size", "64x32"), "only an ONNX file"),
+        (("-o", "model.onnx", "--with-tokenizer"), "published checkpoints only"),
+        (("-o", "hub", "--without-pixel-branch"), "published checkpoints only"),
+    ],
+)
 def test_options_of_other_formats_are_refused(
     arguments: tuple[str, ...], said: str, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

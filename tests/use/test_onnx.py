@@ -23,17 +23,24 @@ pytestmark = pytest.mark.slow  # torch's exporter takes some ten seconds for the
 NAMES = ("sky", "road", "früh | spät", "d", "e")
 
 
-@pytest.mark.parametrize(("model", "size", "options"), [
-    # large enough for the pieces in which torch computes large maps of window attention
-    ("gss_ft", (200, 180), {"backbone": "swin", "variant": "window"}),
-    ("gss_ft", (70, 90), {"backbone": "efficientnet", "variant": "conv"}),
-    ("gss_ff", (70, 90), {"backbone": "resnet, dilated", "vote_temperature": 300.0}),
-    ("gss_ff", (72, 96), {"backbone": "efficientnet"}),  # maskige of exactly twice the size: votes of 2 x 2
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "size", "options"),
+    [
+        # large enough for the pieces in which torch computes large maps of window attention
+        ("gss_ft", (200, 180), {"backbone": "swin", "variant": "window"}),
+        ("gss_ft", (70, 90), {"backbone": "efficientnet", "variant": "conv"}),
+        ("gss_ff", (70, 90), {"backbone": "resnet, dilated", "vote_temperature": 300.0}),
+        ("gss_ff", (72, 96), {"backbone": "efficientnet"}),  # maskige of exactly twice the size: votes of 2 x 2
+    ],
+)
 def test_onnxruntime_gives_the_classes_of_torch(
-    model: str, size: tuple[int, int], options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    size: tuple[int, int],
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     results = write_experiment(tmp_path, NAMES, **options)
     monkeypatch.chdir(tmp_path)
     height, width = size

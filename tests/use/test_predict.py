@@ -61,9 +61,13 @@ def test_what_is_written_can_be_read(model: Path, photos: Path, tmp_path: Path, 
     loaded = gss.load(model)
     with (out / "classes.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    assert rows == [["index", "name", "r", "g", "b"],
-                    *([str(index), name, *map(str, colour)] for index, (name, colour) in
-                      enumerate(zip(loaded.classes, loaded.colours.tolist(), strict=True)))]  # fmt: skip
+    assert rows == [
+        ["index", "name", "r", "g", "b"],
+        *(
+            [str(index), name, *map(str, colour)]
+            for index, (name, colour) in enumerate(zip(loaded.classes, loaded.colours.tolist(), strict=True))
+        ),
+    ]
     ids = ids_of(out / "a.png")
     np.testing.assert_array_equal(ids, loaded.predict(PIXELS))
     colour = np.asarray(Image.open(out / "a_colour.png"))
@@ -219,8 +223,14 @@ def test_folders_are_looked_through_as_the_check_does(
     pattern: str, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     folder, elsewhere, out = tmp_path / "photos", tmp_path / "elsewhere", tmp_path / "out"
-    for path in (folder / "frame.0001.png", folder / "frame.0002.png", folder / "day" / "a.png", elsewhere / "b.png",
-                 folder / ".cache" / "no.png", folder / "day" / "@eaDir" / "no.png"):  # fmt: skip
+    for path in (
+        folder / "frame.0001.png",
+        folder / "frame.0002.png",
+        folder / "day" / "a.png",
+        elsewhere / "b.png",
+        folder / ".cache" / "no.png",
+        folder / "day" / "@eaDir" / "no.png",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PIXELS).save(path)
     shutil.copy(folder / "frame.0001.png", os.fsencode(folder) + b"/stra\xdfe.png")

@@ -64,8 +64,14 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     assert model.colours.tolist() == [list(colour) for colour in run.space.colours or ()]
     (drawn,) = (run.folder / "evaluation" / name / "test" / "maskiges").iterdir()
     backbone = model.model.prior.backbone
-    expected = decode_maskige(model.model, read_image(pairs[1].image), model.inference, mean=backbone.mean,
-                              std=backbone.std, device=model.device).numpy()  # fmt: skip
+    expected = decode_maskige(
+        model.model,
+        read_image(pairs[1].image),
+        model.inference,
+        mean=backbone.mean,
+        std=backbone.std,
+        device=model.device,
+    ).numpy()
     np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB), expected)
 
 
@@ -83,8 +89,14 @@ def write_space(folder: Path, space: dict | str | None) -> None:
     """The manifest beside a model, as a later check wrote it: class k is (k, 99, 0)."""
     if isinstance(space, dict):
         colours = [[index, 99, 0] for index in range(len(space["names"]))]
-        space = json.dumps({"version": 1, "root": "x", "splits": {}, "classes": {
-            **space, "colours": colours, "reduce_zero_label": False, "label_map": {}}})  # fmt: skip
+        space = json.dumps(
+            {
+                "version": 1,
+                "root": "x",
+                "splits": {},
+                "classes": {**space, "colours": colours, "reduce_zero_label": False, "label_map": {}},
+            }
+        )
     if space is not None:
         (folder / "data").mkdir()
         (folder / "data" / "manifest.json").write_text(space)
@@ -131,8 +143,11 @@ def test_the_protocol_belongs_to_the_model_file(folder: Path, tmp_path: Path) ->
 def test_older_files_have_the_configuration_of_their_version(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     config = torch.load(tmp_path / "gss_ft.pth", weights_only=True)["meta"]["provenance"]["config"]
-    older = {"evaluation": {"mode": "whole", "pictures": 3, "splits": ["val"]}, "tokenizer": {}, "augment": {
-        "crop": [32, 48], "gone": 1}}  # fmt: skip
+    older = {
+        "evaluation": {"mode": "whole", "pictures": 3, "splits": ["val"]},
+        "tokenizer": {},
+        "augment": {"crop": [32, 48], "gone": 1},
+    }
     describe(tmp_path, provenance={"config": older})
     model = gss.load(tmp_path / "gss_ft.pth")
     assert model.inference == Inference() and model.crop == (32, 48)
@@ -142,10 +157,13 @@ def test_older_files_have_the_configuration_of_their_version(folder: Path, tmp_p
         gss.load(tmp_path / "gss_ft.pth")
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    ({"latent_prior": {"hexagons": 6}}, "hexagons"),
-    ({"posterior": {"variant": "window", "width": 3}}, "width"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"latent_prior": {"hexagons": 6}}, "hexagons"),
+        ({"posterior": {"variant": "window", "width": 3}}, "width"),
+    ],
+)
 def test_a_network_of_another_version_is_refused(changed: dict, said: str, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     meta = torch.load(tmp_path / "gss_ft.pth", weights_only=True)["meta"]

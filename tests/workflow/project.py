@@ -41,9 +41,14 @@ class Project:
     def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake as a user does; `output` holds everything it printed."""
         kept = {key: value for key, value in os.environ.items() if key not in ("GSS_DATA", "MLFLOW_TRACKING_URI")}
-        return subprocess.run([sys.executable, "-m", "snakemake", *arguments], cwd=self.folder, text=True,
-                              env={**kept, "NO_COLOR": "1", **environment}, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            text=True,
+            env={**kept, "NO_COLOR": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def planned(self, *arguments: str, **environment: str) -> dict[str, int]:
         """Rules a dry run lists, with their numbers of jobs; empty when there is nothing to do."""

@@ -55,12 +55,15 @@ def test_an_unlisted_comparison_is_one_clear_message(project: Project, monkeypat
         workflow.comparison_inputs(SimpleNamespace(comparison="bth"))
 
 
-@pytest.mark.parametrize(("name", "runs", "message"), [
-    ("both", ["toy"], "needs two or more different runs"),
-    ("both", ["toy", "toy/gss_ft"], "needs two or more different runs"),
-    ("both", ["toy", "toy/gss_xx"], "'toy/gss_xx' is no run"),
-    ("a/b", ["toy", "toy/gss_ff"], "comparisons.a/b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "runs", "message"),
+    [
+        ("both", ["toy"], "needs two or more different runs"),
+        ("both", ["toy", "toy/gss_ft"], "needs two or more different runs"),
+        ("both", ["toy", "toy/gss_xx"], "'toy/gss_xx' is no run"),
+        ("a/b", ["toy", "toy/gss_ff"], "comparisons.a/b"),
+    ],
+)
 def test_a_wrong_list_is_named(project: Project, name: str, runs: list[str], message: str) -> None:
     list_comparisons(project, **{name: runs})
     with pytest.raises(ConfigError, match=message):

@@ -34,8 +34,11 @@ def test_all_builds_what_the_project_lists(project: Project, profile: tuple[str,
 def test_dry_run_leaves_nothing_behind(project: Project) -> None:
     before = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")}
     project.planned()
-    after = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")
-             if ".snakemake" not in path.parts and "__pycache__" not in path.parts}
+    after = {
+        path: path.stat().st_mtime_ns
+        for path in project.folder.rglob("*")
+        if ".snakemake" not in path.parts and "__pycache__" not in path.parts
+    }
     assert after == before
 
 
@@ -50,8 +53,17 @@ def test_a_borrowed_posterior_is_trained_where_it_belongs(project: Project) -> N
     project.configure("mine", posterior__from="toy")
     planned = project.planned("results/mine/gss_ft.pth")
     # toy's palette, tokenizer and X^-1 (with the segment behind which it is trained), but not its GSS-FF
-    assert planned == {"toy_data": 1, "check": 2, "palette": 1, "tokenizer": 1, "reconstruct": 2, "merge": 1,
-                       "latent_prior_segment": 2, "latent_prior": 1, "posterior": 1}
+    assert planned == {
+        "toy_data": 1,
+        "check": 2,
+        "palette": 1,
+        "tokenizer": 1,
+        "reconstruct": 2,
+        "merge": 1,
+        "latent_prior_segment": 2,
+        "latent_prior": 1,
+        "posterior": 1,
+    }
 
 
 def test_checkpoints_are_imported_instead_of_trained(project: Project) -> None:

@@ -46,10 +46,15 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def begin(project: Project, name: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
     """Snakemake whose job has written its first number, and its follower."""
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    snakemake = subprocess.Popen([sys.executable, "-m", "snakemake", f"results/{name}/held"], cwd=project.folder,
-                                 start_new_session=True, env=kept, stderr=subprocess.DEVNULL,
-                                 # a script in the background has its commands ignore Ctrl-C
-                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    snakemake = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", f"results/{name}/held"],
+        cwd=project.folder,
+        start_new_session=True,
+        env=kept,
+        stderr=subprocess.DEVNULL,
+        # a script in the background has its commands ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     journal = project.folder / "results" / name / "work" / "check" / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.is_file() and journal.read_bytes().count(b"\n") == 2):
@@ -61,8 +66,9 @@ def begin(project: Project, name: str) -> tuple[subprocess.Popen[bytes], psutil.
 def points(project: Project, name: str) -> int:
     """Numbers that MLflow has of an experiment."""
     with contextlib.closing(sqlite3.connect(project.folder / "mlflow.db")) as store:
-        return store.execute("select count(*) from metrics join runs using (run_uuid) where name = ?",
-                             (name,)).fetchone()[0]
+        return store.execute(
+            "select count(*) from metrics join runs using (run_uuid) where name = ?", (name,)
+        ).fetchone()[0]
 
 
 def ended(process: psutil.Process) -> bool:
@@ -77,8 +83,9 @@ def test_what_runs_nothing_starts_nothing(held: Project) -> None:
     assert not list(held.folder.glob("mlflow*"))
 
 
-@pytest.mark.parametrize(("name", "end"), [("a", None), ("b", "failure"), ("c", "SIGINT"), ("d", "SIGTERM"),
-                                           ("e", "SIGKILL")])
+@pytest.mark.parametrize(
+    ("name", "end"), [("a", None), ("b", "failure"), ("c", "SIGINT"), ("d", "SIGTERM"), ("e", "SIGKILL")]
+)
 def test_the_numbers_are_there_when_snakemake_has_ended(held: Project, name: str, end: str | None) -> None:
     snakemake, follower = begin(held, name)
     if end in ("SIGINT", "SIGTERM", "SIGKILL"):

@@ -28,11 +28,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 TRAINED = ("latent_prior_segment", "latent_prior", "posterior", "merge")
 SMALL = {
-    "tokenizer__train__steps": 30, "tokenizer__train__batch_size": 8, "tokenizer__n_hid": 8,
-    "reconstruction__max_rounds": 1, "reconstruction__retrain_steps": 5, "reconstruction__refine_images": 4,
-    "latent_prior__milestones": [4, 8], "latent_prior__training__batch_size": 4,
-    "posterior__start_step": 4, "posterior__steps": 4, "posterior__training__batch_size": 4,
-    "evaluation__pictures": 1, "run__log_every": 2, "run__save_every": 2,
+    "tokenizer__train__steps": 30,
+    "tokenizer__train__batch_size": 8,
+    "tokenizer__n_hid": 8,
+    "reconstruction__max_rounds": 1,
+    "reconstruction__retrain_steps": 5,
+    "reconstruction__refine_images": 4,
+    "latent_prior__milestones": [4, 8],
+    "latent_prior__training__batch_size": 4,
+    "posterior__start_step": 4,
+    "posterior__steps": 4,
+    "posterior__training__batch_size": 4,
+    "evaluation__pictures": 1,
+    "run__log_every": 2,
+    "run__save_every": 2,
 }
 
 
@@ -49,8 +58,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def edited(finished: Project) -> Iterator[Project]:
     """The finished project, whose experiment and rules a test may change."""
-    files = {path: path.read_bytes() for path in finished.folder.glob("*/**/*")
-             if path.suffix in (".yaml", ".smk") and "results" not in path.parts}
+    files = {
+        path: path.read_bytes()
+        for path in finished.folder.glob("*/**/*")
+        if path.suffix in (".yaml", ".smk") and "results" not in path.parts
+    }
     yield finished
     for path, content in files.items():
         path.write_bytes(content)
@@ -62,11 +74,26 @@ def results(project: Project) -> Path:
 
 def test_everything_promised_is_there(finished: Project) -> None:
     folder = results(finished)
-    promised = ["config.yaml", "data/manifest.json", "data/statistics.json", "palette.csv", "tokenizer.safetensors",
-                "reconstruction/metrics.json", "reconstruction/rounds.csv", "latent_prior/step_4.pth", "gss_ff.pth",
-                "posterior.pth", "gss_ft.pth", "report.html"]
-    promised += [f"evaluation/{model}/{split}/{file}" for model in ("gss_ff", "gss_ft") for split in ("val", "test")
-                 for file in ("metrics.json", "per_class.csv", "confusion.npz")]
+    promised = [
+        "config.yaml",
+        "data/manifest.json",
+        "data/statistics.json",
+        "palette.csv",
+        "tokenizer.safetensors",
+        "reconstruction/metrics.json",
+        "reconstruction/rounds.csv",
+        "latent_prior/step_4.pth",
+        "gss_ff.pth",
+        "posterior.pth",
+        "gss_ft.pth",
+        "report.html",
+    ]
+    promised += [
+        f"evaluation/{model}/{split}/{file}"
+        for model in ("gss_ff", "gss_ft")
+        for split in ("val", "test")
+        for file in ("metrics.json", "per_class.csv", "confusion.npz")
+    ]
     assert [path for path in promised if not (folder / path).is_file()] == []
     metrics = json.loads((folder / "evaluation/gss_ft/test/metrics.json").read_text())
     assert 0 <= metrics["mIoU"] <= 1
@@ -81,8 +108,10 @@ def test_predictions_are_kept_and_are_those_of_the_figures(finished: Project) ->
         folder = results(finished) / "evaluation" / model / "test"
         kept = sorted((folder / "predictions").iterdir())
         assert [path.name for path in kept] == [picture_name(i, pair.image) for i, pair in enumerate(pairs)]
-        counts = [confusion(*(torch.from_numpy(read_native_label(path)) for path in (prediction, pair.label)), 6)
-                  for prediction, pair in zip(kept, pairs, strict=True)]
+        counts = [
+            confusion(*(torch.from_numpy(read_native_label(path)) for path in (prediction, pair.label)), 6)
+            for prediction, pair in zip(kept, pairs, strict=True)
+        ]
         stored = np.load(folder / "confusion.npz")
         assert (stored["confusion"] == sum(counts).numpy()).all()
         assert (stored["intersection"] == np.stack([count.diag() for count in counts])).all()
@@ -122,13 +151,26 @@ def test_models_and_logs_say_what_they_were_made_on(finished: Project) -> None:
 
 def test_curves_and_figures_reach_mlflow(finished: Project) -> None:
     with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:
+
         def latest(run: str, metric: str) -> list[tuple[float]]:
-            return store.execute("select m.value from latest_metrics m join runs r on r.run_uuid = m.run_uuid "
-                                 "where r.name like ? and m.key = ?", (run, metric)).fetchall()
+            return store.execute(
+                "select m.value from latest_metrics m join runs r on r.run_uuid = m.run_uuid "
+                "where r.name like ? and m.key = ?",
+                (run, metric),
+            ).fetchall()
 
         names = {name for (name,) in store.execute("select name from runs")}
-        assert {"check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge",
-                "evaluate_gss_ff", "evaluate_gss_ft"} == {name for name in names if not name.startswith("pipeline/")}
+        assert {
+            "check",
+            "palette",
+            "tokenizer",
+            "reconstruct",
+            "latent_prior",
+            "posterior",
+            "merge",
+            "evaluate_gss_ff",
+            "evaluate_gss_ft",
+        } == {name for name in names if not name.startswith("pipeline/")}
         assert len(names) == 10
         assert len(latest("latent_prior", "train/loss")) == 1
         for model, name in (("gss_ft", "test/mIoU"), ("gss_ff", "gss_ff/test/mIoU")):
@@ -149,8 +191,12 @@ def test_snakemakes_report_holds_page_pictures_and_tables(finished: Project) -> 
     done = finished.snakemake("all", "--report", "held.html")
     assert done.returncode == 0, done.stdout
     text = (finished.folder / "held.html").read_text()
-    for category, file in (("Report", "results/toy/report.html"), ("Tables", "evaluation/gss_ft/test/per_class.csv"),
-                           ("Tables", "reconstruction/rounds.csv"), ("Pictures", "report_pictures/gss_ff/val/")):
+    for category, file in (
+        ("Report", "results/toy/report.html"),
+        ("Tables", "evaluation/gss_ft/test/per_class.csv"),
+        ("Tables", "reconstruction/rounds.csv"),
+        ("Pictures", "report_pictures/gss_ff/val/"),
+    ):
         assert f'"{category}"' in text and file in text, file
 
 
@@ -257,13 +303,15 @@ def test_an_exported_model_is_imported_instead_of_trained(edited: Project) -> No
     checkpoint = edited.folder / "published.pth"
     gss(edited, "export", "toy", "--model", "gss_ff", "--with-tokenizer", "-o", str(checkpoint))
     shutil.copy(edited.experiment("toy"), edited.experiment("imported"))
-    edited.configure("imported", numerics="reference", latent_prior__checkpoint=str(checkpoint),
-                     posterior__start_step=None)
+    edited.configure(
+        "imported", numerics="reference", latent_prior__checkpoint=str(checkpoint), posterior__start_step=None
+    )
     metrics = "evaluation/gss_ff/test/metrics.json"
     done = edited.snakemake(f"results/imported/{metrics}", "results/imported/gss_ft.pth")
     assert done.returncode == 0, done.stdout[-6000:]
-    found, expected = (json.loads((edited.folder / "results" / name / metrics).read_text())
-                       for name in ("imported", "toy"))
+    found, expected = (
+        json.loads((edited.folder / "results" / name / metrics).read_text()) for name in ("imported", "toy")
+    )
     assert found["protocol"]["numerics"] == "reference"
     assert {key: found[key] for key in ("mIoU", "IoU", "Acc")} == {key: expected[key] for key in ("mIoU", "IoU", "Acc")}
     ours, theirs = (load_model(edited.folder / "results" / name / "gss_ft.pth").tensors for name in ("imported", "toy"))

@@ -53,16 +53,21 @@ def test_posterior_starts_behind_the_last_milestone_by_default(write: Write, sta
 def test_a_borrowed_posterior_comes_with_its_palette_and_tokenizer(write: Write) -> None:
     mine = write("mine", posterior={"from": "other"})
     assert workflow.posterior_file(mine) == "results/other/posterior.pth"
-    assert workflow.reconstruction_inputs(mine) == {"palette": "results/other/palette.csv",
-                                                    "tokenizer": "results/other/tokenizer.safetensors"}
+    assert workflow.reconstruction_inputs(mine) == {
+        "palette": "results/other/palette.csv",
+        "tokenizer": "results/other/tokenizer.safetensors",
+    }
 
 
 def test_splits_the_data_lack_are_no_targets(write: Write) -> None:
     splits = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
     write("mine", data={"splits": splits})
     assert workflow.experiment_targets("mine") == [
-        "results/mine/gss_ft.pth", "results/mine/evaluation/gss_ff/val/metrics.json",
-        "results/mine/evaluation/gss_ft/val/metrics.json", "results/mine/report.html"]
+        "results/mine/gss_ft.pth",
+        "results/mine/evaluation/gss_ff/val/metrics.json",
+        "results/mine/evaluation/gss_ft/val/metrics.json",
+        "results/mine/report.html",
+    ]
 
 
 def test_an_evaluation_of_a_split_the_data_lack_is_refused_before_anything_runs(write: Write) -> None:
@@ -84,8 +89,19 @@ def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any
 def test_resources_come_from_the_configuration(write: Write) -> None:
     mine = write("mine", run={"resources": {"merge": {"gpus": 4, "memory_mb": 9000, "minutes": 33, "threads": 8}}})
     assert asked(mine, "merge") == {
-        "nodes": 1, "tasks": 1, "cpus_per_task": 8, "processes": "auto", "devices": 4, "accel": 1, "gres": "gpu:4",
-        "tasks_per_gpu": 0, "divided": 0, "runtime": 33, "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB, "threads": 8}
+        "nodes": 1,
+        "tasks": 1,
+        "cpus_per_task": 8,
+        "processes": "auto",
+        "devices": 4,
+        "accel": 1,
+        "gres": "gpu:4",
+        "tasks_per_gpu": 0,
+        "divided": 0,
+        "runtime": 33,
+        "mem_mb": 9000 + workflow.NESTED_SNAKEMAKES_MB,
+        "threads": 8,
+    }
     assert asked(mine, "check")["gres"] == ""
     assert asked(mine, "check")["processes"] == 1
 
@@ -124,7 +140,8 @@ def test_a_cluster_has_partitions_an_account_and_limits(write: Write) -> None:
     mine = write("mine", run={"resources": {"latent_prior": {"gpus": 2, "minutes": 9000}}})
     cluster = {"partition": "cpu", "gpu_partition": "gpu", "account": "us", "max_minutes": "1440"}
     assert {"slurm_partition": "gpu", "slurm_account": "us", "runtime": 1440}.items() <= asked(
-        mine, "latent_prior", **cluster).items()
+        mine, "latent_prior", **cluster
+    ).items()
     assert {"slurm_partition": "cpu", "runtime": 120}.items() <= asked(mine, "check", **cluster).items()
     assert asked(mine, "latent_prior", partition="all")["slurm_partition"] == "all"
     assert "slurm_account" not in asked(mine, "check", partition="all")
@@ -134,8 +151,14 @@ def test_gpus_are_spread_over_smaller_nodes(write: Write) -> None:
     wanted = {"gpus": 8, "threads": 40, "memory_mb": 100001, "nodes": 2}
     mine = write("mine", run={"resources": {"latent_prior": wanted}})
     found = asked(mine, "latent_prior", gpus_per_node="4")
-    assert {"nodes": 4, "tasks": 4, "processes": 4, "gres": "gpu:4", "threads": 20,
-            "mem_mb": 50001 + workflow.NESTED_SNAKEMAKES_MB}.items() <= found.items()
+    assert {
+        "nodes": 4,
+        "tasks": 4,
+        "processes": 4,
+        "gres": "gpu:4",
+        "threads": 20,
+        "mem_mb": 50001 + workflow.NESTED_SNAKEMAKES_MB,
+    }.items() <= found.items()
     assert asked(mine, "latent_prior", gpus_per_node="8")["nodes"] == 2
 
 
@@ -145,13 +168,16 @@ def test_a_cluster_replaces_what_a_stage_asks_for(write: Write) -> None:
     assert {"nodes": 2, "processes": 4, "gres": "gpu:4", "threads": 40}.items() <= found.items()
 
 
-@pytest.mark.parametrize(("cluster", "said"), [
-    ({"gpus_per_node": "4"}, "latent_prior asks for 5 GPUs and 5 processes on a node, a node has 4 GPUs"),
-    ({"gpus_per_nodes": "4"}, "unknown key 'gpus_per_nodes', did you mean 'gpus_per_node'?"),
-    ({"stages": {"latent_prio": {}}}, "latent_prio"),
-    ({"stages": {"check": {"gpu": "1"}}}, "unknown key 'stages.check.gpu', did you mean 'gpus'?"),
-    ({"max_minutes": "2h"}, "max_minutes"),
-])
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ({"gpus_per_node": "4"}, "latent_prior asks for 5 GPUs and 5 processes on a node, a node has 4 GPUs"),
+        ({"gpus_per_nodes": "4"}, "unknown key 'gpus_per_nodes', did you mean 'gpus_per_node'?"),
+        ({"stages": {"latent_prio": {}}}, "latent_prio"),
+        ({"stages": {"check": {"gpu": "1"}}}, "unknown key 'stages.check.gpu', did you mean 'gpus'?"),
+        ({"max_minutes": "2h"}, "max_minutes"),
+    ],
+)
 def test_what_a_cluster_cannot_do_is_said(write: Write, cluster: dict[str, Any], said: str) -> None:
     mine = write("mine", run={"resources": {"latent_prior": {"gpus": 5}}})
     with pytest.raises(ConfigError) as caught:
