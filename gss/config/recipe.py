@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Where each recipe is declared, as `RECIPE`.
 RECIPES = {
     "gss": "gss.recipes.gss.recipe",
+    "pixel": "gss.recipes.pixel.recipe",
 }
 
 
