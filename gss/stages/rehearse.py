@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gss._compat import postpone_compiler
 from gss.config import Experiment, Stage, data_folder, named_files
 from gss.config.schema import Tokenizer
 from gss.data.classes import ClassSpace
@@ -34,7 +33,6 @@ def rehearse(run: Run, space: ClassSpace) -> None:
     Raises:
         ConfigError, CheckpointError: what cannot be, with the key that says it.
     """
-    postpone_compiler()
     for cause, keys in run.experiment.idle.items():
         print(f"warning: with {cause} there is no effect of {', '.join(keys)}", flush=True)
     for what, key, path, todo in named_files(run.experiment):
