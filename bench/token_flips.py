@@ -19,8 +19,8 @@ from page import table
 from torch import Tensor
 
 from gss.data.images import read_label
-from gss.evaluate.metrics import scores
-from gss.evaluate.pictures import evenly_spaced
+from gss.data.manifest import evenly_spaced
+from gss.data.metrics import scores
 from gss.palette.maskige import nearest, paint
 from gss.palette.palette import read_palette
 from gss.stages.run import Run

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 
 from gss.data.augment import Augment, Draws, draw, fit_size, nearest_indices
 from gss.data.classes import ClassSpace
+from gss.data.metrics import Scores, confusion, h_mean, scores
 from gss.errors import CheckpointError, TokenizerError
 from gss.evaluate.inference import resize_image, windows
-from gss.evaluate.metrics import Scores, confusion, h_mean, scores
 from gss.evaluate.taxonomy import read_taxonomy
 from gss.modelfile import load_model, save_model
 from gss.models.backbone import Backbone, build_backbone
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.losses import pixel_loss_sum, resize, token_loss_sum
+from gss.models.losses import pixel_loss_sum, token_loss_sum
 from gss.models.posterior import WindowPosterior
 from gss.models.published import from_published_order, to_published_order
+from gss.models.tensors import resize
 from gss.models.training import LatentPriorLearner, PosteriorLearner
 from gss.models.window import WindowAttention
 from gss.palette.maskige import nearest, paint

@@ -19,8 +19,8 @@ from gss.config import Stage
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, Rows
 from gss.errors import GssError
+from gss.evaluate.plots import stage_times
 from gss.files import write_json
-from gss.report.plots import stage_times
 from gss.stages.memory import less_memory
 from gss.stages.run import Run, environment
 

@@ -18,7 +18,7 @@ from gss.data.augment import fit_size
 from gss.data.device import normalise
 from gss.errors import ConfigError
 from gss.evaluate.taxonomy import Mapping, TestTaxonomy
-from gss.models.losses import class_chunks
+from gss.models.tensors import class_chunks
 
 
 class Segmenter(Protocol):

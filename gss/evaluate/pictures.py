@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gss.data.classes import IGNORE_INDEX
-from gss.evaluate.metrics import confusion, scores
+from gss.data.metrics import confusion, scores
 from gss.files import write_atomic
 
 TILE = 400  # longest side of a tile, pixels
@@ -23,12 +23,6 @@ VOID = (0, 0, 0)  # ignored pixels of the label picture
 
 Picture = np.ndarray  # uint8 [height, width, 3], RGB
 Colour = tuple[int, int, int]
-
-
-def evenly_spaced(num_images: int, count: int) -> list[int]:
-    """Ascending, distinct indices of the images to draw: the middle of each of `count` equal parts."""
-    count = min(count, num_images)
-    return [(2 * index + 1) * num_images // (2 * count) for index in range(count)]
 
 
 def picture_name(index: int, image: Path) -> str:

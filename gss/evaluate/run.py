@@ -15,9 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gss.data.loader import shard
+from gss.data.metrics import Scores, confusion, scores
 from gss.errors import GssError
 from gss.evaluate.inference import Inference, Segmenter, predict
-from gss.evaluate.metrics import Scores, confusion, scores
 from gss.progress import Progress
 
 READ_AHEAD = 2  # images decoded on a thread while the model works

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gss.models.backbone import Backbone
-from gss.models.losses import resize, scores_at_once
+from gss.models.losses import scores_at_once
+from gss.models.tensors import resize
 from gss.models.window import SwinBlocks
 from gss.norm import BatchNorm2d
 

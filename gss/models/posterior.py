@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from gss.data.classes import IGNORE_INDEX
 from gss.models.latent_prior import ConvBNReLU
-from gss.models.losses import class_chunks, pixel_loss_sum, pixel_weights, resize, token_loss_sum
+from gss.models.losses import pixel_loss_sum, pixel_weights, token_loss_sum
+from gss.models.tensors import class_chunks, resize
 from gss.models.window import SwinBlocks
 from gss.palette.maskige import nearest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gss.models.losses import resize
+from gss.models.tensors import resize
 from gss.models.window import WindowAttention
 
 

@@ -15,8 +15,8 @@ import yaml
 
 from gss.config import Data, Experiment, Published, data_set_folder, leaves, load_experiment
 from gss.data.manifest import Manifest, read_manifest
+from gss.data.metrics import Scores, divide, scores
 from gss.errors import ConfigError, GssError
-from gss.evaluate.metrics import Scores, scores
 from gss.files import read_json, sha256_file
 from gss.palette.palette import Palette, read_palette
 from gss.records import Made, as_made, model_metadata
@@ -63,8 +63,7 @@ class Evaluation:
     def image_iou(self) -> np.ndarray:
         """float64 [image, class], NaN where a class is neither in the label nor in the prediction of the image."""
         either = self.counts["labelled"] + self.counts["predicted"] - self.counts["intersection"]
-        with np.errstate(invalid="ignore"):
-            return np.where(either > 0, self.counts["intersection"] / either, np.nan)
+        return divide(self.counts["intersection"], either)
 
     def image_miou(self, index: int) -> float | None:
         """Mean IoU over the classes of one image; None when nothing of it is labelled."""

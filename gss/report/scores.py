@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gss.data.metrics import Scores
 from gss.errors import GssError
-from gss.evaluate.metrics import Scores
 from gss.report.results import MODELS, Evaluation, Results
 
 DESTINATIONS = 3  # classes named per class

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from gss.config.schema import Palette as Config
 from gss.data.classes import ClassSpace
+from gss.evaluate.plots import palette_swatches
 from gss.files import remove, write_json
 from gss.palette.palette import Palette, write_palette
 from gss.palette.strategies import make_palette
-from gss.report.plots import palette_swatches
 from gss.stages.run import Run
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from gss.data.images import read_image, read_label
 from gss.data.loader import shard
-from gss.evaluate.metrics import scores
-from gss.evaluate.pictures import evenly_spaced, panel, picture_name
+from gss.data.manifest import evenly_spaced
+from gss.data.metrics import scores
+from gss.evaluate.pictures import panel, picture_name
+from gss.evaluate.plots import palette_swatches, rounds
 from gss.files import remove, write_json, write_text
 from gss.palette.palette import Palette, read_palette, write_palette
 from gss.progress import track
-from gss.report.plots import palette_swatches, rounds
 from gss.stages.run import Run
 from gss.stages.tokenizer import train_dvae
 from gss.stages.training import deliver, is_missing

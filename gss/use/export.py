@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from gss.data.augment import fit_size
-from gss.data.manifest import Pair
+from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
-from gss.evaluate.pictures import evenly_spaced
 from gss.files import read_json, sha256_file
 from gss.modelfile import load_model
 from gss.stages.exchange import export as export_published

@@ -9,8 +9,8 @@ import yaml
 
 from gss.config import load_experiment
 from gss.data.classes import ClassSpace
+from gss.data.metrics import confusion
 from gss.evaluate.inference import Inference
-from gss.evaluate.metrics import confusion
 from gss.evaluate.pictures import picture_name
 from gss.evaluate.run import Evaluation
 from gss.evaluate.write import write_evaluation, write_png

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gss.models.latent_prior import LatentPriorHead, _fuse
-from gss.models.losses import resize
 from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+from gss.models.tensors import resize
 
 SWIN_L = (192, 384, 768, 1536)
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from gss.models.backbone import build_backbone
 from gss.models.gss import GSS
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.losses import resize
 from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+from gss.models.tensors import resize
 from gss.models.training import LatentPriorLearner, Learner, PosteriorLearner
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.targets import token_targets

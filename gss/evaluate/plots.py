@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 DPI = 100
 WORST = 4  # classes named in the plot of rounds, per round
-COLUMNS = 3  # panels beside each other in the plot of curves
 
 
 def iou_bars(path: Path, class_names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> None:
@@ -41,26 +40,6 @@ def iou_bars(path: Path, class_names: Sequence[str], series: Mapping[str, Sequen
         axes.set_yticks(positions, class_names)
         _finish(axes, "x")
         figure.legend(loc="outside upper center", ncols=len(series))
-
-
-def curves(path: Path, metrics: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
-    """Draw one panel per metric over the steps.
-
-    Args:
-        path: PNG to write.
-        metrics: name -> (steps, values), both of one length; at least one metric.
-    """
-    rows = math.ceil(len(metrics) / COLUMNS)
-    columns = min(COLUMNS, len(metrics))
-    with _figure(path, 4 * columns, 2.6 * rows) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (name, (steps, values)) in zip(panels, metrics.items(), strict=False):
-            axes.plot(steps, values, marker="." if len(steps) < 20 else None)
-            axes.set_title(name, fontsize=9)
-            axes.set_xlabel("step", fontsize=8)
-            _finish(axes, "both")
-        for axes in panels[len(metrics) :]:
-            axes.remove()
 
 
 def palette_swatches(path: Path, palette: Palette) -> None:
