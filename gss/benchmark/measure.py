@@ -24,12 +24,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from gss._compat import import_timm
 from gss.benchmark.stopwatch import WAITING, WARM_UP, Section, Stopwatch
 from gss.cluster.exit import die_with
-from gss.data.images import read_label
+from gss.data.images import read_label, write_png
 from gss.data.loader import read_pair
 from gss.errors import is_no_memory
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.run import evaluate_pairs
-from gss.evaluate.write import write_png
 from gss.models.gss import GSS
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import Posterior

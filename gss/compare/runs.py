@@ -11,7 +11,8 @@ import yaml
 from gss.compare.bootstrap import Counts
 from gss.config import run_parts
 from gss.errors import DataError, GssError
-from gss.report.results import SPLITS, Evaluation, Results, flat
+from gss.report.results import SPLITS, Evaluation, Results
+from gss.text import flatten
 
 UNCOMPARED = ("run", "published")  # sections of the configuration that change no result
 
@@ -49,7 +50,9 @@ class Evaluated:
 
     def settings(self) -> dict[str, Any]:
         """What of its configuration can change a result, by dotted key."""
-        return {key: value for key, value in flat(self.results.config).items() if key.split(".")[0] not in UNCOMPARED}
+        return {
+            key: value for key, value in flatten(self.results.config).items() if key.split(".")[0] not in UNCOMPARED
+        }
 
 
 def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Evaluated]:
@@ -83,7 +86,7 @@ def warnings(runs: Sequence[Evaluated]) -> list[str]:
     first, *others = [run.evaluation.metrics for run in runs]
     found = []
     for run, other in zip(runs[1:], others, strict=True):
-        mine, theirs = flat(first["protocol"]), flat(other["protocol"])
+        mine, theirs = flatten(first["protocol"]), flatten(other["protocol"])
         changed = [
             f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"
             for key in dict.fromkeys((*mine, *theirs))

@@ -17,6 +17,7 @@ from gss.errors import GssError
 from gss.files import write_text
 from gss.report.html import image_uri, write_page
 from gss.report.summary import table
+from gss.text import css, percent, shorten
 
 FEW_IMAGES = 10  # a class in fewer images than this has no interval to rely on, see docs/how-to/compare.md
 TERMINAL_CLASSES, NAME_LETTERS = 20, 32
@@ -133,7 +134,7 @@ def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
     steady = [row for row in known if row["images"] >= FEW_IMAGES] or known  # a rare class must not flatten all others
     scale = max([1e-4, *(max(abs(row["low"]), abs(row["high"]), abs(row["difference"])) for row in steady)])
     for row in classes:
-        row["colour"], row["places"] = _css(colours[row["id"]]), None
+        row["colour"], row["places"] = css(colours[row["id"]]), None
         if row["low"] is not None:
             low, high, value = (min(max((row[key] / scale + 1) * 50, 0), 100) for key in ("low", "high", "difference"))
             row["places"] = {"low": low, "width": high - low, "value": value}
@@ -164,11 +165,7 @@ def _image(shown: Shown) -> dict[str, Any]:
 
 def _legend(names: Sequence[str], colours: np.ndarray, shown: list[Shown] | GssError) -> list[tuple[str, str]]:
     ids = set() if isinstance(shown, GssError) else {each for image in shown for each in image.classes}
-    return [(names[each], _css(colours[each])) for each in sorted(ids)]
-
-
-def _css(colour: np.ndarray) -> str:
-    return f"rgb({', '.join(str(int(value)) for value in colour)})"
+    return [(names[each], css(colours[each])) for each in sorted(ids)]
 
 
 def _number(value: float) -> float | None:
@@ -179,12 +176,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if row["difference"] is None:
         found = ("-", "-", "-")
     else:
-        other = "-" if row["other_sign"] is None else f"{row['other_sign']:.1%}"
+        other = percent(row["other_sign"], unit="%", nothing="-")
         interval = f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
         found = (f"{100 * row['difference']:+.2f}{'*' if row['is_clear'] else ' '}", interval, other)
-    values = ("-" if row[key] is None else f"{100 * row[key]:.2f}" for key in ("baseline_value", "run_value"))
-    name = "".join(letter if letter.isprintable() else " " for letter in row["name"])
-    return (name if len(name) <= NAME_LETTERS else f"{name[: NAME_LETTERS - 1]}…", *values, *found)
+    values = (percent(row[key], 2, nothing="-") for key in ("baseline_value", "run_value"))
+    return (shorten(row["name"], NAME_LETTERS), *values, *found)
 
 
 def _write_csv(path: Path, heading: Sequence[str], keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gss.files import write_atomic
 from gss.palette.palette import IGNORE, Palette
+from gss.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def palette_swatches(path: Path, palette: Palette) -> None:
         axes.imshow(tiles.reshape(rows, columns, 3), aspect="auto")
         for index, (name, colour) in enumerate(zip(names, palette.colours.tolist(), strict=True)):
             ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 128 else "white"  # by luma
-            text = f"{index}  {_shortened(name, 22)}\n{','.join(map(str, colour))}"
+            text = f"{index}  {shorten(name, 22)}\n{','.join(map(str, colour))}"
             axes.text(index % columns, index // columns, text, color=ink, ha="center", va="center", fontsize=7)
         axes.set_axis_off()
 
@@ -77,7 +78,7 @@ def rounds(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(steps, [row["mIoU"] for row in rows], "k-o", linewidth=3, label="mIoU")
         for name in worst:
             # a label that begins with an underscore would be left out of the legend
-            axes.plot(steps, _floats([row["IoU"][name] for row in rows]), "o--", label=f" {_shortened(name, 28)}")
+            axes.plot(steps, _floats([row["IoU"][name] for row in rows]), "o--", label=f" {shorten(name, 28)}")
         axes.set(xticks=steps, xlabel="round", ylabel="IoU of the reconstruction")
         axes.set_ylim(top=1.02)
         _finish(axes, "both")
@@ -135,7 +136,3 @@ def _mean(values: np.ndarray) -> float:
     """Mean of the numbers among them, NaN if there is none."""
     numbers = values[~np.isnan(values)]
     return float(numbers.mean()) if len(numbers) else math.nan
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

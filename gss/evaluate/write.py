@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gss import __version__
@@ -86,14 +85,3 @@ def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) ->
     table.writerow(("class", "iou", "acc", "precision", "pixels"))
     table.writerows(zip(names, found.iou, found.acc, found.precision, found.pixels, strict=True))
     write_text(path, text.getvalue())
-
-
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write a picture without loss, atomically.
-
-    Args:
-        pixels: uint8 [H, W], ids or grey levels, or uint8 [H, W, 3], RGB.
-    """
-    done, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else pixels[..., ::-1])
-    assert done, f"{pixels.dtype} {pixels.shape} is no picture"
-    write_atomic(path, lambda file: file.write(encoded.tobytes()))

@@ -1,20 +1,20 @@
 """Sections of the report about what the figures rest on: data, palette, configuration, time."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gss.config import STAGES, Stage, reference
+from gss.config import STAGES, Stage, leaves, reference
 from gss.errors import GssError
 from gss.files import read_json
 from gss.palette.maximal import squared_distances
 from gss.palette.palette import IGNORE, Palette
 from gss.progress import clock
 from gss.records import read_record
-from gss.report.results import Results, flat, read_table
-from gss.report.scores import class_colours, css
+from gss.report.results import Results, read_table
+from gss.report.scores import class_colours
+from gss.text import css
 
 SIZES = 4  # image sizes named per split
 PAIRS = 10  # closest pairs of colours named
@@ -120,13 +120,9 @@ def _rounds(results: Results) -> list[dict[str, Any]]:
         first = {"number": row["round"], "kept": row["kept"] == "True", "mIoU": _number(row["mIoU"]), "changes": []}
         found = rounds.setdefault(row["round"], first)
         if row["old_colour"]:
-            old, new = (_css(rgb) for rgb in (row["old_colour"].split(), [row[channel] for channel in "rgb"]))
+            old, new = (css(map(int, rgb)) for rgb in (row["old_colour"].split(), [row[channel] for channel in "rgb"]))
             found["changes"].append({"name": row["class"], "iou": _number(row["iou"]), "old": old, "new": new})
     return list(rounds.values())
-
-
-def _css(values: Sequence[str]) -> str:
-    return css([int(value) for value in values])
 
 
 def _number(text: str) -> float | None:
@@ -160,7 +156,8 @@ def configuration(results: Results) -> dict[str, Any]:
     known = {key: (default, text) for key, _, default, text in reference()}
     origins = results.origins or {}
     rows = []
-    for key, value in flat(results.config).items():
+    for path, value in leaves(results.config):
+        key = ".".join(path)
         default, text = known.get(key, known.get(_pattern(key), ("", "")))
         shown = _plain(value)
         changed = _normal(default) != _normal(shown)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gss.config import Data, Experiment, Published, data_set_folder, leaves, load_experiment
+from gss.config import Data, Experiment, Published, data_set_folder, load_experiment
 from gss.data.manifest import Manifest, read_manifest
 from gss.data.metrics import Scores, divide, scores
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, sha256_file
 from gss.palette.palette import Palette, read_palette
 from gss.records import Made, as_made, model_metadata
+from gss.text import flatten
 from gss.tracking.journal import read_journal
 
 MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"}
@@ -114,8 +115,8 @@ class Results:
     def edited(self) -> dict[str, tuple[Any, Any]]:
         """Settings that the experiment's file has changed since, by dotted key: as made, and now."""
         try:
-            now = flat(load_experiment(self.name).settings())
-            made = flat(Experiment.model_validate(self.config).settings())
+            now = flatten(load_experiment(self.name).settings())
+            made = flatten(Experiment.model_validate(self.config).settings())
         except (GssError, ValueError):  # no experiment of this project any more, or results of another version
             return {}
         return {key: (made.get(key), now.get(key)) for key in {**made, **now} if made.get(key) != now.get(key)}
@@ -292,8 +293,3 @@ def read_table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
         raise GssError("file not found", where=path, todo="run the stage that writes it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise GssError(f"not readable as a table: {error}", where=path) from error
-
-
-def flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with dotted keys."""
-    return {".".join(key): value for key, value in leaves(content)}

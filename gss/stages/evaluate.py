@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from gss.data.images import write_png
 from gss.data.loader import read_pair
 from gss.data.manifest import Pair, evenly_spaced
 from gss.evaluate.inference import Inference, decode_maskige
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import iou_bars
 from gss.evaluate.run import evaluate_pairs
-from gss.evaluate.write import write_evaluation, write_png
+from gss.evaluate.write import write_evaluation
 from gss.files import remove
 from gss.modelfile import load_model
 from gss.stages.assemble import build_model, frozen_tokenizer

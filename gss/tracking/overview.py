@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from gss.config import Experiment
 from gss.files import sha256_file
-from gss.tracking.journal import flatten, read_journal
+from gss.text import flatten, percent
+from gss.tracking.journal import read_journal
 from gss.tracking.store import sanitise
 
 EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
@@ -195,7 +196,7 @@ def description(points: Sequence[Point], *, report: bool, model: str | None) -> 
     lines = ["| percent | split | mIoU | mAcc | aAcc |", "|---|---|---|---|---|"]
     lines += [
         f"| {shown} | {split} | "
-        + " | ".join(_percent(latest.get(f"{prefix}{split}/{metric}")) for metric in ("mIoU", "mAcc", "aAcc"))
+        + " | ".join(percent(latest.get(f"{prefix}{split}/{metric}"), 2) for metric in ("mIoU", "mAcc", "aAcc"))
         + " |"
         for split in splits
         for prefix, shown in _SHOWN.items()
@@ -240,7 +241,7 @@ def _per_class(latest: Mapping[str, float], split: str, room: int) -> list[str]:
         + " | ".join(
             [
                 name.replace("_", r"\_"),
-                *(_percent(iou[prefix].get(name)) for prefix in _SHOWN),
+                *(percent(iou[prefix].get(name), 2) for prefix in _SHOWN),
                 f"{100 * gain[name]:+.2f}" if name in gain else "–",
             ]
         )
@@ -260,10 +261,6 @@ def _per_class(latest: Mapping[str, float], split: str, room: int) -> list[str]:
     cut = len(order) - len(rows)
     note = ["", f"{cut} classes with smaller differences are left out here; the report has all."] if cut else []
     return [*head, *rows.values(), *note]
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def saved_view(created: int) -> str:

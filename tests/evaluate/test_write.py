@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import gss
+from gss.data.images import write_png
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
 from gss.evaluate.run import Evaluation
-from gss.evaluate.write import summarise, write_evaluation, write_png
+from gss.evaluate.write import summarise, write_evaluation
 
 NAMES = ("wall, painted", 'the "sky"', "<b>$x_$</b>", "=SUM(A1)", "Straße\n")
 
