@@ -1,7 +1,5 @@
 """What a comparison leaves behind: a page, two tables, and lines for the terminal."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from gss.compare.bootstrap import HEADLINE, LEVEL, RESAMPLES, SEED, Differences
 from gss.compare.images import Shown, right_shares
 from gss.compare.runs import Evaluated, changed_settings
 from gss.errors import GssError
-from gss.files import write_text
+from gss.files import write_table
 from gss.report.html import image_uri, write_page
 from gss.report.summary import table
 from gss.text import css, percent, shorten
@@ -62,9 +60,10 @@ def write_tables(folder: Path, comparisons: Sequence[Comparison]) -> None:
     """`summary.csv` (mIoU, mAcc, aAcc) and `per_class.csv` (IoU): fractions, an empty cell where there is none."""
     rows = [row for comparison in comparisons for row in comparison.rows()]
     classes = ("class" if name == "name" else name for name in COLUMNS)
-    _write_csv(folder / "summary.csv", COLUMNS, COLUMNS, [row for row in rows if "id" not in row])
     keys = (*COLUMNS, "pixels", "images")
-    _write_csv(folder / "per_class.csv", (*classes, "pixels", "images"), keys, [row for row in rows if "id" in row])
+    write_table(folder / "summary.csv", COLUMNS, ([row[key] for key in COLUMNS] for row in rows if "id" not in row))
+    of_classes = ([row[key] for key in keys] for row in rows if "id" in row)
+    write_table(folder / "per_class.csv", (*classes, "pixels", "images"), of_classes)
 
 
 def as_text(comparisons: Sequence[Comparison], warnings: Sequence[str]) -> str:
@@ -181,11 +180,3 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         found = (f"{100 * row['difference']:+.2f}{'*' if row['is_clear'] else ' '}", interval, other)
     values = (percent(row[key], 2, nothing="-") for key in ("baseline_value", "run_value"))
     return (shorten(row["name"], NAME_LETTERS), *values, *found)
-
-
-def _write_csv(path: Path, heading: Sequence[str], keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")  # writes None as an empty cell
-    writer.writerow(heading)
-    writer.writerows([row[key] for key in keys] for row in rows)
-    write_text(path, text.getvalue())

@@ -1,20 +1,23 @@
 """Sections of the report about what the figures rest on: data, palette, configuration, time."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gss.config import STAGES, Stage, leaves, reference
 from gss.errors import GssError
-from gss.files import read_json
+from gss.files import read_json, read_table
 from gss.palette.maximal import squared_distances
 from gss.palette.palette import IGNORE, Palette
 from gss.progress import clock
 from gss.records import read_record
-from gss.report.results import Results, read_table
+from gss.report.results import Results
 from gss.report.scores import class_colours
 from gss.text import css
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SIZES = 4  # image sizes named per split
 PAIRS = 10  # closest pairs of colours named
@@ -115,14 +118,21 @@ def _rounds(results: Results) -> list[dict[str, Any]]:
     path = results.folder / "reconstruction" / "rounds.csv"
     if not path.is_file():
         return []
-    rounds: dict[str, dict[str, Any]] = {}
-    for row in read_table(path):
-        first = {"number": row["round"], "kept": row["kept"] == "True", "mIoU": _number(row["mIoU"]), "changes": []}
-        found = rounds.setdefault(row["round"], first)
-        if row["old_colour"]:
-            old, new = (css(map(int, rgb)) for rgb in (row["old_colour"].split(), [row[channel] for channel in "rgb"]))
-            found["changes"].append({"name": row["class"], "iou": _number(row["iou"]), "old": old, "new": new})
-    return list(rounds.values())
+    rounds = []
+    for number, rows in read_table(path).groupby("round", sort=False):
+        changes = [
+            {
+                "name": row["class"],
+                "iou": _number(row["iou"]),
+                "old": css(map(int, row["old_colour"].split())),
+                "new": css(map(int, row[["r", "g", "b"]])),
+            }
+            for _, row in rows[rows["old_colour"] != ""].iterrows()
+        ]
+        first = rows.iloc[0]
+        kept, miou = first["kept"] == "True", _number(first["mIoU"])
+        rounds.append({"number": number, "kept": kept, "mIoU": miou, "changes": changes})
+    return rounds
 
 
 def _number(text: str) -> float | None:
@@ -205,7 +215,7 @@ def cost(results: Results) -> dict[str, Any]:
             todo="Snakemake writes them; stages started by hand (`gss VERB`) have none",
         )
     files.sort(key=lambda path: (_place(path.stem), path.stem))
-    jobs = [_job(results, path.stem, read_table(path, delimiter="\t")) for path in files]
+    jobs = [_job(results, path.stem, read_table(path, separator="\t")) for path in files]
     total = {key: sum(job[key] or 0 for job in jobs) for key in ("wall", "cpu", "gpu_hours")}
     return {
         "jobs": jobs,
@@ -215,17 +225,21 @@ def cost(results: Results) -> dict[str, Any]:
     }
 
 
-def _job(results: Results, name: str, rows: list[dict[str, str]]) -> dict[str, Any]:
-    """One benchmark file; its rows are repetitions."""
+def _job(results: Results, name: str, table: "DataFrame") -> dict[str, Any]:
+    """One benchmark file; its rows are repetitions, with `NA` or `-` where a job was too short to look at."""
+    import pandas as pd
+
     stage = stage_of(name)
     gpus = _gpus(results, name, stage)
-    wall = sum(_measured(row, "s") or 0 for row in rows)
+    measured = table.reindex(columns=["s", "cpu_time", "max_rss"]).apply(pd.to_numeric, errors="coerce")
+    cpu, memory = measured["cpu_time"].sum(min_count=1), measured["max_rss"].max()
+    wall = float(measured["s"].sum())
     events = results.journals.get(name, [])
     return {
         "name": name,
         "wall": wall,
-        "cpu": _sum(rows, "cpu_time"),
-        "memory": max([value for row in rows if (value := _measured(row, "max_rss"))], default=None),
+        "cpu": None if pd.isna(cpu) else float(cpu),
+        "memory": None if pd.isna(memory) else float(memory),
         "gpus": gpus,
         "gpu_hours": gpus * wall / 3600,
         "stopped": sum(event.get("end") in ("interrupted", "failed") for event in events),
@@ -250,16 +264,3 @@ def stage_of(name: str) -> Stage | None:
 def _place(name: str) -> int:
     stage = stage_of(name)
     return len(STAGES) if stage is None else STAGES.index(stage)
-
-
-def _measured(row: dict[str, str], key: str) -> float | None:
-    """A number of a benchmark; Snakemake writes `NA` or `-` where a job was too short to look at."""
-    try:
-        return float(row[key])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _sum(rows: list[dict[str, str]], key: str) -> float | None:
-    values = [value for row in rows if (value := _measured(row, key)) is not None]
-    return sum(values) if values else None

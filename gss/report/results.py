@@ -1,7 +1,6 @@
 """What lies in the results folder of an experiment, read when it is asked for."""
 
 import contextlib
-import csv
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -279,17 +278,3 @@ def _read_safetensors_metadata(path: Path) -> dict[str, Any]:
 
 def _said(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def read_table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
-    """The rows of a CSV file with a heading, by name of the column.
-
-    Raises:
-        GssError: the file is missing or no text.
-    """
-    try:
-        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter=delimiter))
-    except FileNotFoundError as error:
-        raise GssError("file not found", where=path, todo="run the stage that writes it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise GssError(f"not readable as a table: {error}", where=path) from error

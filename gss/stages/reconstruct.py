@@ -1,8 +1,6 @@
 """Stage 4: what palette and tokenizer alone cost, and better colours for the classes that suffer."""
 
 import copy
-import csv
-import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ from gss.data.manifest import evenly_spaced
 from gss.data.metrics import scores
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import palette_swatches, rounds
-from gss.files import remove, write_json, write_text
+from gss.files import remove, write_json, write_table
 from gss.palette.palette import Palette, read_palette, write_palette
 from gss.progress import track
 from gss.stages.run import Run
@@ -228,16 +226,14 @@ def _draw(run: Run, dvae: DVAE, palette: Palette) -> None:
 
 def _write_rounds(folder: Path, found: Refinement, names: tuple[str, ...]) -> None:
     """`rounds.csv`, a row per round and class, and `rounds.png`."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("round", "kept", "mIoU", "class", "iou", "r", "g", "b", "old_colour"))
+    rows = []
     for number, tried in enumerate(found.rounds):
         old = {change.label: " ".join(map(str, change.old)) for change in tried.changes}
-        for label, name in enumerate(names):
-            iou = "" if np.isnan(tried.iou[label]) else float(tried.iou[label])
-            table.writerow((number, tried.kept, tried.miou, name, iou, *tried.colours[label], old.get(label, "")))
+        for label, (name, iou) in enumerate(zip(names, tried.iou.tolist(), strict=True)):
+            rows.append((number, tried.kept, tried.miou, name, iou, *tried.colours[label], old.get(label)))
     rounds(folder / "rounds.png", [_row(tried, names) for tried in found.rounds])
-    write_text(folder / "rounds.csv", text.getvalue())
+    columns = ("round", "kept", "mIoU", "class", "iou", "r", "g", "b", "old_colour")
+    write_table(folder / "rounds.csv", columns, rows)
 
 
 def _row(tried: Round, names: tuple[str, ...]) -> dict[str, Any]:

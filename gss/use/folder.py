@@ -4,9 +4,7 @@ Letters: N classes; H, W size of an image.
 """
 
 import contextlib
-import csv
 import glob
-import io
 import os
 import sys
 import warnings
@@ -27,7 +25,7 @@ from gss.data.images import nearly_black, read_image, write_png
 from gss.data.loader import read_ahead
 from gss.data.walk import Walk, remarks, without_extension
 from gss.errors import DataError, GssError, is_no_memory, shown
-from gss.files import remove, write_atomic, write_text
+from gss.files import remove, table_text, write_atomic, write_text
 from gss.progress import Progress
 from gss.use.given import refuse_models
 from gss.use.predictor import Predictor, load
@@ -242,12 +240,9 @@ def _take_folder(out: Path, targets: Sequence[Path], predictor: Predictor) -> No
     Raises:
         GssError: it says something else, or a target is there without it: that file is not ours to replace.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("index", "name", "r", "g", "b"))
-    for index, (name, colour) in enumerate(zip(predictor.classes, predictor.colours.tolist(), strict=True)):
-        table.writerow((index, name, *colour))
-    path, content = out / "classes.csv", text.getvalue()
+    classes = enumerate(zip(predictor.classes, predictor.colours.tolist(), strict=True))
+    rows = ((index, name, *colour) for index, (name, colour) in classes)
+    path, content = out / "classes.csv", table_text(("index", "name", "r", "g", "b"), rows)
     if not path.is_file():
         if stranger := next((target for target in targets if target.exists()), None):
             raise GssError("a file is there that no earlier prediction wrote", where=stranger, todo="choose another -o")
