@@ -1,4 +1,4 @@
-"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`, and one PNG per prediction."""
+"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`."""
 
 from collections.abc import Sequence
 from pathlib import Path
