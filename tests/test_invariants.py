@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from gss.data.augment import Augment, Draws, draw, fit_size, nearest_indices
 from gss.data.classes import ClassSpace
+from gss.data.metrics import Scores, confusion, h_mean, scores
 from gss.errors import CheckpointError, TokenizerError
 from gss.evaluate.inference import resize_image, windows
-from gss.evaluate.metrics import Scores, confusion, h_mean, scores
 from gss.evaluate.taxonomy import read_taxonomy
 from gss.modelfile import load_model, save_model
 from gss.nets.backbone import Backbone, build_backbone
-from gss.nets.losses import pixel_loss_sum, resize, token_loss_sum
+from gss.nets.losses import pixel_loss_sum, token_loss_sum
 from gss.nets.published import from_published_order, to_published_order
+from gss.nets.tensors import resize
 from gss.nets.window import WindowAttention
 from gss.recipes.gss.assemble import build_model
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
@@ -38,7 +39,13 @@ from gss.recipes.gss.posterior import WindowPosterior
 from gss.recipes.gss.stages.merge import merge
 from gss.recipes.gss.tokenizer import unpickle
 from gss.recipes.gss.tokenizer.dvae import DVAE, map_pixels, unmap_pixels
-from gss.recipes.gss.tokenizer.targets import double_label, fill_ignored, resize_label, token_targets, token_valid
+from gss.recipes.gss.tokenizer.targets import (
+    double_label,
+    fill_ignored,
+    resize_label,
+    token_targets,
+    token_valid,
+)
 from gss.stages.run import Run
 from gss.train.distributed import World
 from gss.train.guard import FiniteGuard

@@ -12,6 +12,7 @@ from PIL import Image
 from gss.compare.runs import Evaluated
 from gss.data.classes import IGNORE_INDEX
 from gss.data.images import read_image, read_label, read_native_label
+from gss.data.metrics import divide
 from gss.errors import DataError
 from gss.evaluate.pictures import paint_ids, picture_name
 
@@ -47,7 +48,7 @@ class Shown:
 def right_shares(run: Evaluated) -> np.ndarray:
     """float64 [I]: share of an image's labelled pixels that are right; NaN where none is labelled."""
     right, labelled = run.counts.intersection.sum(1), run.counts.labelled.sum(1)
-    return np.divide(right, labelled, out=np.full(len(right), np.nan), where=labelled > 0)
+    return divide(right, labelled)
 
 
 def most_different(baseline: Evaluated, run: Evaluated, count: int = EACH_WAY) -> list[int]:

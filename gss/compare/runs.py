@@ -12,7 +12,8 @@ from gss.compare.bootstrap import Counts
 from gss.config import run_parts
 from gss.config.schema import Evaluation as Protocol
 from gss.errors import DataError, GssError
-from gss.report.results import SPLITS, Evaluation, Results, flat
+from gss.report.results import SPLITS, Evaluation, Results
+from gss.text import flatten
 
 UNCOMPARED = ("run", "published")  # sections of the configuration that change no result
 
@@ -50,7 +51,9 @@ class Evaluated:
 
     def settings(self) -> dict[str, Any]:
         """What of its configuration can change a result, by dotted key."""
-        return {key: value for key, value in flat(self.results.config).items() if key.split(".")[0] not in UNCOMPARED}
+        return {
+            key: value for key, value in flatten(self.results.config).items() if key.split(".")[0] not in UNCOMPARED
+        }
 
 
 def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Evaluated]:
@@ -85,7 +88,7 @@ def warnings(runs: Sequence[Evaluated]) -> list[str]:
     first, *others = [run.evaluation.metrics for run in runs]
     found = []
     for run, other in zip(runs[1:], others, strict=True):
-        mine, theirs = flat(first["protocol"]), flat(other["protocol"])
+        mine, theirs = flatten(first["protocol"]), flatten(other["protocol"])
         own = _own_keys(runs[0]) | _own_keys(run)
         changed = [
             f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"

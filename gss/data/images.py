@@ -1,4 +1,4 @@
-"""Reading one image, one label; and what else stands in their files, for the check."""
+"""Reading one image, one label; what else stands in their files, for the check; and writing a picture."""
 
 import contextlib
 import io
@@ -17,6 +17,7 @@ from gss.data import tiff
 from gss.data.classes import ClassSpace
 from gss.errors import DataError, is_no_memory
 from gss.filekind import content_kind, file_kind
+from gss.files import write_atomic
 
 _ID_MODES = ("L", "P", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
@@ -319,3 +320,14 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         found = f"a label with {len(file.getbands())} channels ({file.mode}), colours such as {examples}"
         todo = f"{_TO_IDS}, every colour replaced by its class: see `Labels as colours` in docs/how-to/check.md"
     raise DataError(found, where=path, todo=todo)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a picture without loss, atomically.
+
+    Args:
+        pixels: uint8 [H, W], ids or grey levels, or uint8 [H, W, 3], RGB.
+    """
+    done, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else pixels[..., ::-1])
+    assert done, f"{pixels.dtype} {pixels.shape} is no picture"
+    write_atomic(path, lambda file: file.write(encoded.tobytes()))

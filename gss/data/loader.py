@@ -5,10 +5,12 @@ import hashlib
 import os
 import signal
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from typing import TypedDict, cast
+from typing import TypedDict, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -26,6 +28,10 @@ from gss.data.shared_memory import PREFETCH, REMEDY
 from gss.errors import ConfigError, DataError, GssError
 
 _GRACE_SECONDS = 60  # a worker told to stop goes on this long, so that its training process can stop in order
+READ_AHEAD = 2  # items on a thread while one is worked on
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Batch(TypedDict):
@@ -66,6 +72,17 @@ def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
 def shard(num_items: int, rank: int, world_size: int) -> range:
     """The items of one process: disjoint over the ranks, together all, none twice."""
     return range(rank, num_items, world_size)
+
+
+def read_ahead(read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Found]]]:
+    """The items in their order, each with what a thread has read of it, or raised; the next ones are read meanwhile."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        waiting: deque[tuple[Item, Future[Found]]] = deque()
+        for item in items:
+            waiting.append((item, reader.submit(read, item)))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def sample_seed(seed: int, position: int) -> int:

@@ -18,7 +18,7 @@ from gss.data.augment import fit_size
 from gss.errors import ConfigError
 from gss.evaluate.segmenter import Segmenter
 from gss.evaluate.taxonomy import Mapping, TestTaxonomy
-from gss.nets.losses import class_chunks
+from gss.nets.tensors import class_chunks
 
 
 @dataclass(frozen=True)

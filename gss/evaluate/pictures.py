@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gss.data.classes import IGNORE_INDEX
-from gss.evaluate.metrics import confusion, scores
+from gss.data.metrics import confusion, scores
 from gss.files import write_atomic
+from gss.text import percent, shorten
 
 TILE = 400  # longest side of a tile, pixels
 MIN_INNER = 760  # width of the headings, for panels of tall images
@@ -23,12 +24,6 @@ VOID = (0, 0, 0)  # ignored pixels of the label picture
 
 Picture = np.ndarray  # uint8 [height, width, 3], RGB
 Colour = tuple[int, int, int]
-
-
-def evenly_spaced(num_images: int, count: int) -> list[int]:
-    """Ascending, distinct indices of the images to draw: the middle of each of `count` equal parts."""
-    count = min(count, num_images)
-    return [(2 * index + 1) * num_images // (2 * count) for index in range(count)]
 
 
 def picture_name(index: int, image: Path) -> str:
@@ -76,12 +71,13 @@ def panel(
     found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
     present = [int(index) for index in np.union1d(label, prediction) if index != IGNORE_INDEX]
     entries = [
-        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(painted[i])) for i in present
+        (f"{shorten(names[i], 30)}  {percent(found.iou[i], unit=' %')}", _rgb(shown[i]), _rgb(painted[i]))
+        for i in present
     ]
     entries += [("wrong", WRONG, WRONG), ("ignored", IGNORED, IGNORED)]
     heading = (
-        _shorten(title, 90),
-        f"mIoU {_percent(found.mIoU)},  pixels right {_percent(found.aAcc)}.  "
+        shorten(title, 90),
+        f"mIoU {percent(found.mIoU, unit=' %')},  pixels right {percent(found.aAcc, unit=' %')}.  "
         "Below: IoU of each class in this image" + ("; colour in the label | in the maskige" if extras else ""),
     )
     canvas = _compose(heading, above, below, entries, (image.shape[0], image.shape[1]))
@@ -109,18 +105,8 @@ def paint_ids(ids: np.ndarray, colours: np.ndarray, void: Sequence[int] | np.nda
     return table[ids]
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
-
-
 def _rgb(colour: np.ndarray) -> Colour:
     return int(colour[0]), int(colour[1]), int(colour[2])
-
-
-def _shorten(text: str, length: int) -> str:
-    """One line (Pillow measures no text with line breaks) of at most `length` letters."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _compose(

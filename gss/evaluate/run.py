@@ -3,9 +3,7 @@
 Letters: I images, N classes; H, W size of an image.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -14,14 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gss.data.loader import shard
+from gss.data.loader import read_ahead, shard
+from gss.data.metrics import Scores, confusion, scores
 from gss.errors import GssError
 from gss.evaluate.inference import Inference, predict
-from gss.evaluate.metrics import Scores, confusion, scores
 from gss.evaluate.segmenter import Segmenter
 from gss.progress import Progress
 
-READ_AHEAD = 2  # images decoded on a thread while the model works
 AGREE_EVERY = 8  # images of a process between two looks at whether another one has failed
 
 Item = TypeVar("Item")
@@ -119,7 +116,7 @@ def measure(
         GssError: raised by `read`, `segment` or `each` in any process; all processes raise it.
     """
     mine = shard(len(pairs), world.rank, world.size)
-    images = _read_ahead(read, [pairs[index] for index in mine])
+    images = read_ahead(read, [pairs[index] for index in mine])
     tally = _Tally(len(pairs), num_classes)
     progress = Progress(title, len(pairs), "img", quiet=world.rank != 0)
     rounds = len(shard(len(pairs), 0, world.size))  # the first process has the most images
@@ -127,7 +124,8 @@ def measure(
     for done in range(rounds):
         if failure is None and done < len(mine):
             try:
-                image, label = next(images)
+                _, reading = next(images)
+                image, label = reading.result()
                 prediction = segment(image, label)
                 tally.add(mine[done], prediction, label)
                 if each is not None:
@@ -176,16 +174,3 @@ def _raise_together(failure: Exception | None, world: Processes) -> None:
             failure = first if isinstance(first, GssError) else RuntimeError(f"in another process: {first}")
     assert failure is not None
     raise failure
-
-
-def _read_ahead(
-    read: Callable[[Item], tuple[np.ndarray, np.ndarray]], pairs: Sequence[Item]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
-        for pair in pairs:
-            waiting.append(pool.submit(read, pair))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

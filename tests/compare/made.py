@@ -9,11 +9,12 @@ import yaml
 
 from gss.config import load_experiment
 from gss.data.classes import ClassSpace
+from gss.data.images import write_png
+from gss.data.metrics import confusion
 from gss.evaluate.inference import Inference
-from gss.evaluate.metrics import confusion
 from gss.evaluate.pictures import picture_name
 from gss.evaluate.run import Evaluation
-from gss.evaluate.write import write_evaluation, write_png
+from gss.evaluate.write import write_evaluation
 from gss.files import sha256_file, write_json, write_text
 from gss.recipes.gss.palette.maximal import maximal_colours
 

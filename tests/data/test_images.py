@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from gss.data.classes import ClassSpace
-from gss.data.images import read_image, read_label, read_native_label
+from gss.data.images import read_image, read_label, read_native_label, write_png
 from gss.errors import DataError
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -105,3 +105,11 @@ def test_id_out_of_range_is_named_with_its_file(tmp_path):
     Image.fromarray(np.where(IDS == 2, 5, IDS).astype(np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"(?s)ids found: 5; allowed: 0..2, 255.*a.png"):
         read_label(tmp_path / "a.png", SPACE)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)])
+def test_pictures_keep_every_pixel_and_the_order_of_colours(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    write_png(tmp_path / "folder" / "a.png", pixels)
+    with Image.open(tmp_path / "folder" / "a.png") as read:
+        np.testing.assert_array_equal(np.asarray(read), pixels)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gss.nets.backbone import build_backbone
-from gss.nets.losses import resize
+from gss.nets.tensors import resize
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
 from gss.recipes.gss.learners import LatentPriorLearner, Learner, PosteriorLearner
 from gss.recipes.gss.model import GSS

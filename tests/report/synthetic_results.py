@@ -12,13 +12,14 @@ from gss.config import origins
 from gss.config.load import load_experiment
 from gss.data.check import scan
 from gss.data.classes import ClassSpace
-from gss.data.manifest import read_manifest, write_manifest
+from gss.data.images import write_png
+from gss.data.manifest import evenly_spaced, read_manifest, write_manifest
+from gss.data.metrics import scores
 from gss.data.pairing import SplitFolders
 from gss.evaluate.inference import Inference
-from gss.evaluate.metrics import scores
-from gss.evaluate.pictures import evenly_spaced, picture_name
+from gss.evaluate.pictures import picture_name
 from gss.evaluate.run import Evaluation
-from gss.evaluate.write import write_evaluation, write_png
+from gss.evaluate.write import write_evaluation
 from gss.files import sha256_file, write_json, write_text
 from gss.recipes.gss.palette.palette import Palette, write_palette
 from gss.tracking.journal import Journal

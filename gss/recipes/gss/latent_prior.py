@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gss.nets.backbone import Backbone
 from gss.nets.layers import ConvBNReLU
-from gss.nets.losses import resize, scores_at_once
+from gss.nets.losses import scores_at_once
+from gss.nets.tensors import resize
 from gss.nets.window import SwinBlocks
 
 _PUBLISHED_ORDER = (1, 0, 2, 3)  # the published heads list their inputs as strides 8, 4, 16, 32

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from gss.data.classes import IGNORE_INDEX
 from gss.nets.layers import ConvBNReLU
-from gss.nets.losses import class_chunks, pixel_loss_sum, pixel_weights, resize, token_loss_sum
+from gss.nets.losses import pixel_loss_sum, pixel_weights, token_loss_sum
+from gss.nets.tensors import class_chunks, resize
 from gss.nets.window import SwinBlocks
 from gss.recipes.gss.palette.maskige import nearest
 

@@ -10,8 +10,7 @@ import torch
 from gss.config import data_folder
 from gss.data.classes import ClassSpace
 from gss.data.images import read_label
-from gss.data.manifest import Pairs
-from gss.evaluate.pictures import evenly_spaced
+from gss.data.manifest import Pairs, evenly_spaced
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.tokenizer.crops import MaskigeCrops

@@ -4,7 +4,6 @@ Letters: B crops, P their side in pixels, N classes, V vocabulary, h = P // 8.
 """
 
 import copy
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -85,7 +84,6 @@ class DVAELearner(nn.Module):
         colours: [N+1,3] in 0..255, last row = ignored pixels.
         random_palettes: paint every crop in fresh random colours: a tokenizer for any palette.
         trained_on: labels uint8 [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
-        weights: of the terms.
 
     Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
 
@@ -102,10 +100,9 @@ class DVAELearner(nn.Module):
         *,
         random_palettes: bool = False,
         trained_on: Tensor | None = None,
-        weights: Mapping[str, float] = WEIGHTS,
     ) -> None:
         super().__init__()
-        self.terms = dict(weights)
+        self.terms = dict(WEIGHTS)
         self.random_palettes = random_palettes
         self.colours = nn.Buffer(colours.double() / 255)
         self.temperature = RANDOM_TEMPERATURE if random_palettes else colour_temperature(colours)

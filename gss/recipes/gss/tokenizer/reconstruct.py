@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gss.data.augment import fit_size, nearest_indices
 from gss.data.classes import IGNORE_INDEX
+from gss.data.metrics import confusion
 from gss.errors import TokenizerError
 from gss.recipes.gss.palette.maskige import nearest, paint
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -55,16 +56,14 @@ def reconstruct(
     """
     device = dvae.weight.device
     num_classes = len(colours) - 1
-    confusion = torch.zeros(num_classes**2, dtype=torch.int64)
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     tokens = torch.zeros(dvae.vocab_size, dtype=torch.int64)
     for array in labels:
         label = torch.from_numpy(np.ascontiguousarray(array)).to(device)[None]  # [1,H,W]
         ids, used = round_trip(dvae, label, colours, doubled=doubled, scale=scale)
-        valid = label != IGNORE_INDEX
-        pairs = label[valid].long() * num_classes + ids[valid]
-        confusion += pairs.bincount(minlength=num_classes**2).cpu()
+        counts += confusion(ids, label, num_classes)
         tokens += used.flatten().bincount(minlength=dvae.vocab_size).cpu()
-    return Reconstruction(confusion.view(num_classes, num_classes), tokens)
+    return Reconstruction(counts, tokens)
 
 
 @torch.no_grad()
@@ -114,13 +113,6 @@ def _vote(ids: Tensor) -> Tensor:
     votes = (four[:, None] == four[None]).sum(1)  # [4,B,H,W]
     top = (votes == votes.amax(0)) * (IGNORE_INDEX - four)  # N is at most 255: never negative, 0 where outvoted
     return IGNORE_INDEX - top.amax(0)
-
-
-def iou_per_class(confusion: Tensor) -> Tensor:
-    """float64 [N] intersection over union, NaN for a class that neither occurs nor is reconstructed."""
-    counts = confusion.double()
-    hits = counts.diagonal()
-    return hits / (counts.sum(0) + counts.sum(1) - hits)
 
 
 class Usage(NamedTuple):

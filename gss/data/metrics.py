@@ -4,6 +4,7 @@ Letters: N classes; H, W size of the label. The definitions are those of the `mI
 counted in int64 instead of float32. Pages of results use this module without loading torch.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,12 +74,23 @@ def scores(counts: np.ndarray) -> Scores:
     """
     right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     return Scores(
-        iou=_divide(right, labelled + predicted - right),
-        acc=_divide(right, labelled),
-        precision=_divide(right, predicted),
+        iou=_known(class_iou(counts)),
+        acc=_known(divide(right, labelled)),
+        precision=_known(divide(right, predicted)),
         pixels=tuple(labelled.tolist()),
-        aAcc=_divide([right.sum()], [labelled.sum()])[0],
+        aAcc=_known(divide(right.sum(), labelled.sum())[None])[0],
     )
+
+
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """float64 [N]: IoU of each class of a confusion matrix, NaN for a class in neither label nor prediction."""
+    right = np.diag(counts)
+    return divide(right, counts.sum(0) + counts.sum(1) - right)
+
+
+def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """float64 shares, of the shape of both, NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def h_mean(values: Sequence[float]) -> float:
@@ -88,8 +100,8 @@ def h_mean(values: Sequence[float]) -> float:
     return len(values) / sum(1 / value for value in values)
 
 
-def _divide(parts: Iterable[int], wholes: Iterable[int]) -> tuple[float | None, ...]:
-    return tuple(int(part) / int(whole) if whole else None for part, whole in zip(parts, wholes, strict=True))
+def _known(values: np.ndarray) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(value) else value for value in values.tolist())
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
