@@ -129,7 +129,7 @@ def _prepare_images(run: Run, folder: Path) -> str:
     rows = Rows()
     for index in range(_MADE_UP):
         image = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        label = rng.integers(0, len(space.names), (12, 16), dtype=np.uint8)
+        label = rng.integers(0, len(space.names), (12, 16), dtype=space.dtype)
         names = {"image": f"{index}.jpg", "label": f"{index}.png"}
         cv2.imwrite(str(folder / names["image"]), cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
         cv2.imwrite(str(folder / names["label"]), cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST))

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gss.data.classes import IGNORE_INDEX
 from gss.evaluate.metrics import confusion, scores
 from gss.files import write_atomic
 
@@ -53,8 +52,8 @@ def panel(
     Args:
         path: PNG to write, atomically.
         image: uint8 [H, W, 3], RGB.
-        label: uint8 [H, W], 0..N-1 or 255.
-        prediction: uint8 [H, W], 0..N-1.
+        label: uint8 or uint16 [H, W], 0..N-1 or the largest value of the type: ignored.
+        prediction: [H, W] of the same type, 0..N-1.
         rgb: the decoded maskige, float [h, w, 3], 0..1, of any size.
         palette: int [N+1, 3], 0..255, colours of the maskige, the ignore colour last.
         names: N class names.
@@ -64,7 +63,7 @@ def panel(
     Raises:
         GssError: the file cannot be written.
     """
-    import torch
+    from gss.data.ids import ids_tensor
 
     palette = np.asarray(palette, np.uint8)
     shown, void = (palette[:-1], palette[-1]) if colours is None else (np.asarray(colours, np.uint8), VOID)
@@ -76,8 +75,8 @@ def panel(
         ("prediction", paint_ids(prediction, shown, void)),
         ("predicted maskige", (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)),
     ]
-    found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
-    present = [int(index) for index in np.union1d(label, prediction) if index != IGNORE_INDEX]
+    found = scores(confusion(ids_tensor(prediction), ids_tensor(label), len(names)).numpy())
+    present = [int(index) for index in np.union1d(label, prediction) if index < len(names)]
     entries = [
         (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(palette[i])) for i in present
     ]
@@ -96,7 +95,7 @@ def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) 
     faded = 160 + image.mean(axis=2, keepdims=True) * (95 / 255)  # [H, W, 1], 160..255
     result = np.broadcast_to(faded, image.shape).astype(np.uint8)
     result[label != prediction] = WRONG
-    result[label == IGNORE_INDEX] = IGNORED
+    result[label == np.iinfo(label.dtype).max] = IGNORED
     return result
 
 
@@ -104,9 +103,9 @@ def paint_ids(ids: np.ndarray, colours: np.ndarray, void: Sequence[int] | np.nda
     """Every id in the colour of its class, uint8 [H, W, 3].
 
     Args:
-        ids: uint8 [H, W]. colours: uint8 [N, 3]. void: of ids that are no class, RGB.
+        ids: uint8 or uint16 [H, W]. colours: uint8 [N, 3]. void: of ids that are no class, RGB.
     """
-    table = np.empty((256, 3), np.uint8)
+    table = np.empty((np.iinfo(ids.dtype).max + 1, 3), np.uint8)
     table[:] = void
     table[: len(colours)] = colours
     return table[ids]

@@ -92,7 +92,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write a picture without loss, atomically.
 
     Args:
-        pixels: uint8 [H, W], ids or grey levels, or uint8 [H, W, 3], RGB.
+        pixels: uint8 or uint16 [H, W], ids or grey levels, or uint8 [H, W, 3], RGB.
     """
     done, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else pixels[..., ::-1])
     assert done, f"{pixels.dtype} {pixels.shape} is no picture"
