@@ -130,7 +130,7 @@ def test_batches_hold_the_same_crops(tmp_path: Path, uint8: bool) -> None:
 
 
 def test_crops_of_high_ids_are_drawn_again_like_those_of_low_ones() -> None:
-    settings = Augment((64, 48), (1.0, 1.0), (16, 16), cat_max_ratio=0.5)
+    settings = Augment((64, 48), (1.0, 1.0), (16, 16), cat_max_ratio=0.75)
     label = blocks(np.random.default_rng(1), 2, 255).astype(np.uint8)
     high = np.where(label == 255, np.uint16(IGNORED), label + np.uint16(300))
     draws = [[draw(np.random.RandomState(seed), given, settings) for seed in range(40)] for given in (label, high)]
