@@ -31,6 +31,7 @@ from gss.files import sha256_file
 from gss.progress import track
 
 _PAIRS_PER_PROCESS = 32  # fewer are scanned in this process: starting another one costs more
+_MOST_IDS = 4096  # in one label
 _CHUNK, _CHUNKS_AHEAD = 8, 4  # pairs given to a process at once, and chunks that wait for each
 
 
@@ -162,6 +163,9 @@ def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> Pa
         native, palette = inspect_label(root / label)
         pixels = np.bincount(native.ravel())
         found = np.flatnonzero(pixels)
+        if len(found) > _MOST_IDS:
+            values = f"{len(found)} values from {found[0]} to {found[-1]}"
+            raise DataError(f"{values}: measurements, as of depth, and no ids")
         label_size, ids, counts = list(native.shape), found.tolist(), pixels[found].tolist()
         borders = list(count_borders(native))
         if palette is not None:

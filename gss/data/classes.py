@@ -16,6 +16,7 @@ from gss.errors import ConfigError, DataError
 NATIVE_IDS = 2**16  # label files have 8 or 16 bits
 IGNORE: Literal["ignore"] = "ignore"  # in a label_map: the id is ignored
 MAX_CLASSES = NATIVE_IDS - 2  # the largest id is ignored, the one below marks unknown ids inside `to_classes`
+_RUNS = 128  # of ids in a message, as many as 8 bits can have
 
 Colour = tuple[int, int, int]
 
@@ -175,7 +176,7 @@ def _quoted(name: str | None) -> str:
 
 
 def format_ids(ids: np.ndarray) -> str:
-    """Sorted ids as text, runs of three and more joined: '0..10, 12, 255'."""
+    """Sorted ids as text, runs of three and more joined: '0..10, 12, 255'; of very many the first ones."""
     runs: list[list[int]] = []
     for value in (int(v) for v in ids):
         if runs and value == runs[-1][1] + 1:
@@ -183,7 +184,8 @@ def format_ids(ids: np.ndarray) -> str:
         else:
             runs.append([value, value])
     parts = [f"{a}..{b}" if b > a + 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs]
-    return ", ".join(parts)
+    left_out = sum(b - a + 1 for a, b in runs[_RUNS:])
+    return ", ".join([*parts[:_RUNS], f"and {left_out} more"] if left_out else parts)
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:

@@ -310,7 +310,8 @@ def _known_colours(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassS
     """Colours of classes by the class table, else by the palettes."""
     if space.colours:
         return dict(enumerate(space.colours))
-    return {int(space.table()[native]): next(iter(seen)) for native, seen in palettes.items()}
+    table = space.table().tolist()
+    return {table[native]: next(iter(seen)) for native, seen in palettes.items()}
 
 
 def _palettes(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace) -> list[str]:

@@ -19,7 +19,8 @@ def propose_remap(
         colours: RGB of classes, where they are known.
     """
     found = {int(native) for native in np.flatnonzero(native_pixels)}
-    unknown = sorted(native for native in found if space.table()[native] < 0)
+    table = space.table()
+    unknown = sorted(native for native in found if table[native] < 0)
     if not unknown:
         return None
     last = space.num_classes
@@ -71,9 +72,11 @@ def format_map(entries: Mapping[int, int]) -> str:
 
 def _by_brightness(found: set[int], colours: Mapping[int, Colour]) -> dict[int, int] | None:
     """Class of each id, when all ids are the grey values of the colours of classes, each of one."""
+    if not 2 <= len(found) <= 256:
+        return None
     grey = {label: round(0.299 * r + 0.587 * g + 0.114 * b) for label, (r, g, b) in colours.items()}
     near = {native: [label for label, value in grey.items() if abs(value - native) <= 1] for native in found}
-    if len(found) < 2 or any(len(labels) != 1 for labels in near.values()):
+    if any(len(labels) != 1 for labels in near.values()):
         return None
     return {native: label for native, (label,) in sorted(near.items()) if native != label}
 

@@ -119,6 +119,15 @@ def test_unreadable_files_are_faults_and_the_scan_goes_on(tiny):
     assert len(manifest["splits"]["val"]) == 2
 
 
+def test_measurements_of_16_bits_are_no_labels(tiny):
+    rng = np.random.RandomState(0)
+    tiny.image("train/d").unlink()
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tiny.image("train/d"))
+    tiny.write_label("train/d", rng.permutation(10000).reshape(100, 100).astype(np.uint16))
+    *_, faults = tiny.scan()
+    assert "labels/train/d.png: 10000 values from 0 to 9999: measurements, as of depth, and no ids" in faults
+
+
 def test_empty_split_is_a_fault(tiny):
     for name in ("val/e", "val/f"):
         tiny.image(name).unlink()

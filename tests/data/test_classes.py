@@ -114,6 +114,8 @@ def test_void_rows_at_the_end_are_no_classes(tmp_path):
 
 def test_runs_of_ids_are_joined():
     assert format_ids(np.array([0, 1, 2, 3, 7, 8, 255])) == "0..3, 7, 8, 255"
+    assert format_ids(np.arange(0, 256, 2)).endswith("250, 252, 254")
+    assert format_ids(np.arange(0, 2000, 2)).endswith("250, 252, 254, and 872 more")
 
 
 def test_names_of_classes_differ():
