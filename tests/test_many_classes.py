@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from compare.made import Made
 from procedural import CASE_B, procedural_dvae
 from synthetic_results import SyntheticResults
@@ -28,20 +29,23 @@ from gss.evaluate.metrics import confusion
 from gss.evaluate.pictures import error_picture, paint_ids
 from gss.evaluate.write import write_png
 from gss.files import write_text
-from gss.models.losses import pixel_loss_sum
-from gss.models.posterior import ConvPosterior
-from gss.models.training import LatentPriorLearner, PosteriorLearner
-from gss.palette.maskige import nearest, paint
-from gss.palette.palette import Palette, read_palette, write_palette
-from gss.palette.strategies import grid_colours, with_ignore
+from gss.nets.losses import pixel_loss_sum
+from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.palette.maskige import nearest, paint
+from gss.recipes.gss.palette.palette import Palette, read_palette, write_palette
+from gss.recipes.gss.palette.strategies import grid_colours, with_ignore
+from gss.recipes.gss.posterior import ConvPosterior
+from gss.recipes.gss.tokenizer.crops import MaskigeCrops
+from gss.recipes.gss.tokenizer.reconstruct import reconstruct
+from gss.recipes.gss.tokenizer.targets import token_targets
+from gss.recipes.pixel.learner import PixelLearner
+from gss.recipes.pixel.network import build_pixel_network
+from gss.recipes.pixel.stage import pixel
 from gss.report.layers import layers
 from gss.report.results import Results
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run
-from gss.tokenizer.crops import MaskigeCrops
-from gss.tokenizer.reconstruct import reconstruct
-from gss.tokenizer.targets import token_targets
 from gss.train.distributed import World
 from gss.use.folder import predict_files
 from gss.use.onnx import _Graph, describe
@@ -225,7 +229,9 @@ def test_losses_ignore_65535_and_nothing_else() -> None:
             LatentPriorLearner(prior, dvae, torch.from_numpy(COLOURS), class_weights=class_weights),
             PosteriorLearner(prior, dvae, ConvPosterior(N, 8), class_weights=class_weights),
         )
-        for learner, scale in zip(learners, (4, 1), strict=True):
+        network = build_pixel_network(N, {"name": "test_resnet"}, channels=8)
+        learners = (*learners, PixelLearner(network, class_weights=class_weights))
+        for learner, scale in zip(learners, (4, 1, 1), strict=True):
             sums, _ = learner(batch, 0)
             expected = float(valid.numel() if class_weights is None else weights[valid].double().sum())
             assert learner.counts(batch)[-1].item() == pytest.approx(scale * expected, rel=1e-6)
@@ -257,6 +263,42 @@ def test_predictions_are_measured_written_and_predicted_again(run: Run, tmp_path
         np.testing.assert_array_equal(model.scores(pair.image).argmax(0), ids)
     np.testing.assert_array_equal(np.load(folder / "confusion.npz")["confusion"], counted)
     assert ids.max() > 255, "8 bits would do"
+    assert len(list((folder / "pictures").iterdir())) == 1
+
+
+def test_a_per_pixel_network_is_trained_and_evaluated(root: Path, tmp_path: Path) -> None:
+    experiment = {
+        "recipe": "pixel",
+        "data": {
+            "root": str(root),
+            "classes": "classes.csv",
+            "label_map": {VOID: "ignore"},
+            "splits": {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in SPLITS},
+        },
+        "augment": {"base_scale": [64, 48], "crop": [48, 64]},
+        "pixel": {
+            "backbone": {"name": "test_resnet"},
+            "channels": 8,
+            "steps": 2,
+            "training": {"batch_size": 2, "warmup_steps": 1, "class_balance": 0.5},
+        },
+        "evaluation": {"pictures": 1},
+        "run": {"workers": 0},
+    }
+    write_text(tmp_path / "many.yaml", yaml.safe_dump(experiment))
+    run = Run.open(str(tmp_path / "many.yaml"), [], tmp_path / "results")
+    check(run)
+    pixel(run, ALONE)
+    evaluate(run, ALONE, "pixel", "test")
+    folder = run.folder / "evaluation" / "pixel" / "test"
+    model = gss.load(run.folder / "pixel.pth")
+    for pair, file in zip(run.manifest.pairs("test"), sorted((folder / "predictions").iterdir()), strict=True):
+        ids = native(file)
+        assert ids.dtype == np.uint16 and ids.max() > 255
+        np.testing.assert_array_equal(model.predict(pair.image), ids)
+    labels = np.stack([native(pair.label) for pair in run.manifest.pairs("test")])
+    counts = np.load(folder / "confusion.npz")["confusion"]
+    np.testing.assert_array_equal(counts.sum(1), np.bincount(labels[labels != VOID], minlength=N))
     assert len(list((folder / "pictures").iterdir())) == 1
 
 
