@@ -176,7 +176,7 @@ def test_08_a_token_is_ignored_only_with_all_its_64_pixels() -> None:
     dvae = procedural_dvae(CASE_A)
     label = torch.full((1, 16, 8), 255, dtype=torch.uint8)
     label[0, 3, 5] = 0
-    assert token_valid(label).tolist() == [[[True], [False]]]
+    assert token_valid(label, 255).tolist() == [[[True], [False]]]
     colours = torch.tensor([[9, 9, 9], [0, 0, 0]])
     undoubled = label[:, 1::2, 1::2]  # 8 x 4; doubling it leaves 4 valid pixels in the first token
     tokens, _ = token_targets(dvae, undoubled, torch.zeros(1, 1, 2, 1), colours)

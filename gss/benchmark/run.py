@@ -141,7 +141,7 @@ def made_up(run: Run, folder: Path, count: int) -> Manifest:
     for index in range(count):
         smooth = cv2.resize(rng.uniform(0, 255, (12, 16, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
         image = smooth + rng.normal(0, _NOISE, smooth.shape)
-        label = rng.integers(0, len(space.names), (12, 16), dtype=np.uint8)
+        label = rng.integers(0, len(space.names), (12, 16), dtype=space.dtype)
         names = {"image": f"{index}.jpg", "label": f"{index}.png"}
         cv2.imwrite(str(folder / names["image"]), image.clip(0, 255).astype(np.uint8))
         cv2.imwrite(str(folder / names["label"]), cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST))

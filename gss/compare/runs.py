@@ -11,6 +11,7 @@ import yaml
 from gss.compare.bootstrap import Counts
 from gss.config import run_parts
 from gss.config.schema import Evaluation as Protocol
+from gss.data.classes import ids_dtype
 from gss.errors import DataError, GssError
 from gss.report.results import SPLITS, Evaluation, Results
 from gss.text import flatten
@@ -27,7 +28,7 @@ class Evaluated:
         evaluation: of one model on one split.
         names: N class names.
         counts: per image and class, columns in the order of `names`.
-        ids: uint8 [256], id in its predictions -> place in `names`.
+        ids: uint8 [256] or uint16 [65536], id in its predictions -> place in `names`.
     """
 
     results: Results
@@ -134,7 +135,9 @@ def _read(results: Results, model: str, split: str) -> Evaluated:
             todo=f"snakemake {path}",
         )
     counts = Counts(*(evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")))
-    return Evaluated(results, evaluation, tuple(evaluation.metrics["IoU"]), counts, np.arange(256, dtype=np.uint8))
+    names = tuple(evaluation.metrics["IoU"])
+    dtype = ids_dtype(len(names))
+    return Evaluated(results, evaluation, names, counts, np.arange(np.iinfo(dtype).max + 1, dtype=dtype))
 
 
 def _matched(first: Evaluated, other: Evaluated) -> Evaluated:

@@ -22,6 +22,7 @@ from gss.cluster.exit import die_with
 from gss.data import waiting
 from gss.data.augment import Augment, apply, draw
 from gss.data.classes import ClassSpace
+from gss.data.ids import tensor_dtype
 from gss.data.images import read_image, read_label
 from gss.data.manifest import Pair
 from gss.data.shared_memory import PREFETCH, REMEDY
@@ -37,8 +38,8 @@ Found = TypeVar("Found")
 class Batch(TypedDict):
     """One micro-batch of b samples.
 
-    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: uint8 [b, h, w]; valid: int64 [b, 2], height
-    and width of the part that is not padding; photometric: float32 [b, 5], see `gss.data.augment.Draws`;
+    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: [b, h, w], see `gss.data.ids`; valid: int64 [b, 2],
+    height and width of the part that is not padding; photometric: float32 [b, 5], see `gss.data.augment.Draws`;
     position: int64 [b], place of the sample in the endless stream of samples.
     """
 
@@ -53,7 +54,7 @@ def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
     """Read an image and its label.
 
     Returns:
-        uint8 [H, W, 3] RGB and uint8 [H, W] class ids or 255.
+        uint8 [H, W, 3] RGB and `space.dtype` [H, W] class ids or `space.ignore_index`.
 
     Raises:
         DataError: a file is missing, damaged or not what the check saw.
@@ -227,7 +228,7 @@ class _MicroBatches(Dataset):
     def __getitem__(self, positions: range) -> Batch | GssError:
         size, (height, width) = len(positions), self.augment.crop
         image = torch.empty(size, height, width, 3, dtype=torch.uint8)
-        label = torch.empty(size, height, width, dtype=torch.uint8)
+        label = torch.empty(size, height, width, dtype=tensor_dtype(self.space.num_classes))
         valid = torch.empty(size, 2, dtype=torch.int64)
         photometric = torch.empty(size, 5)
         for row, position in enumerate(positions):

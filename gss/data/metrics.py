@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ def confusion(prediction: "Tensor", label: "Tensor", num_classes: int) -> "Tenso
 
     Args:
         prediction: integer [H, W] (or any shape), 0..N-1.
-        label: integer, same shape and device, 0..N-1 or 255 (ignored: counted nowhere).
+        label: integer, same shape and device, 0..N-1 or `ignore_index(N)` (counted nowhere).
 
     Returns:
         int64 [N, N], [label, prediction], on the CPU.
@@ -31,7 +31,8 @@ def confusion(prediction: "Tensor", label: "Tensor", num_classes: int) -> "Tenso
 
     assert prediction.shape == label.shape, f"prediction {prediction.shape}, label {label.shape}"
     assert prediction.numel() == 0 or int(prediction.max()) < num_classes, "a predicted id is no class"
-    rows = torch.where(label == IGNORE_INDEX, num_classes, label.long())  # ignored pixels fill an extra row
+    is_ignored = label == ignore_index(num_classes)
+    rows = torch.where(is_ignored, num_classes, label.long())  # ignored pixels fill an extra row
     bins = rows.mul_(num_classes).add_(prediction)
     counts = torch.bincount(bins.flatten(), minlength=(num_classes + 1) * num_classes)
     return counts.view(num_classes + 1, num_classes)[:num_classes].cpu()

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gss.data.classes import ids_dtype
+from gss.data.ids import ids_tensor
 from gss.data.loader import read_ahead, shard
 from gss.data.metrics import Scores, confusion, scores
 from gss.errors import GssError
@@ -50,7 +52,7 @@ class Evaluation:
         intersection: int64 [I, N], pixels of an image that are right, by class.
         predicted: int64 [I, N], pixels predicted as the class where the label is not ignored.
         labelled: int64 [I, N], pixels of the class in the label.
-        ignored_pixels: pixels whose label is 255.
+        ignored_pixels: pixels whose label is ignored.
     """
 
     confusion: np.ndarray
@@ -105,8 +107,8 @@ def measure(
     Args:
         segment: image and label -> integer [H, W], 0..N-1, on any device.
         pairs: the same sequence in every process.
-        read: gives image uint8 [H, W, 3] RGB and label uint8 [H, W], 0..N-1 or 255; called on a thread.
-        each: called with index, image, label and prediction (uint8 [H, W]) by the process that has the image.
+        read: gives image uint8 [H, W, 3] RGB and label [H, W] as `gss.data.images.read_label` does; called on a thread.
+        each: called with index, image, label and prediction (of the label's type) by the process that has the image.
         title: first word of the progress line.
 
     Returns:
@@ -129,7 +131,7 @@ def measure(
                 prediction = segment(image, label)
                 tally.add(mine[done], prediction, label)
                 if each is not None:
-                    each(mine[done], image, label, prediction.to("cpu", torch.uint8).numpy())
+                    each(mine[done], image, label, prediction.cpu().numpy().astype(ids_dtype(num_classes), copy=False))
             except Exception as error:
                 failure = error
         if (done + 1) % AGREE_EVERY == 0 or done + 1 == rounds or world.size == 1:
@@ -147,7 +149,7 @@ class _Tally:
         self.ignored = np.zeros(1, np.int64)
 
     def add(self, index: int, prediction: Tensor, label: np.ndarray) -> None:
-        on_device = torch.from_numpy(label).to(prediction.device)
+        on_device = ids_tensor(label).to(prediction.device)
         counts = confusion(prediction, on_device, len(self.confusion)).numpy()
         self.confusion += counts
         self.per_image[:, index] = np.diag(counts), counts.sum(0), counts.sum(1)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gss.data.ids import tensor_dtype
 from gss.errors import DataError, GssError
 from gss.files import read_table
 
@@ -38,13 +39,13 @@ class TestTaxonomy:
         """Test ids of winning universal classes; one that belongs to no test class becomes 0, as published.
 
         Args:
-            ids: uint8 [...], 0..U-1.
+            ids: integer [...], 0..U-1.
 
         Returns:
-            uint8 [...], 0..T-1.
+            [...], 0..T-1, of the type of `gss.data.ids`.
         """
-        table = self.matrix.byte().argmax(dim=0).byte().to(ids.device)  # [U], the first of equals
-        return table[ids.long()]
+        table = self.matrix.byte().argmax(dim=0).to(tensor_dtype(len(self.names)))  # [U], the first of equals
+        return table.to(ids.device)[ids.long()]
 
     def soft(self, scores: Tensor) -> Tensor:
         """Scores of the test classes: sums over their universal classes; the rest is dropped.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 from gss.nets.tensors import resize
 
 _SCORES, _SCORES_ON_GPU = 2**22, 2**25  # that exist at a time, beside their logarithms and their gradients
@@ -108,12 +108,12 @@ def pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
     """Class weight of every pixel, 0 where the label is ignored.
 
     Args:
-        label: uint8, 0..N-1 or 255. class_weights: [N].
+        label: integers 0..N-1 or `ignore_index(N)`. class_weights: [N].
 
     Returns:
         the shape of `label`.
     """
-    table = class_weights.new_zeros(IGNORE_INDEX + 1)
+    table = class_weights.new_zeros(ignore_index(len(class_weights)) + 1)
     table[: len(class_weights)] = class_weights
     return table[label.long()]
 

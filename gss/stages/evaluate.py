@@ -19,9 +19,9 @@ from gss.train.distributed import World
 def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """Measure a model on a split and write the files of `evaluation/<name>/<split>/`.
 
-    Beside the declared ones stay `predictions/` (uint8 ids, one PNG per image), and of the images drawn in `pictures/`
-    what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or shows
-    results needs no model.
+    Beside the declared ones stay `predictions/` (ids of 8 or 16 bits, one PNG per image), and of the images drawn in
+    `pictures/` what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or
+    shows results needs no model.
 
     Args:
         name: of the model, one of its recipe's.

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss.data.classes import ids_dtype
 from gss.data.images import nearly_black, read_image, write_png
 from gss.data.loader import read_ahead
 from gss.data.walk import Walk, remarks, without_extension
@@ -221,6 +222,7 @@ def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | Non
     """Write the files of an image; that of the ids is the last one, so that with it all are there."""
     _take_away(job)
     ids = prediction.cpu().numpy()  # waits for the device, here and not where the next image is launched
+    ids = ids.astype(ids_dtype(len(colours)), copy=False)
     colour = colours[ids]  # [H, W, 3]
     if shares is not None:
         write_atomic(job.file(SCORES), partial(np.savez_compressed, probabilities=shares.cpu().numpy()))

@@ -1,4 +1,3 @@
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,10 +72,27 @@ def test_label_is_read_as_it_is(tmp_path):
         assert (read_label(tmp_path / name, SPACE) == IDS).all()
 
 
-def test_16_bit_label_is_refused(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), IDS.astype(np.uint16) * 1000)
-    with pytest.raises(DataError, match=r"(?s)a 16-bit label with values 0\.\.2000.*one-channel 8-bit PNG"):
-        read_native_label(tmp_path / "a.png")
+@pytest.mark.parametrize(("name", "order"), [("a.png", "<u2"), ("a.tif", "<u2"), ("a.tif", ">u2")])
+def test_16_bit_label_is_read_as_it_is(tmp_path, name, order):
+    ids = IDS.astype(np.uint16) * 1000 + 7
+    Image.fromarray(ids.astype(order)).save(tmp_path / name)
+    native = read_native_label(tmp_path / name)
+    assert native.dtype == np.uint16 and native.dtype.isnative
+    assert (native == ids).all()
+    space = ClassSpace(SPACE.names, label_map={7: 2, 1007: 1, 2007: 0})
+    assert (read_label(tmp_path / name, space) == 2 - IDS).all()
+
+
+def test_16_bit_label_stored_inverted_is_refused(tmp_path):
+    Image.fromarray(IDS.astype(np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with pytest.raises(DataError, match="MinIsWhite"):
+        read_native_label(tmp_path / "a.tif")
+
+
+def test_32_bit_label_is_refused(tmp_path):
+    Image.fromarray(IDS.astype(np.int32) * 1000).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"(?s)a 32-bit label with values 0\.\.2000.*one-channel 8-bit PNG"):
+        read_native_label(tmp_path / "a.tif")
 
 
 def test_rgb_label_is_refused_with_its_colours(tmp_path):

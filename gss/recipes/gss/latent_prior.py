@@ -56,7 +56,7 @@ class LatentPriorHead(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.kind, self.vocab_size, self.token_stride = kind, vocab_size, token_stride
+        self.kind, self.num_classes, self.vocab_size, self.token_stride = kind, num_classes, vocab_size, token_stride
         self.convs = _level_convs(in_channels, channels)
         self.fusion_conv = ConvBNReLU(4 * channels, seg_channels)
         self.transformer_block = SwinBlocks(

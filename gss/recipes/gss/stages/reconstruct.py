@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss.data.ids import ids_tensor
 from gss.data.images import read_image, read_label
 from gss.data.loader import shard
 from gss.data.manifest import evenly_spaced
@@ -213,13 +214,13 @@ def _draw(run: Run[GSSExperiment], dvae: DVAE, palette: Palette) -> None:
     for index in evenly_spaced(len(pairs), run.experiment.evaluation.pictures):
         pair = pairs[index]
         array = read_label(pair.label, run.space)
-        label = torch.from_numpy(array).to(dvae.weight.device)[None]
+        label = ids_tensor(array).to(dvae.weight.device)[None]
         ids, tokens = round_trip(dvae, label, colours, doubled=True)
         panel(
             run.folder / "reconstruction" / "pictures" / picture_name(index, pair.image),
             image=read_image(pair.image, pair.orientation),
             label=array,
-            prediction=ids[0].to(torch.uint8).cpu().numpy(),
+            prediction=ids[0].cpu().numpy().astype(array.dtype),
             extras={"maskige": as_picture(dvae.decode(tokens)[0])},
             palette=palette.colours,
             names=palette.names,

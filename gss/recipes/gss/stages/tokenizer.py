@@ -34,7 +34,7 @@ KEPT_BYTES = 2**32  # of labels in the memory of each process
 
 
 class TrainingLabels(Sequence[np.ndarray]):
-    """Labels of pairs, uint8 [H,W] each. The first ones stay in memory, the rest is read whenever it is asked for."""
+    """Labels of pairs, [H,W] each. The first ones stay in memory, the rest is read whenever it is asked for."""
 
     def __init__(self, pairs: Pairs, space: ClassSpace, kept_bytes: int = KEPT_BYTES) -> None:
         self._pairs, self._space, self._free = pairs, space, kept_bytes

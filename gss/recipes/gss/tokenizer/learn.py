@@ -83,7 +83,7 @@ class DVAELearner(nn.Module):
         dvae: weights to start from; trained in place.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
         random_palettes: paint every crop in fresh random colours: a tokenizer for any palette.
-        trained_on: labels uint8 [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
+        trained_on: labels [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
 
     Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
 
@@ -115,7 +115,7 @@ class DVAELearner(nn.Module):
         return torch.tensor([3 * pixels, pixels, pixels // 64], dtype=torch.float64, device=batch["label"].device)
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Sums [3] of the terms for `label` uint8 [B,P/2,P/2], and statistics.
+        """Sums [3] of the terms for `label` [B,P/2,P/2], and statistics.
 
         Statistics: `pixel_accuracy`, and `tokens_used` = different tokens in the batch of this process.
         """

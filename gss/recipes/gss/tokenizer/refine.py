@@ -77,7 +77,7 @@ def refine(
     Args:
         colours: int64 [N+1,3] in 0..255, last row = ignored pixels, which keep their colour.
         measure: confusion int64 [N,N] of a tokenizer and colours, the same in every process.
-        samples: labels uint8 [H,W] on which the candidates of a tokenizer that is not retrained are compared.
+        samples: labels uint8 or uint16 [H,W] on which the candidates of a tokenizer that is not retrained are compared.
         min_iou: fraction.
         max_rounds: trials at most.
         retrain: returns a copy of the tokenizer that has learnt the given colours; without it the tokenizer stays, and
