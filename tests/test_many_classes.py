@@ -21,13 +21,12 @@ from gss.compare.runs import read_runs
 from gss.data.augment import Augment, draw
 from gss.data.check import scan
 from gss.data.classes import ClassSpace, read_class_space
-from gss.data.images import read_label
+from gss.data.images import read_label, write_png
 from gss.data.loader import TrainLoader
 from gss.data.manifest import Manifest, read_manifest, write_manifest
 from gss.data.metrics import confusion
 from gss.data.pairing import SplitFolders
 from gss.evaluate.pictures import error_picture, paint_ids
-from gss.evaluate.write import write_png
 from gss.files import write_text
 from gss.nets.losses import pixel_loss_sum
 from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
