@@ -209,10 +209,23 @@ class Training(Section):
     """Base learning rate."""
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     """The image encoder's learning rate as a multiple of `lr`; X^-1 has none, and takes 1.0 alone."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate of each level of the image encoder as a multiple of the next one's, the head's being `lr`; none: the
+    same for all. X^-1 has no encoder to train."""
+    schedule: Literal["poly", "cosine"] = "poly"
+    """The learning rate falls to 0 as (1 - step / steps)^`power`, or as half a cosine wave."""
+    power: Rate = 1.0
+    """Exponent of `poly`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 1500
     """Updates of linear warm-up."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with momentum."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of `sgd`."""
+    nesterov: bool = False
+    """Of `sgd`: Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW weight decay."""
+    """Weight decay; of AdamW beside the gradient, of SGD a part of it."""
     decay_rule: Literal["default", "published"] = "default"
     """Spared from decay: all 1-D parameters and bias tables, or the published list of names."""
     clip_norm: Rate | None = None
@@ -226,6 +239,16 @@ class Training(Section):
     accumulation: Positive = 1
     """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
     sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> Self:
+        if self.optimizer != "sgd" and (self.momentum != 0.9 or self.nesterov):
+            raise ValueError("`momentum` and `nesterov` are of `optimizer: sgd`")
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a `momentum` above 0")
+        if self.schedule != "poly" and self.power != 1:
+            raise ValueError("`power` is of `schedule: poly`")
+        return self
 
 
 class Backbone(Section):
@@ -312,8 +335,9 @@ class Posterior(Section):
 
     @model_validator(mode="after")
     def _no_encoder_is_trained(self) -> Self:
-        if self.training.backbone_lr_factor != 1:
-            raise ValueError("`training.backbone_lr_factor` would have no effect: the encoder before X^-1 is frozen")
+        for key, none in (("backbone_lr_factor", 1), ("layer_decay", None)):
+            if getattr(self.training, key) != none:
+                raise ValueError(f"`training.{key}` would have no effect: the encoder before X^-1 is frozen")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -89,17 +89,11 @@ def on_this_machine(world: World, batch_size: int, accumulation: int = 1) -> dic
 
 def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
     """The loop's settings for one stage of an experiment."""
+    told = {field.name for field in fields(LoopSettings)}
     return LoopSettings(
         steps=steps,
-        lr=training.lr,
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        decay_rule=training.decay_rule,
-        backbone_lr_factor=training.backbone_lr_factor,
-        clip_norm=training.clip_norm,
-        ema=training.ema,
-        precision=training.precision,
         normalisation="local" if run.experiment.numerics == "reference" else "global",
+        **{name: value for name, value in training if name in told},
         **run_settings(run),
     )
 

@@ -1,7 +1,7 @@
 """Everything a training carries from step to step; what is not here must not influence it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gss.train.settings import LoopSettings
 
 # may change between two parts of a training
 FREE_SETTINGS = ("log_every", "save_every", "save_minutes", "keep_last", "deadline_margin", "deterministic", "machine")
+_DEFAULTS = {field.name: field.default for field in fields(LoopSettings)}
 
 
 class TrainState:
@@ -73,6 +74,7 @@ class TrainState:
 
     def _require_same_settings(self, old: Mapping[str, Any], where: Path) -> None:
         now = asdict(self._settings)
+        old = {**_DEFAULTS, **old}  # what a checkpoint of an earlier version does not name was as the default is
         different = [key for key in now if key not in FREE_SETTINGS and old.get(key) != now[key]]
         if different:
             changes = ", ".join(f"{key} {old.get(key)!r}, now {now[key]!r}" for key in different)
