@@ -210,8 +210,8 @@ class Training(Section):
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     """The image encoder's learning rate as a multiple of `lr`; X^-1 has none, and takes 1.0 alone."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Learning rate of each level of the image encoder as a multiple of the next one's, the head's being `lr`; none: the
-    same for all. X^-1 has no encoder to train."""
+    """Learning rate of each level of the image encoder as a multiple of the next one's, the head's being `lr`; none: 1.
+    X^-1 has no encoder to train."""
     schedule: Literal["poly", "cosine"] = "poly"
     """The learning rate falls to 0 as (1 - step / steps)^`power`, or as half a cosine wave."""
     power: Rate = 1.0

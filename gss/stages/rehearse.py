@@ -19,7 +19,9 @@ from gss.stages.assemble import build_posterior, build_prior
 from gss.stages.exchange import Kind, build_for
 from gss.stages.palette import start_palette
 from gss.stages.run import Run
+from gss.stages.training import loop_settings
 from gss.tokenizer.dvae import DVAE
+from gss.train.optim import lr_factors
 
 _WINDOW = 56  # side of a maskige that is one window of X^-1 and one of the latent prior
 
@@ -135,6 +137,8 @@ def _build(run: Run, space: ClassSpace, lender: Experiment) -> None:
                 tensors = {name: value.to(meta_device) for name, value in read.items()}
         with meta_device:
             prior = build_prior(described, tensors)
+    with _names("latent_prior.training"):
+        lr_factors(prior, loop_settings(run, config.training, config.milestones[-1]))
     with _names("posterior"), meta_device:
         build_posterior({**described, "posterior": posterior.describe(run)})(torch.zeros(2, 3, _WINDOW, _WINDOW))
     kinds: dict[str, Kind] = {"latent_prior": "gss_ff", "posterior": "posterior"}
