@@ -87,7 +87,7 @@ def prior(subject: Subject) -> nn.Module:
 def measure(subject: Subject, folder: Path) -> str:
     """A row of the table."""
     module = prior(subject)
-    state = TrainState(module, LoopSettings(steps=10, lr=1e-4))
+    state = TrainState(module, LoopSettings(steps=10, lr=1e-4), ALONE)
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
     state.optimizer.step()
@@ -98,7 +98,7 @@ def measure(subject: Subject, folder: Path) -> str:
     with Saver(checkpoints, None) as saver:
         for step in range(SAVES):
             began = time.perf_counter()
-            saver.save(step, state.content(step, ALONE))
+            saver.save(step, state.content(step))
             waits.append(time.perf_counter() - began)
             saver.wait()
     assert threading.active_count() == 1

@@ -33,7 +33,7 @@ from gss.evaluate.write import write_png
 from gss.models.gss import GSS
 from gss.models.latent_prior import LatentPrior
 from gss.models.posterior import Posterior
-from gss.models.training import LatentPriorLearner, Learner, PosteriorLearner
+from gss.models.training import ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.palette.palette import Palette
 from gss.stages import latent_prior, posterior
 from gss.stages.assemble import at_precision, build_posterior, build_prior
@@ -315,7 +315,7 @@ def random_networks(run: Run, variant: str, device: torch.device) -> tuple[Laten
     return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
 
 
-def random_learner(run: Run, part: str, world: World) -> tuple[Learner, DVAE]:
+def random_learner(run: Run, part: str, world: World) -> tuple[ImageLearner, DVAE]:
     """What the training of a part trains, and the tokenizer in it."""
     config = run.experiment.latent_prior if part == "latent_prior" else run.experiment.posterior
     prior, dvae, module, colours = random_networks(run, run.experiment.posterior.variant, world.device)

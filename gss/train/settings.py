@@ -25,6 +25,8 @@ class LoopSettings:
             micro-batches. `local`: the elements of one micro-batch of one process, and then the mean of these means,
             as in the published distributed training: parts with few valid elements weigh more.
         precision: arithmetic of the trained network; `bf16` is autocast over float32 weights.
+        validate_every: steps between validations, see `gss.train.validation`; 0: none.
+        keep: which weights are exported: those of the last step, or of the validated one with the best score.
         seed: of everything random inside the learner.
         log_every: steps between progress lines.
         save_every: steps between checkpoints.
@@ -55,6 +57,8 @@ class LoopSettings:
     ema: float | None = None
     normalisation: Literal["global", "local"] = "global"
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    validate_every: int = 0
+    keep: Literal["last", "best"] = "last"
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000

@@ -9,7 +9,7 @@ from gss.models.gss import GSS
 from gss.models.latent_prior import LatentPrior, LatentPriorHead
 from gss.models.losses import resize
 from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
-from gss.models.training import LatentPriorLearner, Learner, PosteriorLearner
+from gss.models.training import ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.tokenizer.dvae import DVAE
 from gss.tokenizer.targets import token_targets
 
@@ -39,7 +39,7 @@ def batch(height: int = 40, width: int = 52) -> dict[str, torch.Tensor]:
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [0, 0, 0]])
 
 
-def step(learner: Learner, data: dict[str, torch.Tensor]) -> None:
+def step(learner: ImageLearner, data: dict[str, torch.Tensor]) -> None:
     sums, _ = learner(data, 0)
     weights = torch.tensor(list(learner.terms.values()), dtype=torch.float64)
     (weights * sums / (learner.counts(data) + 2**-23)).sum().backward()

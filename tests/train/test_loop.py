@@ -209,20 +209,6 @@ def test_ema_is_exported(tmp_path):
     assert plain.exported is not averaged.exported
 
 
-def test_evaluation_follows_each_planned_checkpoint(tmp_path):
-    def evaluate(module, step):
-        assert not module.training
-        return {"val/mIoU": step / 100}
-
-    run(tmp_path, evaluate=evaluate, save_every=10)
-    found = {
-        event["step"]: event["m"]["val/mIoU"]
-        for event in read_journal(tmp_path / "journal.jsonl")
-        if "val/mIoU" in event.get("m", ())
-    }
-    assert found == {10: 0.1, 20: 0.2, 30: 0.3}
-
-
 def test_lines_on_screen(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GSS_LAUNCHED", str(time.time() - 7))
     run(tmp_path, steps=4, log_every=1)

@@ -57,14 +57,14 @@ def test_moving_average_follows():
 @pytest.mark.parametrize("theirs", [True, None])
 def test_the_device_decides_on_the_fused_kernel_not_the_checkpoint(theirs, tmp_path):
     world, settings = World(0, 1, 0, torch.device("cpu")), LoopSettings(steps=4, lr=0.1)
-    state = TrainState(nn.Linear(3, 2), settings)
+    state = TrainState(nn.Linear(3, 2), settings, world)
     state.module(torch.ones(1, 3)).sum().backward()
     state.optimizer.step()
-    content = copy.deepcopy(state.content(1, world))
+    content = copy.deepcopy(state.content(1))
     for group in content["optimizer"]["param_groups"]:
         group["fused"] = theirs
-    state = TrainState(nn.Linear(3, 2), settings)
-    state.load(content, world, where=tmp_path)
+    state = TrainState(nn.Linear(3, 2), settings, world)
+    state.load(content, where=tmp_path)
     assert [group["fused"] for group in state.optimizer.param_groups] == [False, False]
 
 
@@ -134,10 +134,10 @@ def test_sgd_is_the_one_of_the_field(nesterov):
 
 def test_a_checkpoint_of_a_version_with_fewer_settings_goes_on(tmp_path):
     world, settings = World(0, 1, 0, torch.device("cpu")), LoopSettings(steps=4, lr=0.1)
-    content = TrainState(nn.Linear(3, 2), settings).content(1, world)
+    content = TrainState(nn.Linear(3, 2), settings, world).content(1)
     for key in ("schedule", "optimizer", "momentum", "nesterov", "layer_decay"):
         del content["settings"][key]
-    TrainState(nn.Linear(3, 2), settings).load(content, world, where=tmp_path)
-    state = TrainState(nn.Linear(3, 2), LoopSettings(steps=4, lr=0.1, optimizer="sgd"))
+    TrainState(nn.Linear(3, 2), settings, world).load(content, where=tmp_path)
+    state = TrainState(nn.Linear(3, 2), LoopSettings(steps=4, lr=0.1, optimizer="sgd"), world)
     with pytest.raises(CheckpointError, match="other settings: optimizer 'adamw', now 'sgd'"):
-        state.load(content, world, where=tmp_path)
+        state.load(content, where=tmp_path)
