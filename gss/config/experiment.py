@@ -93,6 +93,13 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _validation_has_images(self) -> Self:
+        for part in _TRAINED:
+            if getattr(self, part).training.validate_every and "val" not in self.data.splits:
+                raise ValueError(f"`{part}.training.validate_every` measures on `val`, which data.splits lacks")
+        return self
+
     @property
     def idle(self) -> dict[str, list[str]]:
         """What takes the effect from keys that are set -> these keys; a change of them runs nothing again."""
@@ -161,11 +168,20 @@ class Experiment(Section):
         for section, key in _WITHOUT_EFFECT:
             if f"{section}.{key}" not in READS[stage]:
                 dumped.get(section, {}).pop(key, None)
+        for part in _TRAINED:
+            if getattr(self, part).training.keep == "last" and dumped.get(part, {}).get("training"):
+                for key in _MEASURED:
+                    dumped[part]["training"].pop(key, None)
+                if not dumped[part]["training"]:
+                    del dumped[part]["training"]
         dumped["latent_prior"]["milestones"] = self.milestones[-1:]  # the earlier ones only name files
         content: dict[str, Any] = {"version": STAGE_VERSIONS[stage]}
         if stage in ("tokenizer", "reconstruct"):  # they work in fp32
             dumped.get("tokenizer", {}).pop("precision", None)
-        for path in READS[stage] + (READS_FOR_REFERENCE.get(stage, ()) if self.numerics == "reference" else ()):
+        reads = READS[stage] + (READS_FOR_REFERENCE.get(stage, ()) if self.numerics == "reference" else ())
+        if stage in _TRAINED and getattr(self, stage).training.keep == "best":  # which one is depends on the protocol
+            reads += tuple(f"evaluation.{key}" for key in Evaluation.model_fields if key not in ("splits", "pictures"))
+        for path in reads:
             value: Any = dumped
             for key in path.split("."):
                 value = value.get(key, {})
@@ -177,6 +193,10 @@ class Experiment(Section):
         dumped = self.model_dump(mode="json", by_alias=True)
         for section, key in _WITHOUT_EFFECT:
             dumped[section].pop(key)
+        for part in _TRAINED:
+            if dumped[part]["training"]["keep"] == "last":
+                for key in _MEASURED:
+                    dumped[part]["training"].pop(key)
         sections = {path.split(".")[0] for paths in READS.values() for path in paths}
         return {key: value for key, value in dumped.items() if key in sections}
 
@@ -186,6 +206,8 @@ class Experiment(Section):
         return sha256_json({stage: self.slice(stage) for stage in STAGES})
 
 
+_TRAINED: tuple[Literal["latent_prior"], Literal["posterior"]] = ("latent_prior", "posterior")
+_MEASURED = ("validate_every", "validate_images")  # of a training: they decide about its result with `keep: best` alone
 _WITHOUT_EFFECT = (("data", "obtain"), ("data", "archives"), ("posterior", "from"), ("evaluation", "splits"))
 _TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init", "blocks_per_group", "train"))
 _OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))

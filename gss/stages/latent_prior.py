@@ -1,16 +1,20 @@
 """Stage 5: train the network that predicts tokens from the photograph (GSS-FF)."""
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gss.config import data_folder
 from gss.data.classes import ClassSpace
 from gss.errors import ConfigError
 from gss.modelfile import save_model, tensors_sha256
 from gss.models.exchange import read_backbone_weights
+from gss.models.gss import GSS
+from gss.models.latent_prior import LatentPrior
+from gss.models.posterior import NearestPosterior
 from gss.models.training import LatentPriorLearner
 from gss.palette.palette import Palette, read_palette
 from gss.stages.assemble import build_prior, frozen_tokenizer
@@ -72,10 +76,21 @@ def _train(
         torch.from_numpy(colours.colours),
         class_weights=class_weights(run, config.training.class_balance),
     )
-    exported, machine = train_part(run, "latent_prior", learner, config.milestones[-1], world, journal, until=until)
+
+    @cache
+    def decoder() -> DVAE:
+        return frozen_tokenizer(run, "decoder", world.device)
+
+    def segmenter(module: nn.Module) -> GSS:
+        nearest = NearestPosterior(torch.from_numpy(colours.colours), run.experiment.evaluation.vote_temperature)
+        return GSS(cast(LatentPrior, module), decoder(), nearest.to(world.device)).eval()
+
+    exported, origin = train_part(
+        run, "latent_prior", learner, config.milestones[-1], world, journal, segmenter=segmenter, until=until
+    )
     if world.is_main:
         tensors = {f"prior.{name}": tensor for name, tensor in exported.state_dict().items()}
-        provenance = {**run.provenance("latent_prior", inputs), "machine": machine}
+        provenance = {**run.provenance("latent_prior", inputs), **origin}
         save_model(finished, "gss_ff", tensors, {**meta, "step": until, "provenance": provenance})
     world.barrier()
 
