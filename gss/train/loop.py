@@ -112,6 +112,6 @@ def train(
         if start < target:
             progress.end(settings.steps, keeper.seconds)
     exported = state.result()
-    if state.best is None or not state.best.step:
-        return TrainResult(target, target == settings.steps, exported, target)
-    return TrainResult(target, target == settings.steps, exported, state.best.step, state.best.score)
+    best = state.best
+    exported_step, score = (best.step, best.score) if best is not None and best.step else (target, None)
+    return TrainResult(target, target == settings.steps, exported, exported_step, score)
