@@ -90,7 +90,7 @@ def make_batches(
 def validation(world: World, folder: Path, *, images: int = 12, delay: float = 0.0):
     """Scores of samples of other positions, one by one, measured as images are; `validating` lies in the folder then.
 
-    It draws random numbers, and leaves the module it was given in another state.
+    It draws random numbers, and freezes the module it was given.
     """
 
     def read(position: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +98,7 @@ def validation(world: World, folder: Path, *, images: int = 12, delay: float = 0
         return image[None].numpy(), np.array([255 if label < 0 else label], np.uint8)
 
     def validate(module: nn.Module, look) -> dict[str, float]:
-        assert not module.training
+        assert not module.requires_grad_(False).training
 
         def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
             time.sleep(delay)
@@ -110,7 +110,6 @@ def validation(world: World, folder: Path, *, images: int = 12, delay: float = 0
             found = measure(segment, range(images), CLASSES, world, read=read, each=lambda *_: look(), title="val")
         (folder / "validating").unlink(missing_ok=True)
         assert found.scores.mIoU is not None
-        module.train()
         return {"val/mIoU": found.scores.mIoU, "val/aAcc": found.scores.aAcc or 0.0}
 
     return validate
