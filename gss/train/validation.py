@@ -38,18 +38,14 @@ class Validation:
 
     def due(self, step: int) -> bool:
         """Whether a step is followed by a validation."""
-        every = self._settings.validate_every
-        return (
-            self._validate is not None
-            and every > 0
-            and step > 0
-            and (step % every == 0 or step == self._settings.steps)
-        )
+        every = self._settings.validate_every if self._validate is not None else 0
+        return every > 0 and step > 0 and (step % every == 0 or step == self._settings.steps)
 
     def after(self, step: int) -> None:
         """Measure where it is due, and keep the weights if they are the best."""
-        if self._validate is None or not self.due(step):
+        if not self.due(step):
             return
+        assert self._validate is not None
         began = time.perf_counter()
         module = self._state.exported()
         with self._keeper.validating():
