@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import threading
@@ -158,6 +159,11 @@ def test_the_deadline_is_honoured_between_images(tmp_path, monkeypatch):
     monkeypatch.setattr(Clock, "any_step_done", False)  # in the next job
     with pytest.raises(GssError, match="the time limit is too short: the validation alone takes longer"):
         run(tmp_path, validate=validate, deadline_margin=1, **ON)
+
+
+def test_an_interruption_travels_between_processes():
+    stop = pickle.loads(pickle.dumps(Interrupted("stopped", step=4, deadline=True)))
+    assert (str(stop), stop.step, stop.deadline) == ("stopped", 4, True)
 
 
 def test_its_time_is_no_step():
