@@ -13,11 +13,14 @@ min_version("9.27")
 
 include: "rules/common.smk"
 include: "rules/data.smk"
-include: "rules/palette.smk"
-include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/compare.smk"
+
+
+for recipe in RECIPES:
+
+    include: f"rules/{recipe}.smk"
 
 
 localrules:

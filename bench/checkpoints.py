@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from gss.config import load_experiment
-from gss.models.build import build_latent_prior
+from gss.recipes.gss.build import build_latent_prior
 from gss.train.checkpoint import CheckpointFolder
 from gss.train.distributed import World
 from gss.train.saver import Saver

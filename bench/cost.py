@@ -26,14 +26,14 @@ from torch.utils.flop_counter import flop_registry
 import gss
 from gss.config import Experiment, load_experiment
 from gss.data.classes import read_classes
-from gss.models import losses as losses_of
-from gss.models import window
-from gss.models.build import build_latent_prior, build_posterior
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.posterior import WindowPosterior
-from gss.models.training import ImageLearner, LatentPriorLearner, PosteriorLearner
-from gss.tokenizer import dvae
-from gss.tokenizer.dvae import DVAE, Block
+from gss.nets import losses as losses_of
+from gss.nets import window
+from gss.recipes.gss.build import build_latent_prior, build_posterior
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.learners import ImageLearner, LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.posterior import WindowPosterior
+from gss.recipes.gss.tokenizer import dvae
+from gss.recipes.gss.tokenizer.dvae import DVAE, Block
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "published.md"
@@ -316,7 +316,7 @@ def as_on_a_gpu() -> Iterator[None]:
         mock.patch("torch.autocast", lambda *_, **__: contextlib.nullcontext()),
         mock.patch("torch.get_autocast_dtype", lambda *_: torch.float32),
         mock.patch("torch.is_autocast_enabled", lambda *_: False),
-        mock.patch("gss.tokenizer.targets.fill_ignored", lambda label, logits: label),
+        mock.patch("gss.recipes.gss.tokenizer.targets.fill_ignored", lambda label, logits: label),
         mock.patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True),
     ):
         yield

@@ -63,7 +63,7 @@ def measure(subject: str, side: str) -> None:
     def ours(image: Any, label: Any) -> Any:
         with contextlib.redirect_stdout(sys.stderr):
             return run.evaluate_pairs(
-                model, [0], NUM_CLASSES, setup(), read=lambda _: (image, label), inference=protocol, mean=mean, std=std
+                model, [0], NUM_CLASSES, setup(), read=lambda _: (image, label), inference=protocol
             ).confusion
 
     def picture(height: int, width: int) -> tuple[Any, Any]:
@@ -103,8 +103,8 @@ def multiply_adds(model: Any, side: str, height: int, width: int) -> float:
     import torch
 
     from gss.benchmark.stopwatch import Counter
-    from gss.models import window
-    from gss.models.posterior import WindowPosterior
+    from gss.nets import window
+    from gss.recipes.gss.posterior import WindowPosterior
 
     model.to("meta")
     window._LARGE = sys.maxsize  # pieces of a map do the same, but ask for a device that computes
@@ -140,11 +140,11 @@ def build(variant: str) -> Any:
     """The whole model; for FF the palette is random."""
     import torch
 
-    from gss.models.backbone import build_backbone
-    from gss.models.gss import GSS
-    from gss.models.latent_prior import LatentPrior, LatentPriorHead
-    from gss.models.posterior import NearestPosterior, WindowPosterior
-    from gss.tokenizer.dvae import DVAE
+    from gss.nets.backbone import build_backbone
+    from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+    from gss.recipes.gss.model import GSS
+    from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
+    from gss.recipes.gss.tokenizer.dvae import DVAE
 
     backbone = build_backbone("swin_tiny_patch4_window7_224")
     head = LatentPriorHead(backbone.channels, NUM_CLASSES, 8192, kind="ff" if variant == "ff" else "tokens")

@@ -41,11 +41,11 @@ from gss.benchmark.measure import NoMemory  # noqa: E402
 from gss.benchmark.stopwatch import Section, Stopwatch  # noqa: E402
 from gss.data.manifest import Manifest, Rows  # noqa: E402
 from gss.evaluate.inference import lowest_best  # noqa: E402
-from gss.models.gss import GSS  # noqa: E402
-from gss.models.training import LatentPriorLearner  # noqa: E402
+from gss.recipes.gss.learners import LatentPriorLearner  # noqa: E402
+from gss.recipes.gss.model import GSS  # noqa: E402
+from gss.recipes.gss.tokenizer.dvae import DVAE  # noqa: E402
 from gss.stages.run import Run  # noqa: E402
 from gss.stages.training import loop_settings, make_loader  # noqa: E402
-from gss.tokenizer.dvae import DVAE  # noqa: E402
 from gss.train.loop import train  # noqa: E402
 
 PUBLISHED = 4  # images per GPU; X^-1 is trained with half of them

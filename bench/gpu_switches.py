@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from gss.benchmark import measure
-from gss.models import losses, window
-from gss.tokenizer import dvae as dvae_module
-from gss.tokenizer.dvae import DVAE, Block
+from gss.nets import losses, window
+from gss.recipes.gss.tokenizer import dvae as dvae_module
+from gss.recipes.gss.tokenizer.dvae import DVAE, Block
 from gss.train import state
 
 EXACT = ("latent_prior.training.precision=fp32", "tokenizer.precision=fp32")

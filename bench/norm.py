@@ -31,7 +31,7 @@ def layer(kind: str, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any, Any]
     import torch
     from torch import nn
 
-    from gss.norm import BatchNorm2d
+    from gss.nets.norm import BatchNorm2d
 
     torch.manual_seed(0)
     layout = torch.contiguous_format if kind == "contiguous" else torch.channels_last

@@ -35,7 +35,7 @@ def measure(subject: str, side: str, *, count: bool) -> None:
     import torch
 
     import gss.evaluate.inference  # the baseline counts what every run needs
-    import gss.models.training
+    import gss.recipes.gss.learners
     import gss.train.optim  # noqa: F401
     from gss._compat import import_timm
     from gss.benchmark.stopwatch import Counter
@@ -67,10 +67,10 @@ def modules(variant: str, side: str, half: str) -> tuple[Any, Any, Any]:
     """
     import torch
 
-    from gss.models.backbone import build_backbone
-    from gss.models.latent_prior import LatentPrior, LatentPriorHead
-    from gss.models.posterior import NearestPosterior, WindowPosterior
-    from gss.tokenizer.dvae import DVAE
+    from gss.nets.backbone import build_backbone
+    from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+    from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
+    from gss.recipes.gss.tokenizer.dvae import DVAE
 
     ff = variant == "ff"
     backbone = build_backbone("swin_tiny_patch4_window7_224", drop_path=0.3 if ff else 0.0)
@@ -91,7 +91,7 @@ def prediction(variant: str, side: str) -> Callable[[], Any]:
 
     from gss.data.device import normalise
     from gss.evaluate.inference import Inference, predict
-    from gss.models.gss import GSS
+    from gss.recipes.gss.model import GSS
 
     model = GSS(*modules(variant, side, "decoder")).eval()
     mean, std = model.prior.backbone.mean, model.prior.backbone.std
@@ -99,7 +99,7 @@ def prediction(variant: str, side: str) -> Callable[[], Any]:
     if side == "oracle":
         normalised = normalise(torch.from_numpy(image).permute(2, 0, 1)[None], mean, std)
         return lambda: oracle.predict(model, normalised)
-    return lambda: predict(model, image, Inference(), mean=mean, std=std, device=torch.device("cpu"))
+    return lambda: predict(model, image, Inference(), device=torch.device("cpu"))
 
 
 def training_step(variant: str, side: str) -> Callable[[], None]:
@@ -107,7 +107,7 @@ def training_step(variant: str, side: str) -> Callable[[], None]:
     import oracle
     import torch
 
-    from gss.models.training import LatentPriorLearner, PosteriorLearner
+    from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
     from gss.train.optim import build_optimizer
     from gss.train.settings import LoopSettings
 
@@ -155,7 +155,7 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.subjects[0], arguments.measure, count=arguments.count)
         return
-    from gss.stages.assemble import cpu_has_bf16
+    from gss.recipes.gss.assemble import cpu_has_bf16
 
     peak = matrix_peak()
     own_peaks = {"ours": peak} | ({BF16: matrix_peak("bfloat16")} if cpu_has_bf16() else {})

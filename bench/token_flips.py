@@ -20,13 +20,13 @@ from torch import Tensor
 from gss.data.images import read_label
 from gss.evaluate.metrics import scores
 from gss.evaluate.pictures import evenly_spaced
-from gss.palette.maskige import nearest, paint
-from gss.palette.palette import read_palette
+from gss.recipes.gss.palette.maskige import nearest, paint
+from gss.recipes.gss.palette.palette import read_palette
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.reconstruct import reconstruct
+from gss.recipes.gss.tokenizer.store import load_tokenizer
+from gss.recipes.gss.tokenizer.targets import double_label
 from gss.stages.run import Run
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.reconstruct import reconstruct
-from gss.tokenizer.store import load_tokenizer
-from gss.tokenizer.targets import double_label
 
 
 class Row(NamedTuple):

@@ -11,13 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gss
+from gss.config import all_models, all_stages, imported, recipes
 from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
 from gss.output import open_output
 
 SOME_FAILED = 3
-TRAINED = ("latent-prior", "posterior")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
         description=gss.__doc__,
         epilog="example: gss check toy   (most people type: snakemake results/toy/gss_ft.pth)",
     )
+    finals = " or ".join(recipe.final for recipe in recipes())
+    files = ", ".join(f"{model}.pth" for model in all_models())
     root.add_argument("--version", action="version", version=gss.__version__)
     verbs = root.add_subparsers(title="verbs", metavar="VERB", required=True)
 
@@ -90,33 +93,32 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
-    verb("prepare", _prepare, "unpack the archives of a data set where its folders are missing", stage)
-    verb("check", _check, "scan a data set: pairs, ids, sizes; write the manifest", stage)
-    verb("palette", _palette, "give every class a colour", stage)
-    verb("tokenizer", _tokenizer, "import OpenAI's dVAE or train one on the maskiges", stage)
-    verb("reconstruct", _reconstruct, "check label -> maskige -> tokens -> label, refine the palette", stage)
-    trained = verb("train", _train, "train the latent prior or the posterior (inside `gss launch`)")
-    trained.add_argument("part", choices=TRAINED, help="what to train")
+    stages = list(all_stages().values())
+    for row in stages:
+        if not row.verb and row.name not in ("import", "evaluate"):
+            verb(row.name, _stage, row.text, stage).set_defaults(stage=row.name)
+    parts = {row.trains: row.name for row in stages if row.trains}
+    trained = verb("train", _train, "train a network (inside `gss launch`)")
+    trained.add_argument("part", choices=parts, help="what to train")
     for action in stage._actions:
         trained._add_action(action)
     trained.add_argument("--until", type=int, metavar="STEP", help="latent prior: milestone to reach")
-    verb("merge", _merge, "make one model file of latent prior and posterior", stage)
     evaluated = verb("evaluate", _evaluate, "measure a model on a split: metrics, tables, pictures", stage)
-    evaluated.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
+    evaluated.add_argument("--model", choices=all_models(), help=f"default: {finals}")
     evaluated.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
-    imported = verb("import", _import, "make model files of checkpoints of the published code (mmseg)")
+    importing = verb("import", _import, "make model files of checkpoints of the published code (mmseg)")
     for action in stage._actions:
-        imported._add_action(action)
+        importing._add_action(action)
         if action.dest == "experiment":
-            imported.add_argument("file", nargs="?", metavar="FILE", help="default: those the configuration names")
-    imported.add_argument(
+            importing.add_argument("file", nargs="?", metavar="FILE", help="default: those the configuration names")
+    importing.add_argument(
         "--as",
         choices=("gss_ff", "posterior", "gss_ft"),
         dest="kind",
         help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff",
     )
     exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
-    exported.add_argument("--model", choices=("gss_ff", "gss_ft"), default="gss_ft", help="default: gss_ft")
+    exported.add_argument("--model", choices=all_models(), help=f"default: {finals}")
     exported.add_argument(
         "-o",
         "--output",
@@ -137,7 +139,10 @@ def parser() -> argparse.ArgumentParser:
     exported.add_argument("--with-tokenizer", action="store_true", help="of .pth: hold the dVAE too")
     compared = verb("compare", _compare, "tell which differences of runs are more than the choice of test images")
     compared.add_argument(
-        "runs", nargs="+", metavar="EXPERIMENT[/MODEL]", help="two or more, the baseline first; default model: gss_ft"
+        "runs",
+        nargs="+",
+        metavar="EXPERIMENT[/MODEL]",
+        help=f"two or more, the baseline first; default model: {finals}",
     )
     compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
     compared.add_argument(
@@ -149,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     )
     compared.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     predicted = verb("predict", _predict, "predict the classes of images: ids, colours, overlays")
-    predicted.add_argument("model", type=_path, metavar="MODEL", help="gss_ft.pth or gss_ff.pth of an experiment")
+    predicted.add_argument("model", type=_path, metavar="MODEL", help=f"{files}, or a folder of gss export")
     predicted.add_argument(
         "inputs", nargs="+", type=os.path.expanduser, metavar="INPUT", help="image, folder or 'pattern'"
     )
@@ -197,96 +202,72 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _run(given: argparse.Namespace):  # type: ignore[no-untyped-def]  # the class is imported late
+def _run(given: argparse.Namespace) -> Any:
     from gss.stages.run import Run
 
     return Run.open(given.experiment, given.overrides, given.results)
 
 
-def _prepare(given: argparse.Namespace) -> None:
-    from gss.stages.prepare import prepare
-
-    prepare(_run(given))
-
-
-def _check(given: argparse.Namespace) -> None:
-    from gss.stages.check import check
-
-    check(_run(given))
-
-
-def _palette(given: argparse.Namespace) -> None:
-    from gss.stages.palette import palette
-
-    palette(_run(given))
-
-
-def _tokenizer(given: argparse.Namespace) -> None:
-    from gss.stages.memory import stage_worker
-    from gss.stages.tokenizer import tokenizer
-
-    run = _run(given)
-    with stage_worker(run, "tokenizer") as world:
-        tokenizer(run, world)
-
-
-def _reconstruct(given: argparse.Namespace) -> None:
-    from gss.stages.memory import stage_worker
-    from gss.stages.reconstruct import reconstruct
-
-    run = _run(given)
-    with stage_worker(run, "reconstruct") as world:
-        reconstruct(run, world)
+def _stage(given: argparse.Namespace) -> None:
+    _call_stage(_run(given), given.stage)
 
 
 def _train(given: argparse.Namespace) -> None:
-    from gss.stages.memory import stage_worker
-
-    run = _run(given)
-    with stage_worker(run, given.part.replace("-", "_")) as world:
-        if given.part == "posterior":
-            from gss.stages.posterior import posterior
-
-            posterior(run, world)
-        else:
-            from gss.stages.latent_prior import latent_prior
-
-            latent_prior(run, world, given.until)
-
-
-def _merge(given: argparse.Namespace) -> None:
-    from gss.stages.merge import merge
-
-    merge(_run(given))
+    name = next(row.name for row in all_stages().values() if row.trains == given.part)
+    _call_stage(_run(given), name, **({} if given.until is None else {"until": given.until}))
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    from gss.stages.evaluate import evaluate
+    run = _run(given)
+    model, split = _model(run, given.model), given.split or run.experiment.last_split
+    _call_stage(run, "evaluate", model, split, work=f"evaluate_{model}_{split}")
+
+
+def _call_stage(run: Any, name: str, *arguments: Any, work: str | None = None, **options: Any) -> None:
+    """Call a stage as its row says.
+
+    Args:
+        work: name of its work folder, where it has several.
+    """
+    row = run.experiment.kind.stage(name)
+    if not row.in_processes:
+        imported(row.call)(run, *arguments, **options)
+        return
     from gss.stages.memory import stage_worker
 
-    run = _run(given)
-    split = given.split or run.experiment.last_split
-    with stage_worker(run, "evaluate", f"evaluate_{given.model}_{split}") as world:
-        evaluate(run, world, given.model, split)
+    with stage_worker(run, name, work) as world:
+        imported(row.call)(run, world, *arguments, **options)
+
+
+def _model(run: Any, name: str | None) -> str:
+    """The model that is meant.
+
+    Raises:
+        GssError: the recipe has none of this name.
+    """
+    recipe = run.experiment.kind
+    if name is not None and name not in recipe.models:
+        raise GssError(f"recipe {recipe.name!r} has no model {name!r}; it has {', '.join(recipe.models)}")
+    return name or recipe.final
 
 
 def _import(given: argparse.Namespace) -> None:
-    from gss.stages.exchange import import_checkpoints
-
     words = [word for word in (given.file, *given.overrides) if word]
     files = [Path(word) for word in words if "=" not in word]
     given.overrides = [word for word in words if "=" in word]
     if len(files) > 1:
         raise GssError(f"one checkpoint at a time, not {len(files)}: {', '.join(map(str, files))}")
-    import_checkpoints(_run(given), files[0] if files else None, given.kind)
+    run = _run(given)
+    imported(run.experiment.kind.stage("import").call)(run, files[0] if files else None, given.kind)
 
 
 def _export(given: argparse.Namespace) -> None:
     from gss.use.export import export
 
+    run = _run(given)
     export(
-        _run(given),
-        given.model,
+        run,
+        _model(run, given.model),
         given.output,
         size=given.size,
         with_pixel_branch=not given.without_pixel_branch,

@@ -1,14 +1,15 @@
 """The model files `gss_ff.pth`, `posterior.pth`, `gss_ft.pth`: plain tensors and plain metadata."""
 
+import contextlib
 import hashlib
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, load, save
+from torch import Tensor, load, nn, save
 
 from gss import __version__
 from gss.errors import CheckpointError, GssError
@@ -112,3 +113,31 @@ def require_format(
             where=where,
             todo="update gss, or use the version that wrote the file",
         )
+
+
+@contextlib.contextmanager
+def described(file: ModelFile, where: str | Path) -> Iterator[None]:
+    """Turn what a file's description lacks, or says in a way that this version does not know, into one clear error."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used: {' '.join(str(error).split())}"
+        raise CheckpointError(
+            f"what the file says of its model {said}; it was written by gss {file.version or 'of another version'}, "
+            f"this is gss {__version__}",
+            where=where,
+            todo="copy it or build it again" if file.version == __version__ else "use the version that wrote it",
+        ) from error
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], prefix: str, *, where: str | Path) -> None:
+    """Load the tensors under a prefix into a module; every one must be there with its shape.
+
+    Raises:
+        CheckpointError: what is missing, unexpected or of another shape.
+    """
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(own, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the tensors do not fit: {error}", where=where) from error

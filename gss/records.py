@@ -6,20 +6,17 @@ the configuration of today: that one may have been edited since.
 
 import contextlib
 import copy
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gss.config import READS, STAGES, Experiment, Stage
-from gss.errors import GssError
+from gss.config import Experiment, Stage, experiment_class, find_recipe
+from gss.errors import ConfigError, GssError
 from gss.filekind import sight
 from gss.files import read_json, write_json
-
-# Of keys that several stages read (seed, crop, precision), the latent prior's values are shown: they come last.
-_ORDER: tuple[Stage, ...] = ("check", "palette", "tokenizer", "reconstruct", "evaluate", "posterior", "latent_prior")
-_MODELS: dict[Stage, str] = {"latent_prior": "gss_ff.pth", "posterior": "posterior.pth"}
 
 
 class Made(NamedTuple):
@@ -62,7 +59,7 @@ def made_by(folder: Path, name: str) -> dict[str, Any] | None:
     """`settings` and `inputs` of what a rule made: of its record or, of results older than records, of its work."""
     if record := read_record(folder, name):
         return record
-    work = re.sub(r"(latent_prior)_\d+", r"\1", name)  # segments share one
+    work = re.sub(r"_\d+$", "", name)  # segments share one
     with contextlib.suppress(GssError, KeyError, TypeError):
         found = read_json(folder / "work" / work / "fingerprint.json")
         if found["stage"] != "import":  # its settings are not those of the rule
@@ -70,7 +67,7 @@ def made_by(folder: Path, name: str) -> dict[str, Any] | None:
     return None
 
 
-def as_made(folder: Path, now: Made, *, before: Stage | None = None) -> Made:
+def as_made(folder: Path, now: Made, *, before: str | None = None) -> Made:
     """A configuration with the values that what lies in a results folder was made with.
 
     Args:
@@ -78,30 +75,31 @@ def as_made(folder: Path, now: Made, *, before: Stage | None = None) -> Made:
         before: look at what the stages before this one made; None: at everything.
     """
     made = copy.deepcopy(now)
-    earlier = STAGES if before is None else STAGES[: STAGES.index(before)]
-    for stage in _ORDER:
-        if stage in earlier:
-            for record in _records(folder, stage):
-                for key in READS[stage]:
-                    _take(made, record, tuple(key.split(".")))
+    stages = find_recipe(now.config.get("recipe", "gss")).stages
+    earlier = list(itertools.takewhile(lambda stage: stage.name != before, stages))
+    # Of keys that several stages read (seed, crop, precision), the values of what was trained first are shown.
+    trained = [stage for stage in earlier if stage.trains]
+    for stage in [stage for stage in earlier if not stage.trains] + trained[::-1]:
+        for record in _records(folder, stage):
+            for key in stage.reads:
+                _take(made, record, tuple(key.split(".")))
     return made
 
 
 def made_sha256(made: Made, default: Experiment) -> str:
     """Hash of everything in a configuration that can change a result; the default's where it is not of this version."""
-    with contextlib.suppress(ValueError):  # pydantic's ValidationError is one
-        return Experiment.model_validate(made.config).sha256
+    with contextlib.suppress(ValueError, ConfigError):  # pydantic's ValidationError is a ValueError
+        return experiment_class(made.config).model_validate(made.config).sha256
     return default.sha256
 
 
 def _records(folder: Path, stage: Stage) -> Iterator[Mapping[str, Any]]:
     """What is known of a stage's results: of models, what the file says of itself."""
-    model = _MODELS.get(stage)
-    if model is not None:
-        found = model_metadata(folder / model).get("provenance") or read_record(folder, stage)
+    if stage.trains and stage.model:
+        found = model_metadata(folder / stage.model).get("provenance") or read_record(folder, stage.name)
         yield from [found] if found else []
         return
-    for path in sorted((folder / "records").glob(f"{stage}*.json")):
+    for path in sorted((folder / "records").glob(f"{stage.name}*.json")):
         if record := read_record(folder, path.stem):
             yield record
 

@@ -1,7 +1,7 @@
 """What the Snakemake rules ask: paths, targets, configuration slices and resources of an experiment.
 
-Functions of `wildcards` take any object with the attributes `experiment` and, for a segment of the latent prior,
-`step`. No torch and no Snakemake is imported: the rules load this module in every job.
+Functions of `wildcards` take any object with the attribute `experiment`. No torch and no Snakemake is imported: the
+rules load this module in every job.
 """
 
 import os
@@ -10,15 +10,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from gss.cluster import gpus
 from gss.config import (
-    GPU_STAGES,
     Cluster,
     Experiment,
     Resources,
-    Stage,
+    all_stages,
     data_set_folder,
     list_experiments,
     load_cluster,
@@ -28,7 +27,6 @@ from gss.config import (
 )
 from gss.errors import ConfigError
 
-MODELS = ("gss_ff", "gss_ft")
 Value = TypeVar("Value")
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
 NESTED_SNAKEMAKES_MB = 300
@@ -55,17 +53,20 @@ def targets(wildcards: Any = None) -> list[str]:
 
 def experiment_targets(name: str) -> list[str]:
     """The final files of one experiment; splits that its data set lacks are not evaluated."""
-    return [f"results/{name}/gss_ft.pth", *_evaluations(name), f"results/{name}/report.html"]
+    final = find_experiment(name).kind.final
+    return [f"results/{name}/{final}.pth", *_evaluations(name), f"results/{name}/report.html"]
 
 
 def report_inputs(wildcards: Any) -> list[str]:
     """The figures that a report cannot do without."""
-    return [*_evaluations(wildcards.experiment), f"results/{wildcards.experiment}/reconstruction/metrics.json"]
+    reported = find_experiment(wildcards.experiment).kind.reported
+    return [*_evaluations(wildcards.experiment), *(f"results/{wildcards.experiment}/{file}" for file in reported)]
 
 
 def _evaluations(name: str) -> list[str]:
-    splits = _experiment(name).evaluated
-    return [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in MODELS for split in splits]
+    experiment = find_experiment(name)
+    models, splits = experiment.kind.models, experiment.evaluated
+    return [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in models for split in splits]
 
 
 def evaluation_inputs(wildcards: Any) -> list[str]:
@@ -74,8 +75,8 @@ def evaluation_inputs(wildcards: Any) -> list[str]:
     Raises:
         ConfigError: of a split that the data set lacks; otherwise it would be noticed after the training.
     """
-    _experiment(wildcards.experiment).require_split(wildcards.split, wildcards.experiment)
-    files = (f"{wildcards.model}.pth", "data/manifest.json", "tokenizer.safetensors")
+    find_experiment(wildcards.experiment).require_split(wildcards.split, wildcards.experiment)
+    files = (f"{wildcards.model}.pth", "data/manifest.json", *find_experiment(wildcards.experiment).kind.beside)
     return [f"results/{wildcards.experiment}/{file}" for file in files]
 
 
@@ -93,7 +94,7 @@ def comparison_runs(wildcards: Any) -> list[str]:
 
 def comparison_split(wildcards: Any) -> str:
     """The split a comparison is made on: the first of `test` and `val` that every experiment in it evaluates."""
-    runs = {name: _experiment(name).evaluated for name, _ in map(run_parts, comparison_runs(wildcards))}
+    runs = {name: find_experiment(name).evaluated for name, _ in map(run_parts, comparison_runs(wildcards))}
     common = [split for split in ("test", "val") if all(split in evaluated for evaluated in runs.values())]
     if not common:
         raise ConfigError(
@@ -107,14 +108,15 @@ def comparison_split(wildcards: Any) -> str:
 
 def comparison_inputs(wildcards: Any) -> list[str]:
     """The evaluations that a comparison reads."""
-    folders = ("results/{}/evaluation/{}/".format(*run_parts(run)) for run in comparison_runs(wildcards))
+    runs = [run_parts(run) for run in comparison_runs(wildcards)]
+    folders = [f"results/{name}/evaluation/{model or find_experiment(name).kind.final}/" for name, model in runs]
     files = ("metrics.json", "confusion.npz")
     return [f"{folder}{comparison_split(wildcards)}/{file}" for folder in folders for file in files]
 
 
-def config_slice(stage: Stage) -> Callable[[Any], dict[str, Any]]:
+def config_slice(stage: str) -> Callable[[Any], dict[str, Any]]:
     """For `params`: what of the configuration influences a stage, so that no other change runs it again."""
-    return lambda wildcards: _experiment(wildcards.experiment).slice(stage)
+    return lambda wildcards: find_experiment(wildcards.experiment).slice(stage)
 
 
 class Requests:
@@ -130,19 +132,19 @@ class Requests:
         self._cluster = load_cluster(config) if config.get("cluster") else None
         self._fitted = cache(self._fit)  # Snakemake asks for each of a job's resources several times
 
-    def _fit(self, name: str, stage: Stage) -> Resources:
-        experiment = _experiment(name)
+    def _fit(self, name: str, stage: str) -> Resources:
+        experiment = find_experiment(name)
         asked = experiment.resources(stage)
         if self._cluster is not None:
             return self._cluster.fit(asked, stage)
-        gains = stage in GPU_STAGES or asked.gpus != "auto"
+        gains = all_stages()[stage].in_processes or asked.gpus != "auto"
         return asked if gains else asked.model_copy(update={"gpus": 0})
 
-    def threads(self, stage: Stage) -> Callable[[Any], int]:
+    def threads(self, stage: str) -> Callable[[Any], int]:
         """The cores of a stage, on each node; bounded by those of this machine, see `resources`."""
         return self._asked(stage, lambda asked: asked.threads)
 
-    def resources(self, stage: Stage) -> dict[str, Callable[[Any], int | str]]:
+    def resources(self, stage: str) -> dict[str, Callable[[Any], int | str]]:
         """What a stage asks for; a change of it runs nothing again.
 
         `nodes`, `divided`, and per node `processes` and `devices` are read by the shell lines. `accel` is 1 for a stage
@@ -166,13 +168,13 @@ class Requests:
         if cluster.account:
             values["slurm_account"] = lambda asked: cluster.account or ""
         asked = {name: self._asked(stage, value) for name, value in values.items()}
-        return {**asked, "divided": lambda wildcards: _experiment(wildcards.experiment).divided(stage) or 0}
+        return {**asked, "divided": lambda wildcards: find_experiment(wildcards.experiment).divided(stage) or 0}
 
-    def environment(self, stage: Stage) -> Callable[[Any], str]:
+    def environment(self, stage: str) -> Callable[[Any], str]:
         """For `conda`: the environment of a stage, by whether it uses GPUs."""
         return self._asked(stage, lambda asked: f"../envs/{'gpu' if _uses_gpus(asked) else 'cpu'}.yaml")
 
-    def _asked(self, stage: Stage, value: Callable[[Resources], Value]) -> Callable[[Any], Value]:
+    def _asked(self, stage: str, value: Callable[[Resources], Value]) -> Callable[[Any], Value]:
         def function(wildcards: Any) -> Value:
             try:
                 return value(self._fitted(wildcards.experiment, stage))
@@ -185,6 +187,27 @@ class Requests:
 
 def _uses_gpus(asked: Resources) -> bool:
     return gpus.present() if asked.gpus == "auto" else asked.gpus > 0
+
+
+def inputs(stage: str) -> list[str]:
+    """Files of the results that a stage always reads, as patterns."""
+    return [f"results/{{experiment}}/{file}" for file in all_stages()[stage].inputs]
+
+
+def makes(stage: str) -> list[str]:
+    """Files of the results that a stage leaves, as patterns."""
+    return [f"results/{{experiment}}/{file}" for file in all_stages()[stage].makes]
+
+
+def class_counts(stage: str) -> Callable[[Any], list[str]]:
+    """What `class_balance` reads, where a stage trains with it."""
+
+    def function(wildcards: Any) -> list[str]:
+        experiment = find_experiment(wildcards.experiment)
+        balance = experiment.at(experiment.trainings[stage]).class_balance
+        return [f"results/{wildcards.experiment}/data/statistics.json"] if balance else []
+
+    return function
 
 
 def launch(command: str, *, work: str) -> str:
@@ -206,103 +229,42 @@ def data_inputs(wildcards: Any) -> list[str]:
 
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
-    data = _experiment(wildcards.experiment).data
+    data = find_experiment(wildcards.experiment).data
     if data.generate:
-        return [_input(data_set_folder(data) / "classes.csv")]
+        return [user_file(data_set_folder(data) / "classes.csv")]
     table = data_set_folder(data) / data.classes if isinstance(data.classes, str) else None
     prepared = [f"results/{wildcards.experiment}/data/prepared.json"] if data.archives else []
-    return [*prepared, _input(table)] if table is not None and table.is_file() else prepared
+    return [*prepared, user_file(table)] if table is not None and table.is_file() else prepared
 
 
-def _input(path: Path) -> str:
+def user_file(path: Path) -> str:
     """A file of the user's as an input of a rule."""
     if "{" in str(path) or "}" in str(path):
         raise ConfigError("Snakemake takes braces in a path for a wildcard", where=path, todo="rename the folder")
     return str(path)
 
 
-def palette_inputs(wildcards: Any) -> list[str]:
-    """The checked data set, and the palette that the experiment names."""
-    file = _experiment(wildcards.experiment).palette.file
-    return [f"results/{wildcards.experiment}/data/manifest.json", *([_input(Path(file))] if file else [])]
-
-
-def importing(part: Literal["latent_prior", "posterior"]) -> str:
-    """Experiments that import a part from a checkpoint instead of training it, as a pattern."""
-    return _pattern(name for name, experiment in _readable() if getattr(experiment, part).checkpoint)
-
-
 def generated_folders() -> str:
     """Folders of the data sets that the project makes, as a pattern: no other folder is ever written to."""
-    return _pattern(str(data_set_folder(experiment.data)) for _, experiment in _readable() if experiment.data.generate)
+    return pattern(str(data_set_folder(experiment.data)) for _, experiment in readable() if experiment.data.generate)
 
 
-def _readable() -> Iterator[tuple[str, Experiment]]:
+def readable() -> Iterator[tuple[str, Experiment]]:
     """The experiments whose files can be read: another one stops those who ask for it, and nobody else."""
     for name in list_experiments():
         try:
-            yield name, _experiment(name)
+            yield name, find_experiment(name)
         except ConfigError:
             continue
 
 
-def _pattern(texts: Iterable[str]) -> str:
+def pattern(texts: Iterable[str]) -> str:
     """For `wildcard_constraints`: any of the texts. Snakemake takes braces for those of a wildcard."""
     escaped = (re.escape(text).replace("{", "x7b").replace("}", "x7d") for text in texts)
     return "|".join(escaped) or "(?!)"  # the latter matches nothing
 
 
-def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
-    """Palette and tokenizer to check: the experiment's own, or the final ones of `posterior.from`."""
-    source = _experiment(wildcards.experiment).posterior.from_
-    if source:
-        return {"palette": f"results/{source}/palette.csv", "tokenizer": f"results/{source}/tokenizer.safetensors"}
-    own = f"results/{wildcards.experiment}"
-    return {"palette": f"{own}/palette/start.csv", "tokenizer": f"{own}/tokenizer/start.safetensors"}
-
-
-def class_counts(part: Literal["latent_prior", "posterior"]) -> Callable[[Any], list[str]]:
-    """What `class_balance` reads, where a part is trained with it."""
-
-    def function(wildcards: Any) -> list[str]:
-        balance = getattr(_experiment(wildcards.experiment), part).training.class_balance
-        return [f"results/{wildcards.experiment}/data/statistics.json"] if balance else []
-
-    return function
-
-
-def milestone(wildcards: Any) -> int:
-    """The step a segment of the latent prior ends at; without the wildcard `step`, the last one."""
-    milestones = _experiment(wildcards.experiment).milestones
-    step = int(getattr(wildcards, "step", milestones[-1]))
-    if hasattr(wildcards, "step") and step not in milestones[:-1]:
-        raise ConfigError(f"step {step} is none of the milestones {milestones[:-1]}; that of the last is gss_ff.pth")
-    return step
-
-
-def previous_segment(wildcards: Any) -> list[str]:
-    """The model file of the milestone before, if there is one: training goes on from there."""
-    earlier = [step for step in _experiment(wildcards.experiment).milestones if step < milestone(wildcards)]
-    return [milestone_file(wildcards.experiment, step) for step in earlier[-1:]]
-
-
-def posterior_start(wildcards: Any) -> str:
-    """The latent prior that X^-1 is trained behind."""
-    experiment = _experiment(wildcards.experiment)
-    return milestone_file(wildcards.experiment, experiment.posterior.start_step or experiment.milestones[-1])
-
-
-def posterior_file(wildcards: Any) -> str:
-    """The X^-1 to merge: the experiment's own, or that of `posterior.from`."""
-    return f"results/{_experiment(wildcards.experiment).posterior.from_ or wildcards.experiment}/posterior.pth"
-
-
-def milestone_file(name: str, step: int) -> str:
-    """The model file of a milestone; that of the last one is GSS-FF."""
-    last = _experiment(name).milestones[-1]
-    return f"results/{name}/gss_ff.pth" if step == last else f"results/{name}/latent_prior/step_{step}.pth"
-
-
 @cache
-def _experiment(name: str) -> Experiment:
+def find_experiment(name: str) -> Experiment:
+    """The experiment of a name, read once."""
     return load_experiment(name)

@@ -1,6 +1,7 @@
 # Names the rules share. Every function is plain Python in gss/workflow.py (`workflow` itself is Snakemake's own name).
 import gss.snakemake_patches
 import gss.workflow as workflow_of
+from gss.config import RECIPES, all_models
 
 workflow_of.prefer_this_python()
 gss.snakemake_patches.trust_records()
@@ -19,5 +20,5 @@ wildcard_constraints:
     experiment="[^/]+",
     comparison="[^/]+",
     step=r"\d+",
-    model="|".join(workflow_of.MODELS),
+    model="|".join(all_models()),
     split="val|test",

@@ -10,7 +10,7 @@ rule toy_data:
 
 
 rule prepare:
-    output: "results/{experiment}/data/prepared.json"
+    output: workflow_of.makes("prepare")
     params: config=workflow_of.config_slice("prepare")
     log: "results/{experiment}/logs/prepare.log"
     benchmark: "results/{experiment}/benchmarks/prepare.tsv"
@@ -24,9 +24,7 @@ rule prepare:
 
 rule check:
     input: workflow_of.data_inputs
-    output:
-        "results/{experiment}/data/manifest.json",
-        "results/{experiment}/data/statistics.json",
+    output: workflow_of.makes("check")
     params: config=workflow_of.config_slice("check")
     log: "results/{experiment}/logs/check.log"
     benchmark: "results/{experiment}/benchmarks/check.tsv"

@@ -1,4 +1,4 @@
-# The final figures of GSS-FF and GSS-FT.
+# The final figures of the models of all recipes.
 
 
 rule evaluate:

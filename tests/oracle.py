@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gss.models.gss import GSS
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.posterior import NearestPosterior, WindowPosterior
-from gss.models.window import SwinBlocks, WindowAttention
-from gss.tokenizer.dvae import DVAE, Block, map_pixels, unmap_pixels
+from gss.nets.window import SwinBlocks, WindowAttention
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
+from gss.recipes.gss.tokenizer.dvae import DVAE, Block, map_pixels, unmap_pixels
 
 IGNORED = 255
 ORDER = (1, 0, 2, 3)  # in which the published heads list strides 4, 8, 16, 32

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gss.models.gss import GSS
-from gss.models.posterior import NearestPosterior
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.posterior import NearestPosterior
 
 
 def evaluate(

@@ -42,6 +42,6 @@ def test_the_compiler_is_loaded_for_those_who_compile_alone(first: str) -> None:
 
 
 def test_timm_can_be_imported_before_a_model_is_built() -> None:
-    code = "import gss.models.build, timm; assert timm.is_model('resnet18')"
+    code = "import gss.recipes.gss.build, timm; assert timm.is_model('resnet18')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import gss
+from gss.checkpoints import read_checkpoint
 from gss.errors import GssError
 from gss.filekind import file_kind
 from gss.modelfile import FORMAT, load_model
-from gss.models.exchange import read_published
-from gss.tokenizer.store import load_tokenizer
+from gss.recipes.gss.tokenizer.store import load_tokenizer
 from tests.use.models import write_models
 
 LINEAR = torch.nn.Linear(2, 2)
@@ -121,8 +121,8 @@ def test_a_foreign_file_is_said_to_be_what_it_is(case: str, tmp_path: Path) -> N
     kind = file_kind(path)
     assert kind.name.startswith(name) and kind.name.isprintable()
     assert kind.todo is None if todo is None else todo in kind.todo
-    for read in (load_model, load_tokenizer, read_published):
-        if read is not read_published or case not in STATES:
+    for read in (load_model, load_tokenizer, read_checkpoint):
+        if read is not read_checkpoint or case not in STATES:
             with pytest.raises(GssError) as error:
                 read(path)
             assert name in str(error.value) and "delete" not in str(error.value) and "\n  where: " in str(error.value)
@@ -157,7 +157,7 @@ def test_a_damaged_model_file_is_no_foreign_one(tmp_path: Path) -> None:
     with pytest.raises(GssError, match=f"the model file is damaged: .*check sum of {largest.filename}"):
         load_model(tmp_path / "flipped.pth")
     with pytest.raises(GssError, match=r"(?s)no state dict: it is a model file of this project.*use it as it is"):
-        read_published(path)
+        read_checkpoint(path)
 
 
 def test_files_of_a_later_format_name_the_version(tmp_path: Path) -> None:

@@ -24,22 +24,22 @@ from gss.evaluate.inference import resize_image, windows
 from gss.evaluate.metrics import Scores, confusion, h_mean, scores
 from gss.evaluate.taxonomy import read_taxonomy
 from gss.modelfile import load_model, save_model
-from gss.models.backbone import Backbone, build_backbone
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.losses import pixel_loss_sum, resize, token_loss_sum
-from gss.models.posterior import WindowPosterior
-from gss.models.published import from_published_order, to_published_order
-from gss.models.training import LatentPriorLearner, PosteriorLearner
-from gss.models.window import WindowAttention
-from gss.palette.maskige import nearest, paint
-from gss.palette.palette import Palette
-from gss.palette.strategies import make_palette
-from gss.stages.assemble import build_model
-from gss.stages.merge import merge
+from gss.nets.backbone import Backbone, build_backbone
+from gss.nets.losses import pixel_loss_sum, resize, token_loss_sum
+from gss.nets.published import from_published_order, to_published_order
+from gss.nets.window import WindowAttention
+from gss.recipes.gss.assemble import build_model
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.palette.maskige import nearest, paint
+from gss.recipes.gss.palette.palette import Palette
+from gss.recipes.gss.palette.strategies import make_palette
+from gss.recipes.gss.posterior import WindowPosterior
+from gss.recipes.gss.stages.merge import merge
+from gss.recipes.gss.tokenizer import unpickle
+from gss.recipes.gss.tokenizer.dvae import DVAE, map_pixels, unmap_pixels
+from gss.recipes.gss.tokenizer.targets import double_label, fill_ignored, resize_label, token_targets, token_valid
 from gss.stages.run import Run
-from gss.tokenizer import unpickle
-from gss.tokenizer.dvae import DVAE, map_pixels, unmap_pixels
-from gss.tokenizer.targets import double_label, fill_ignored, resize_label, token_targets, token_valid
 from gss.train.distributed import World
 from gss.train.guard import FiniteGuard
 from gss.train.loop import EPS, train

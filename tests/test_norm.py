@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gss.models.backbone import build_backbone
-from gss.models.build import build_posterior
-from gss.norm import BatchNorm2d
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.learn import NormalisedDVAE
+from gss.nets.backbone import build_backbone
+from gss.nets.norm import BatchNorm2d
+from gss.recipes.gss.build import build_posterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.learn import NormalisedDVAE
 
 pytestmark = pytest.mark.usefixtures("threads")
 SHAPES = [(2, 16, 180, 240), (3, 33, 37, 41), (1, 720, 19, 31), (2, 5, 1, 700), (2, 3, 700, 1)]
@@ -103,7 +103,7 @@ def test_backbones_have_it_and_compute_the_same(name: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(name).double()
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms and all(type(norm).__module__ == "gss.norm" for norm in norms)
+    assert norms and all(type(norm).__module__ == "gss.nets.norm" for norm in norms)
     plain = copy.deepcopy(backbone)
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from gss.evaluate.inference import Inference, predict
-from gss.models import losses, window
-from gss.models.backbone import build_backbone
-from gss.models.gss import GSS
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.posterior import NearestPosterior, WindowPosterior
-from gss.models.training import LatentPriorLearner, PosteriorLearner
-from gss.palette.maskige import nearest, paint
-from gss.tokenizer import dvae as tokenizer
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.targets import double_label, fill_ignored, token_targets, token_valid
+from gss.nets import losses, window
+from gss.nets.backbone import build_backbone
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.palette.maskige import nearest, paint
+from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
+from gss.recipes.gss.tokenizer import dvae as tokenizer
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.targets import double_label, fill_ignored, token_targets, token_valid
+from tests.normalised import Normalised
 
 V = 48
 
@@ -156,6 +157,6 @@ def test_prediction(num_classes: int, height: int, width: int, inverse: str) -> 
     model = GSS(prior, dvae, posterior).eval()
     photograph = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
     mean, std = (0.0, 0.0, 0.0), (64.0, 64.0, 64.0)
-    found = predict(model, photograph.numpy(), Inference(), mean=mean, std=std, device=torch.device("cpu")).long()
+    found = predict(Normalised(model, mean, std), photograph.numpy(), Inference(), device=torch.device("cpu")).long()
     expected = oracle.predict(model, photograph.permute(2, 0, 1)[None].float() / 64)[0]
     assert (found == expected).float().mean() > 0.999  # softmax, left out here, makes ties of its own

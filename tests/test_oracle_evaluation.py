@@ -10,11 +10,12 @@ from torch import Tensor
 from gss.data.device import normalise
 from gss.evaluate.inference import Inference, lowest_best, predict, resize_image
 from gss.evaluate.metrics import confusion
-from gss.models.backbone import build_backbone
-from gss.models.gss import GSS
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.posterior import NearestPosterior, WindowPosterior
-from gss.tokenizer.dvae import DVAE
+from gss.nets.backbone import build_backbone
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from tests.normalised import Normalised
 
 V = 48
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 60.0, 60.0)
@@ -70,7 +71,7 @@ def test_votes_for_colours(num_classes: int, height: int, width: int, protocol: 
     """Equal to the bit: many pixels have as many votes for one class as for another."""
     model, inference = make("nearest", num_classes), PROTOCOLS[protocol]
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    found = predict(model, image, inference, mean=MEAN, std=STD, device=CPU)
+    found = predict(Normalised(model, MEAN, STD), image, inference, device=CPU)
     crop = CROP if inference.mode == "slide" else None
     scores = oracle_evaluation.scores_of_image(model, network_input(image, inference), (height, width), crop, STRIDE)
     first, second = scores[0].topk(2, 0).values
@@ -86,7 +87,7 @@ def test_scores_of_window_attention(num_classes: int, height: int, width: int, p
     """Equal where the best score leads by more than its rounding."""
     model, inference = make("window", num_classes), PROTOCOLS[protocol]
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    found = predict(model, image, inference, mean=MEAN, std=STD, device=CPU).long()
+    found = predict(Normalised(model, MEAN, STD), image, inference, device=CPU).long()
     crop = CROP if inference.mode == "slide" else None
     scores = oracle_evaluation.scores_of_image(model, network_input(image, inference), (height, width), crop, STRIDE)
     first, second = scores[0].topk(2, 0).values
@@ -119,7 +120,7 @@ def test_an_image_from_file_to_counts(protocol: str) -> None:
     model, inference = make("nearest", 19), PROTOCOLS[protocol]
     image = np.random.default_rng(1).integers(0, 256, (52, 64, 3), dtype=np.uint8)
     label = random_label(19, 52, 64)
-    found = predict(model, image, inference, mean=MEAN, std=STD, device=CPU)
+    found = predict(Normalised(model, MEAN, STD), image, inference, device=CPU)
     crop = CROP if inference.mode == "slide" else None
     ids, counts = oracle_evaluation.evaluate(model, network_input(image, inference), label, crop=crop, stride=STRIDE)
     assert torch.equal(found.long(), ids)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gss.checkpoints import read_backbone_weights
 from gss.doctor import experiments
 from gss.errors import GssError
-from gss.models.exchange import read_backbone_weights
 from gss.proxy import by_proxy
-from gss.tokenizer.unpickle import import_openai
+from gss.recipes.gss.tokenizer.unpickle import import_openai
 from gss.tracking import mlflow_sync
 from gss.tracking.journal import Journal
 

@@ -18,31 +18,20 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gss._compat import import_timm
 from gss.benchmark.stopwatch import WAITING, WARM_UP, Section, Stopwatch
 from gss.cluster.exit import die_with
-from gss.data.images import read_label
+from gss.config.schema import Training
 from gss.data.loader import read_pair
 from gss.errors import is_no_memory
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_png
-from gss.models.gss import GSS
-from gss.models.latent_prior import LatentPrior
-from gss.models.posterior import Posterior
-from gss.models.training import ImageLearner, LatentPriorLearner, PosteriorLearner
-from gss.palette.palette import Palette
-from gss.stages import latent_prior, posterior
-from gss.stages.assemble import at_precision, build_posterior, build_prior
 from gss.stages.run import Run
 from gss.stages.training import loop_settings, make_loader
-from gss.tokenizer.crops import MaskigeCrops
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.learn import DVAELearner
-from gss.tokenizer.reconstruct import reconstruct
 from gss.train.distributed import World, setup
 from gss.train.loop import MakeBatches, train
 from gss.train.settings import LoopSettings
@@ -58,131 +47,80 @@ class NoMemory(Exception):
 
 
 def loading(run: Run, images: int) -> Section:
-    """Batches of the latent prior's training, read and augmented by one core."""
+    """Batches of the first training, read and augmented by one core."""
     cv2.setNumThreads(0)  # as in a loader process
     torch.set_num_threads(1)
     alone = run.experiment.run.model_copy(update={"workers": 0})
     reader = replace(run, experiment=run.experiment.model_copy(update={"run": alone}))
     vars(reader)["manifest"] = run.manifest
-    batch = run.experiment.latent_prior.training.batch_size
+    training: Training = run.experiment.at(next(iter(run.experiment.trainings.values())))
+    batch = training.batch_size
     watch = Stopwatch(torch.device("cpu"))
-    batches = iter(make_loader(reader, run.experiment.latent_prior.training, one_process())(0))
-    for _ in watch.laps(_num_laps(images, batch)):
+    batches = iter(make_loader(reader, training, one_process())(0))
+    for _ in watch.laps(num_laps(images, batch)):
         watch.enter("read, augment, collate")
         next(batches)
     return Section(batch, watch.phases)
 
 
-def training(run: Run, part: str, images: int, *, with_loading: bool) -> Section:
+def training(run: Run, stage: str, images: int, *, with_loading: bool) -> Section:
     """Steps of the training loop.
 
     Args:
-        part: `latent_prior` or `posterior`.
         with_loading: with fresh batches of the configured loader processes; else always with the same batch.
     """
-    config = run.experiment.latent_prior if part == "latent_prior" else run.experiment.posterior
+    config: Training = run.experiment.at(run.experiment.trainings[stage])
     world = one_process()
     watch = Stopwatch(world.device)
-    learner, dvae = random_learner(run, part, world)
-    watch.around(dvae, "encode", "tokens of the label")
-    watch.around(learner.prior, "tokens", "tokens of the image")
-    watch.around(dvae, "decode", "decode")
+    learner, special = run.experiment.kind.part("benchmark").learner(run, stage, world, watch)
 
     def batches(step: int) -> Iterator[Any]:
-        loader = iter(make_loader(run, config.training, world)(step))
+        loader = iter(make_loader(run, config, world)(step))
         fixed = None if with_loading else next(loader)
-        for _ in watch.laps(_num_laps(images, config.training.batch_size)):
+        for _ in watch.laps(num_laps(images, config.batch_size)):
             watch.enter(WAITING if with_loading else "transfer, counts")
             batch = fixed or next(loader)
             watch.enter("transfer, counts")
             yield batch
-        raise _Enough
+        raise Enough
 
-    _steps(watch, learner, batches, loop_settings(run, config.training, steps=1), world)
-    special = dict.fromkeys(("tokens of the label", "decode"), dvae.precision)
-    return Section(config.training.batch_size, watch.phases, config.training.precision, special)
-
-
-def tokenizer(run: Run, images: int) -> Section:
-    """Steps of the tokenizer's training, on the crops of a few labels."""
-    config = run.experiment.tokenizer.train
-    world = one_process()
-    watch = Stopwatch(world.device)
-    learner = DVAELearner(_dvae(run), torch.from_numpy(_colours(run)), random_palettes=config.palettes == "random")
-    pairs = run.manifest.pairs("train")
-    labels = [read_label(pairs[i].label, run.space) for i in range(min(_LABELS, len(pairs)))]
-    size, num_classes = config.batch_size, run.space.num_classes
-
-    def batches(step: int) -> Iterator[Any]:
-        crops = iter(MaskigeCrops(labels, num_classes, seed=0, batch_size=size, crop=config.crop, start_step=step))
-        for _ in watch.laps(_num_laps(images, size)):
-            watch.enter("crops")
-            batch = next(crops)
-            watch.enter("transfer, counts")
-            yield batch
-        raise _Enough
-
-    settings = LoopSettings(1, config.lr, clip_norm=1.0, deterministic=run.experiment.run.deterministic)
-    _steps(watch, learner, batches, settings, world)
-    return Section(size, watch.phases)
+    steps(watch, learner, batches, loop_settings(run, config, steps=1), world)
+    return Section(config.batch_size, watch.phases, config.precision, special)
 
 
-def reconstruction(run: Run, images: int) -> Section:
-    """Training labels, one by one, through the tokenizer and back as the refinement of the palette does it."""
-    world = one_process()
-    watch = Stopwatch(world.device)
-    dvae, colours = _dvae(run).requires_grad_(False).eval().to(world.device), torch.from_numpy(_colours(run))
-    watch.around(dvae, "encode", "tokens of the label")
-    watch.around(dvae, "decode", "decode")
-    pairs = itertools.cycle(run.manifest.pairs("train"))
-    for _, pair in zip(watch.laps(_num_laps(images, 1)), pairs, strict=False):
-        label = read_label(pair.label, run.space)
-        watch.enter("paint, nearest colour, count")
-        reconstruct(dvae, [label], colours, doubled=True)
-    return Section(1, watch.phases)
-
-
-def _steps(watch: Stopwatch, learner: nn.Module, batches: MakeBatches, settings: LoopSettings, world: World) -> None:
+def steps(watch: Stopwatch, learner: nn.Module, batches: MakeBatches, settings: LoopSettings, world: World) -> None:
     """The training loop until `batches` has enough, without checkpoints."""
     watch.around(learner, "forward", "forward", then="backward")
     hook = register_optimizer_step_pre_hook(lambda *_: watch.enter("optimiser step"))
     settings = replace(settings, steps=10**6, save_every=10**6, save_minutes=10**6, log_every=10**6)
-    with contextlib.suppress(_Enough), tempfile.TemporaryDirectory() as work:
+    with contextlib.suppress(Enough), tempfile.TemporaryDirectory() as work:
         train(learner, batches, settings, work=Path(work), journal=None, world=world)
     hook.remove()
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """Ends the training loop before it writes a checkpoint."""
 
 
-def prediction(run: Run, variant: str, images: int) -> Section:
-    """Images of the last split, one by one; files are read before.
-
-    Args:
-        variant: of X^-1.
-    """
+def prediction(run: Run, model: str, images: int) -> Section:
+    """Images of the last split, one by one; files are read before."""
     world = one_process()
     watch = Stopwatch(world.device)
-    model, inference = random_model(run, variant, world.device)
-    watch.around(model.prior, "tokens", "tokens of the image")
-    watch.around(model.tokenizer, "decode", "decode")
-    watch.around(model.posterior, "scores", "X^-1: scores of the classes")
-    mean, std = model.prior.backbone.mean, model.prior.backbone.std
+    segmenter, special = run.experiment.kind.part("benchmark").segmenter(run, model, world.device, watch)
     pairs = itertools.cycle(run.manifest.pairs(run.experiment.last_split))
-    for _, pair in zip(watch.laps(_num_laps(images, 1)), pairs, strict=False):
+    for _, pair in zip(watch.laps(num_laps(images, 1)), pairs, strict=False):
         image, _ = read_pair(pair, run.space)
         watch.enter("resize, normalise, argmax")
-        predict(model, image, inference, mean=mean, std=std, device=world.device)
-    return Section(1, watch.phases, special={"decode": model.tokenizer.precision})
+        predict(segmenter, image, _inference(run), device=world.device)
+    return Section(1, watch.phases, special=special)
 
 
-def evaluation(run: Run, variant: str, images: int) -> Section:
+def evaluation(run: Run, model: str, images: int) -> Section:
     """Images of the last split, as `gss evaluate` goes through them; panels are not drawn."""
     world = one_process()
     watch = Stopwatch(world.device)
-    model, inference = random_model(run, variant, world.device)
-    count = _num_laps(images, 1)
+    segmenter, _ = run.experiment.kind.part("benchmark").segmenter(run, model, world.device, Stopwatch(world.device))
+    count = num_laps(images, 1)
     split = itertools.cycle(run.manifest.pairs(run.experiment.last_split))
     laps = watch.laps(count)
     name = "read ahead, predict, count, write"
@@ -200,14 +138,12 @@ def evaluation(run: Run, variant: str, images: int) -> Section:
         next(laps)
         watch.enter(name)
         evaluate_pairs(
-            model,
+            segmenter,
             list(itertools.islice(split, WARM_UP + count)),
             run.space.num_classes,
             world,
             read=read,
-            inference=inference,
-            mean=model.prior.backbone.mean,
-            std=model.prior.backbone.std,
+            inference=_inference(run),
             each=each,
         )
     return Section(1, watch.phases)
@@ -278,7 +214,8 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (available, hard))
 
 
-def _num_laps(images: int, batch: int) -> int:
+def num_laps(images: int, batch: int) -> int:
+    """Laps in which at least so many images are measured."""
     return max(LEAST_LAPS, -(-images // batch))
 
 
@@ -289,46 +226,7 @@ def one_process() -> World:
     return setup()
 
 
-def _dvae(run: Run) -> DVAE:
-    config = run.experiment.tokenizer
-    dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group)
-    return dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _colours(run: Run) -> np.ndarray:
-    """Any palette: int64 [N+1, 3]."""
-    codes = np.random.default_rng(0).permutation(2**24)[: run.space.num_classes + 1]
-    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
-
-
-def random_networks(run: Run, variant: str, device: torch.device) -> tuple[LatentPrior, DVAE, Posterior, Tensor]:
-    """Latent prior, tokenizer, X^-1 and palette as the experiment describes them, all random."""
-    torch.manual_seed(run.experiment.seed)
-    dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
-    colours = _colours(run)
-    meta = latent_prior.describe(run, run.space, Palette(colours, run.space.names), dvae)
-    meta["posterior"] = (
-        posterior.describe(run)
-        if variant != "nearest"
-        else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
-    )
-    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
-
-
-def random_learner(run: Run, part: str, world: World) -> tuple[ImageLearner, DVAE]:
-    """What the training of a part trains, and the tokenizer in it."""
-    config = run.experiment.latent_prior if part == "latent_prior" else run.experiment.posterior
-    prior, dvae, module, colours = random_networks(run, run.experiment.posterior.variant, world.device)
-    weights = torch.ones(run.space.num_classes) if config.training.class_balance else None
-    if part == "latent_prior":
-        return LatentPriorLearner(prior, dvae, colours, class_weights=weights), dvae
-    reference = run.experiment.numerics == "reference"
-    return PosteriorLearner(prior, dvae, module, class_weights=weights, reference=reference), dvae
-
-
-def random_model(run: Run, variant: str, device: torch.device) -> tuple[GSS, Inference]:
-    """A model on its device, and how the experiment has images predicted."""
+def _inference(run: Run) -> Inference:
+    """How the experiment has images predicted."""
     config = run.experiment.evaluation
-    prior, dvae, module, _ = random_networks(run, variant, device)
-    model = GSS(prior, dvae, module).to(device).eval()
-    return model, Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
+    return Inference(config.mode, config.crop, config.stride, config.scale, config.flip)

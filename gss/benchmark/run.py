@@ -15,7 +15,6 @@ import numpy as np
 from gss.benchmark import measure
 from gss.benchmark.stopwatch import Section
 from gss.benchmark.table import table
-from gss.config import Stage
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, Rows
 from gss.errors import GssError
@@ -55,9 +54,9 @@ def benchmark(run: Run, images: int = IMAGES, output: Path | None = None) -> str
 def _measure(run: Run, images: int) -> dict[str, Any]:
     load = os.getloadavg()[0]
     config = run.experiment
-    has_posterior = config.posterior.variant != "nearest"
-    variants = {"GSS-FF": "nearest"} | ({"GSS-FT": config.posterior.variant} if has_posterior else {})
-    trained: tuple[Stage, ...] = ("latent_prior", "posterior") if has_posterior else ("latent_prior",)
+    recipe = config.kind
+    told = recipe.part("benchmark")
+    first = next(iter(config.trainings))
     hardware = _child("hardware", "", measure.hardware)
     peaks: dict[str, float] = {}
 
@@ -66,27 +65,26 @@ def _measure(run: Run, images: int) -> dict[str, Any]:
             peaks[precision] = _child("matrix product", "", measure.matrix_peak, precision)
         return section.rows(whole, peaks)
 
-    section = _child("data loading", less_memory(config, "latent_prior"), measure.loading, run, images)
+    section = _child("data loading", less_memory(config, first), measure.loading, run, images)
     sections = [{"title": f"data loading, batch of {section.images}, one core", "rows": rows(section, "batch")[:1]}]
-    if config.tokenizer.source == "train":
-        section = _child("tokenizer", less_memory(config, "tokenizer"), measure.tokenizer, run, images)
-        sections.append({"title": f"tokenizer, batch of {section.images}, fp32", "rows": rows(section, "step")})
-    section = _child("reconstruction", less_memory(config, "reconstruct"), measure.reconstruction, run, images)
-    sections.append({"title": "reconstruction", "rows": rows(section, "label")})
-    for part in trained:
-        title, keys = part.replace("_", " "), less_memory(config, part)
-        section = _child(title, keys, measure.training, run, part, images, with_loading=False)
+    for title, stage, measurement, whole in told.sections(config):
+        section = _child(title, less_memory(config, stage), measurement, run, images)
+        several = f", batch of {section.images}, fp32" if section.images > 1 else ""
+        sections.append({"title": f"{title}{several}", "rows": rows(section, whole)})
+    for stage in (stage for stage in config.trainings if stage in config.trained):
+        title, keys = stage.replace("_", " "), less_memory(config, stage)
+        section = _child(title, keys, measure.training, run, stage, images, with_loading=False)
         found = rows(section, "step, the batch at hand")
-        loaded = _child(f"{title} with data loading", keys, measure.training, run, part, images, with_loading=True)
+        loaded = _child(f"{title} with data loading", keys, measure.training, run, stage, images, with_loading=True)
         found += rows(loaded, "step, with data loading")[:1]
         sections.append({"title": f"{title}, batch of {section.images}, {section.precision}", "rows": found})
     keys = less_memory(config, "evaluate")
-    for name, variant in variants.items():
-        section = _child(name, keys, measure.prediction, run, variant, images)
-        sections.append({"title": f"prediction, {name}", "rows": rows(section, "image")})
-    for name, variant in variants.items():
-        section = _child(f"evaluation, {name}", keys, measure.evaluation, run, variant, images)
-        sections.append({"title": f"evaluation, {name}", "rows": rows(section, "image")[:1]})
+    for model, title in recipe.models.items():
+        section = _child(title, keys, measure.prediction, run, model, images)
+        sections.append({"title": f"prediction, {title}", "rows": rows(section, "image")})
+    for model, title in recipe.models.items():
+        section = _child(f"evaluation, {title}", keys, measure.evaluation, run, model, images)
+        sections.append({"title": f"evaluation, {title}", "rows": rows(section, "image")[:1]})
     workers = config.run.workers
     return {
         "experiment": run.name,

@@ -10,6 +10,7 @@ import yaml
 
 from gss.compare.bootstrap import Counts
 from gss.config import run_parts
+from gss.config.schema import Evaluation as Protocol
 from gss.errors import DataError, GssError
 from gss.report.results import SPLITS, Evaluation, Results, flat
 
@@ -66,12 +67,13 @@ def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Ev
         parted = [run_parts(name) for name in names]
     except ValueError as error:
         raise GssError(str(error)) from error
+    folders = {experiment: Results(results / experiment) for experiment, _ in parted}
+    parted = [(experiment, model or folders[experiment].recipe.final) for experiment, model in parted]
     if len(parted) < 2 or len(set(parted)) < len(parted):
         raise GssError(
             f"two or more different runs are compared, not: {', '.join('/'.join(part) for part in parted)}",
             todo="name them EXPERIMENT or EXPERIMENT/MODEL, the baseline first: gss compare toy/gss_ff toy/gss_ft",
         )
-    folders = {experiment: Results(results / experiment) for experiment, _ in parted}
     there = [found for model, found in folders[parted[0][0]].evaluations if model == parted[0][1]]
     split = split or (there or SPLITS)[0]
     first, *others = [_read(folders[experiment], model, split) for experiment, model in parted]
@@ -84,16 +86,24 @@ def warnings(runs: Sequence[Evaluated]) -> list[str]:
     found = []
     for run, other in zip(runs[1:], others, strict=True):
         mine, theirs = flat(first["protocol"]), flat(other["protocol"])
+        own = _own_keys(runs[0]) | _own_keys(run)
         changed = [
             f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"
             for key in dict.fromkeys((*mine, *theirs))
-            if mine.get(key) != theirs.get(key) and key != "vote_temperature"  # GSS-FF alone has one
+            if mine.get(key) != theirs.get(key) and key in mine and key in theirs and key not in own
         ]
         if changed:
             found.append(f"{run.name} was evaluated by another protocol than {runs[0].name}: {', '.join(changed)}.")
         if first["model"]["sha256"] == other["model"]["sha256"]:
             found.append(f"{run.name} and {runs[0].name} are the same model file.")
     return found + [f"{run.results.name}: {note}" for run in runs for note in run.results.notes()]
+
+
+def _own_keys(run: Evaluated) -> set[str]:
+    """Keys of the protocol that only some models of a recipe have."""
+    section = run.results.recipe.experiment.model_fields["evaluation"].annotation
+    assert section is not None
+    return {*section.model_fields} - {*Protocol.model_fields}
 
 
 def changed_settings(runs: Sequence[Evaluated]) -> list[tuple[str, list[str]]]:

@@ -11,16 +11,18 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gss.config.experiment import Experiment
+from gss.config.experiment import Experiment, NamedFile
 from gss.config.names import valid_name
 from gss.config.project import Cluster, Project
+from gss.config.recipe import find_recipe
 from gss.config.reference import model_in
-from gss.config.schema import Data
+from gss.config.schema import Backbone, Data
 from gss.errors import ConfigError
 
 EXPERIMENTS = Path("config/experiments")
 PROJECT = Path("config/config.yaml")
 SUFFIXES = (".yaml", ".yml")
+PUT_IT_THERE = "put it there, or set GSS_DATA to the folder that holds your data"
 # What PyYAML raises: its own errors, and whatever a number too long, a tag that does not fit (`!!bool x`) leads it to.
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 Model = TypeVar("Model", bound=BaseModel)
@@ -101,17 +103,31 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
     content = _read_yaml(path)
     for override in overrides:
         _apply(content, override)
-    default = _validate(Experiment, content, path)
+    kind = experiment_class(content, path)
+    default = _validate(kind, content, path)
     if not default.reference:
         return default
     changes = {**default.reference, "numerics": "reference"}
     if default.numerics == "reference":
-        return _validate(Experiment, _merged(content, changes), path)
+        return _validate(kind, _merged(content, changes), path)
     # The other reading is checked, too, so that its faults do not wait until it is asked for; that it trains in fp32
     # says whoever asks for it.
-    fp32 = {part: {"training": {"precision": "fp32"}} for part in ("latent_prior", "posterior")}
-    _validate(Experiment, _merged(_merged(content, fp32), changes), path)
+    for key in kind.trainings.values():
+        content = _merged(content, _nested(f"{key}.precision", "fp32"))
+    _validate(kind, _merged(content, changes), path)
     return default
+
+
+def experiment_class(content: Mapping[str, Any], where: Path | None = None) -> type[Experiment]:
+    """The class of an experiment by what its file says of the recipe.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    try:
+        return find_recipe(str(content.get("recipe", "gss"))).experiment
+    except ConfigError as error:
+        raise ConfigError(error.what, where=where, todo="write recipe: gss") from error
 
 
 def experiment_name(name: str | Path) -> str:
@@ -172,28 +188,27 @@ def require_data(path: Path, *, kind: str, todo: str = "") -> Path:
         ConfigError: it does not exist.
     """
     if not path.exists():
-        advice = "put it there, or set GSS_DATA to the folder that holds your data"
-        raise ConfigError(f"{kind} not found", where=path.absolute(), todo=f"{advice}. {todo}".rstrip(". ") + ".")
+        raise ConfigError(f"{kind} not found", where=path.absolute(), todo=f"{PUT_IT_THERE}. {todo}".rstrip(". ") + ".")
     return path
 
 
-def named_files(experiment: Experiment) -> Iterator[tuple[str, str, Path, str]]:
-    """What an experiment reads beside its data set: what it is, its key, its path, and what to do without it."""
-    tokenizer, prior, base = experiment.tokenizer, experiment.latent_prior, data_folder()
-    put = "put it there, or set GSS_DATA to the folder that holds your data"
-    if experiment.palette.file:
-        yield "palette", "palette.file", Path(experiment.palette.file), "put it there: a copy of palette.csv, edited"
-    if tokenizer.source == "openai" and not experiment.posterior.from_:
-        for what, file in (("encoder", tokenizer.encoder), ("decoder", tokenizer.decoder)):
-            if file and "://" not in file:
-                yield f"dVAE {what}", f"tokenizer.{what}", base / file, f"{put}; it is OpenAI's DALL-E {what}.pkl"
-    weights = prior.backbone.weights
-    if weights and not weights.startswith("timm:") and not prior.checkpoint:
-        advice = f"{put}, or name timm's: weights: timm:TAG"
-        yield f"weights of {prior.backbone.name}", "latent_prior.backbone.weights", base / weights, advice
-    for part, file in (("latent_prior", prior.checkpoint), ("posterior", experiment.posterior.checkpoint)):
-        if file:
-            yield f"checkpoint of {part}", f"{part}.checkpoint", base / file, put
+def weights_file(backbone: Backbone, key: str) -> Iterator[NamedFile]:
+    """The file of an encoder's pretrained weights, where one is named.
+
+    Args:
+        key: dotted, of the section.
+    """
+    weights = backbone.weights
+    if weights and not weights.startswith("timm:"):
+        advice = f"{PUT_IT_THERE}, or name timm's: weights: timm:TAG"
+        yield NamedFile(f"weights of {backbone.name}", f"{key}.weights", data_folder() / weights, advice)
+
+
+def weights_download(backbone: Backbone) -> Iterator[tuple[str, str, str]]:
+    """For `Experiment.downloads`: the weights that timm would fetch."""
+    if (backbone.weights or "").startswith("timm:"):
+        name = f"{backbone.name}.{(backbone.weights or '').removeprefix('timm:')}"
+        yield "weights", name, f"https://huggingface.co/timm/{name}"
 
 
 def data_set_folder(data: Data) -> Path:
@@ -292,6 +307,13 @@ def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = _merged(result[key], value) if both else value
     return result
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """A value at a dotted key, as sections within each other."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

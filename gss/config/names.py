@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from gss.config.recipe import all_models
+
 _TAKEN = ("comparisons", "mlflow.log")  # what else lies in the results folder
 
 
@@ -50,15 +52,16 @@ def plain_path(path: str) -> str:
 
 
 def run_parts(run: str) -> tuple[str, str]:
-    """Experiment and model of a run named `EXPERIMENT[/MODEL]`, GSS-FT by default.
+    """Experiment and model of a run named `EXPERIMENT[/MODEL]`; the model is empty where none is named.
 
     Raises:
         ValueError: it is no such name.
     """
     experiment, slash, model = run.partition("/")
-    if slash and model not in ("gss_ff", "gss_ft"):
-        raise ValueError(f"{run!r} is no run: write EXPERIMENT, EXPERIMENT/gss_ff or EXPERIMENT/gss_ft")
-    return results_name(experiment), model or "gss_ft"
+    if slash and model not in all_models():
+        ways = ", ".join(f"EXPERIMENT/{name}" for name in all_models())
+        raise ValueError(f"{run!r} is no run: write EXPERIMENT, or one of {ways}")
+    return results_name(experiment), model
 
 
 Name = Annotated[str, AfterValidator(valid_name)]

@@ -1,12 +1,18 @@
 """What is said once for all experiments: config/config.yaml, and the cluster of a Snakemake profile."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from gss.config.names import Name, Place, run_parts
+from gss.config.recipe import all_stages, recipes
 from gss.config.schema import Positive, Resources, Section
-from gss.config.stages import Stage
+
+
+def _known_stage(name: str) -> str:
+    if name not in all_stages():
+        raise ValueError(f"no stage {name!r}; there are {', '.join(all_stages())}")
+    return name
 
 
 class Mlflow(Section):
@@ -27,7 +33,9 @@ class Project(Section):
     @model_validator(mode="after")
     def _comparisons_name_runs(self) -> Self:
         for name, runs in self.comparisons.items():
-            if len({run_parts(run) for run in runs}) < max(2, len(runs)):
+            finals = {recipe.final for recipe in recipes()}  # what a run without a model means
+            parted = [run_parts(run) for run in runs]
+            if len({(name, "" if model in finals else model) for name, model in parted}) < max(2, len(runs)):
                 raise ValueError(f"comparison {name!r} needs two or more different runs")
         return self
 
@@ -45,10 +53,10 @@ class Cluster(Section):
     """GPUs a node has: a stage that asks for more on a node is spread over several."""
     max_minutes: Positive | None = None
     """Longest run time the cluster grants."""
-    stages: dict[Stage, Resources] = {}
+    stages: dict[Annotated[str, AfterValidator(_known_stage)], Resources] = {}
     """What a stage asks for, in place of `run.resources` of the experiments: `{latent_prior: {nodes: 2, gpus: 8}}`."""
 
-    def fit(self, asked: Resources, stage: Stage) -> Resources:
+    def fit(self, asked: Resources, stage: str) -> Resources:
         """What a stage asks this cluster for, `processes` and `gpus` as numbers: its own wishes, then those of
         `stages`, put on as many nodes as its GPUs need.
 

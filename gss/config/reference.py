@@ -7,20 +7,21 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from gss.config.experiment import Experiment
+from gss.config.recipe import recipes
 from gss.files import write_text
 
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of an experiment file, for editors."""
-    return Experiment.model_json_schema(by_alias=True)
+    kinds: Any = Union[tuple(recipe.experiment for recipe in recipes())]  # noqa: UP007  # of classes found at run time
+    return TypeAdapter(kinds).json_schema(by_alias=True)
 
 
-def reference() -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default, description) of every key, in file order."""
-    yield from _reference(Experiment, "")
+def reference(kind: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, description) of every key of a recipe's experiments, in file order."""
+    yield from _reference(kind, "")
 
 
 def _reference(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
@@ -98,14 +99,16 @@ def reference_page() -> str:
         "`config/experiments/NAME.yaml`; on the command line the same keys are `section.key=value`. "
         "Made by `python -m gss config-reference` from `gss/config/`.",
     ]
-    for key, kind, default, description in reference():
-        if "." not in key:
-            lines += ["", f"## {key}", "", description]
-            if kind:
-                lines.append(f"Type {kind}, default `{default}`.")
+    for recipe in recipes():
+        lines += ["", f"## recipe: {recipe.name}"]
+        for key, kind, default, description in reference(recipe.experiment):
+            if "." not in key:
+                lines += ["", f"### {key}", "", description]
+                if kind:
+                    lines.append(f"Type {kind}, default `{default}`.")
+                else:
+                    lines += ["", "| key | type | default | meaning |", "|---|---|---|---|"]
             else:
-                lines += ["", "| key | type | default | meaning |", "|---|---|---|---|"]
-        else:
-            shown = default if default in ("", "required") else f"`{default}`"
-            lines.append(f"| `{key}` | {kind} | {shown} | {description} |")
+                shown = default if default in ("", "required") else f"`{default}`"
+                lines.append(f"| `{key}` | {kind} | {shown} | {description} |")
     return "\n".join(lines) + "\n"

@@ -1,11 +1,10 @@
-"""The sections of an experiment: typed, frozen, the one source of defaults, JSON schema and reference page."""
+"""The sections that all recipes have: typed, frozen, the one source of defaults, JSON schema and reference page."""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gss.config.names import Name, Place
-from gss.config.stages import Stage
+from gss.config.names import Place
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -118,100 +117,16 @@ class Augment(Section):
         return self
 
 
-class Palette(Section):
-    strategy: Literal["maximal", "grid", "dataset", "published", "file"] = "maximal"
-    """Where the colours come from: optimised distances, the published random grid, the data set's, a published list,
-    a file."""
-    published: Literal["ade20k", "cityscapes", "mseg"] | None = None
-    """The published list, with `strategy: published`."""
-    file: Place | None = None
-    """A CSV like `palette.csv` of the results, absolute or relative to the project folder; means `strategy: file`."""
-    seed: Seed = 0
-    """Seed of `maximal` and `grid`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _file_is_a_strategy(cls, content: Any) -> Any:
-        named = isinstance(content, dict) and content.get("file") is not None
-        return {"strategy": "file", **content} if named else content
-
-    @model_validator(mode="after")
-    def _source_is_named(self) -> Self:
-        for name, value in (("published", self.published), ("file", self.file)):
-            if (self.strategy == name) != (value is not None):
-                raise ValueError(f"`{name}` names the list exactly when strategy is `{name}`")
-        return self
-
-
-class TokenizerTraining(Section):
-    steps: Positive = 2000
-    """Updates."""
-    batch_size: Positive = 32
-    """Crops per update, over all processes."""
-    crop: Annotated[int, Field(gt=0, multiple_of=8)] = 64
-    """Side of the square maskige crops, pixels; a multiple of 8."""
-    lr: Rate = 3e-3
-    """Peak learning rate."""
-    palettes: Literal["fixed", "random"] = "fixed"
-    """Learn the experiment's palette, or freshly drawn colours in every crop, so that any palette can follow."""
-
-
-class Tokenizer(Section):
-    source: Literal["train", "openai"] = "train"
-    """Train a dVAE on the maskiges of the training labels, or import DALL-E's."""
-    vocab_size: Positive = 8192
-    """Number of tokens V."""
-    n_hid: Annotated[int, Field(gt=0, multiple_of=4)] = 256
-    """Width of the first encoder group, a multiple of 4."""
-    n_init: Positive = 128
-    """Width of a token's embedding in the decoder."""
-    blocks_per_group: Positive = 2
-    """Residual blocks in each of the four groups."""
-    encoder: Place | None = None
-    """`openai`: path or URL of encoder.pkl."""
-    decoder: Place | None = None
-    """`openai`: path or URL of decoder.pkl."""
-    encoder_sha256: str | None = None
-    """`openai`: expected SHA-256 of encoder.pkl; required for a URL."""
-    decoder_sha256: str | None = None
-    """`openai`: expected SHA-256 of decoder.pkl; required for a URL."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of its convolutions while the networks around it are trained or used. CPUs without instructions for
-    bf16 use fp32, and no CPU uses fp16."""
-    train: TokenizerTraining = TokenizerTraining()
-    """`train`: how."""
-
-    @model_validator(mode="after")
-    def _files_are_named(self) -> Self:
-        if self.source == "openai" and not (self.encoder and self.decoder):
-            raise ValueError("source `openai` needs `encoder` and `decoder`: paths or URLs of the two pickles")
-        for file, sha256 in ((self.encoder, self.encoder_sha256), (self.decoder, self.decoder_sha256)):
-            if "://" in (file or "") and not (sha256 and str(file).startswith(("http://", "https://"))):
-                raise ValueError(f"{file}: only http(s) URLs are read, and need `encoder_sha256` or `decoder_sha256`")
-        return self
-
-
-class Reconstruction(Section):
-    min_iou: Fraction = 0.9
-    """Classes that reconstruct worse than this get new colours."""
-    max_rounds: Annotated[int, Field(ge=0)] = 3
-    """Bound on refinement rounds; 0 keeps the palette."""
-    retrain_steps: Annotated[int, Field(ge=0)] = 300
-    """A tokenizer trained here learns the new colours for this many updates per round."""
-    refine_images: Positive = 64
-    """Training labels the refinement looks at, evenly spaced."""
-
-
 class Training(Section):
     batch_size: Positive = 16
     """Images per update, over all processes."""
     lr: Rate = 1.5e-3
     """Base learning rate."""
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
-    """The image encoder's learning rate as a multiple of `lr`; X^-1 has none, and takes 1.0 alone."""
+    """The image encoder's learning rate as a multiple of `lr`; what has none takes 1.0 alone."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Learning rate of each level of the image encoder as a multiple of the next one's, the head's being `lr`; none: 1.
-    X^-1 has no encoder to train."""
+    """Learning rate of each level of the image encoder as a multiple of the next one's, the head's being `lr`; none:
+    1."""
     schedule: Literal["poly", "cosine"] = "poly"
     """The learning rate falls to 0 as (1 - step / steps)^`power`, or as half a cosine wave."""
     power: Rate = 1.0
@@ -284,85 +199,6 @@ class Backbone(Section):
         return self
 
 
-class LatentPrior(Section):
-    backbone: Backbone
-    """The image encoder."""
-    checkpoint: Place | None = None
-    """A published (mmseg) GSS-FF checkpoint to import instead of training, found like `data.root`."""
-    milestones: tuple[Positive, ...] = (160000,)
-    """Steps at which a model file is written; the last one is the length of the training."""
-    head: Literal["ff", "single_fusion"] = "ff"
-    """Two fusions (GSS-FF) or one shared by tokens and pixels (MSeg configurations)."""
-    channels: Positive = 384
-    """Width of each level before fusion."""
-    seg_channels: Positive = 512
-    """Width of the token branch, a multiple of `num_heads`."""
-    cls_channels: Positive = 2048
-    """Width before the token classifier."""
-    swin_depth: Positive = 2
-    """Window-attention blocks."""
-    num_heads: Positive = 16
-    """Attention heads."""
-    token_stride: Literal[4, 8] = 4
-    """Pixels per token in height and width; 8 has a quarter of the tokens and of their cost, and coarser borders."""
-    dropout: Fraction = 0.1
-    """Channel dropout before the token classifier."""
-    training: Training = Training()
-    """Optimisation."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if not self.milestones or list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("`milestones` must be one or more ascending steps, e.g. [32000, 160000]")
-        return self
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        if self.seg_channels % self.num_heads:
-            raise ValueError(f"`seg_channels` {self.seg_channels} is no multiple of `num_heads` {self.num_heads}")
-        return self
-
-
-class Posterior(Section):
-    variant: Literal["window", "conv", "nearest"] = "window"
-    """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
-    from_: Annotated[Name | None, Field(alias="from")] = None
-    """Take X^-1, palette and tokenizer of this experiment instead of training them."""
-    checkpoint: Place | None = None
-    """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
-    start_step: Positive | None = None
-    """Train behind this milestone of the latent prior; default: the last one."""
-    steps: Positive = 40000
-    """Updates."""
-    channels: Positive = 128
-    """Width; with window attention a multiple of `num_heads`."""
-    depth: Positive = 2
-    """Window-attention blocks."""
-    num_heads: Positive = 4
-    """Attention heads."""
-    training: Training = Training()
-    """Optimisation."""
-
-    @model_validator(mode="after")
-    def _no_encoder_is_trained(self) -> Self:
-        for key, none in (("backbone_lr_factor", 1), ("layer_decay", None)):
-            if getattr(self.training, key) != none:
-                raise ValueError(f"`training.{key}` would have no effect: the encoder before X^-1 is frozen")
-        return self
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        if self.variant == "window" and self.channels % self.num_heads:
-            raise ValueError(f"`channels` {self.channels} is no multiple of `num_heads` {self.num_heads}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.from_ and self.checkpoint:
-            raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
-        return self
-
-
 class Evaluation(Section):
     mode: Literal["whole", "slide"] = "whole"
     """One pass over the image, or overlapping windows."""
@@ -374,19 +210,17 @@ class Evaluation(Section):
     """(width, height) a test image is fitted into, keeping its aspect; none: its own size."""
     flip: bool = False
     """Average with the scores of the mirrored image."""
-    vote_temperature: Annotated[float, Field(gt=0)] | None = None
-    """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     """Splits to evaluate."""
     pictures: Annotated[int, Field(ge=0)] = 8
-    """Images of a split drawn as panels, evenly spaced; by the reconstruction check, too."""
+    """Images of a split drawn as panels, evenly spaced."""
+
+
+Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]
+"""Fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not measured here."""
 
 
 class Published(Section):
-    gss_ff: dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction] = {}
-    """Figures of GSS-FF, fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not measured here."""
-    gss_ft: dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction] = {}
-    """Figures of GSS-FT."""
     split: Literal["val", "test"] = "val"
     """Split they were measured on."""
     source: str = ""
@@ -409,7 +243,7 @@ class Resources(Section):
 
 
 class Run(Section):
-    resources: dict[Stage, Resources] = {}
+    resources: dict[str, Resources] = {}
     """What each stage asks for; a stage not listed takes the defaults."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes of each training process."""

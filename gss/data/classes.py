@@ -136,6 +136,19 @@ class ClassSpace:
         )
 
 
+def default_colours(num_classes: int) -> np.ndarray:
+    """uint8 [N, 3], RGB: a colour for each class of a data set that names none, by the colour map of PASCAL VOC.
+
+    Its first colour, black, is that of ignored pixels and not given away.
+    """
+    labels = np.arange(1, num_classes + 1)
+    colours = np.zeros((num_classes, 3), np.uint8)
+    for bit in range(8):  # the lowest three bits of the label become the highest free bits of the channels
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
 def _require_distinct(names: Sequence[str]) -> None:
     """Raise ConfigError where a class has no name, or two have one."""
     for index, name in enumerate(names):

@@ -9,7 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from gss.config import Experiment, data_folder, data_set_folder, load_experiment, named_files
+from gss.config import Experiment, data_folder, data_set_folder, load_experiment
+from gss.config.load import PUT_IT_THERE
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import file_system, is_network, nearest_folder
 from gss.proxy import by_proxy
@@ -128,7 +129,7 @@ def inputs(name: str) -> Iterator[Finding]:
         if not _has_content(path)
     ]
     yield from missing
-    for what, address, url in _downloads(experiment):
+    for what, address, url in experiment.downloads():
         yield warn(
             name, f"{what} will be downloaded: {address}{_out_of_reach(url)}", "the job that does it needs a network"
         )
@@ -144,13 +145,12 @@ def _has_content(path: Path) -> bool:
 def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
     """What, where, and what to do without it."""
     data, base = experiment.data, data_folder()
-    put = "put it there, or set GSS_DATA to the folder that holds your data"
     if not data.generate:
         root = data_set_folder(data)
         archives = {archive.file: base / archive.file for archive in data.archives}
         packed = bool(archives) and all(path.is_file() for path in archives.values())
         if not packed:  # else the workflow unpacks them
-            advice = f"{put}. {data.obtain}".rstrip(". ")
+            advice = f"{PUT_IT_THERE}. {data.obtain}".rstrip(". ")
             if not root.is_dir():
                 yield "data set", root, advice
             else:
@@ -158,21 +158,9 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                     yield f"images of {split}", root / folders.images, advice
                     yield f"labels of {split}", root / folders.labels, advice
                 if isinstance(data.classes, str) and data.classes.endswith(".csv"):
-                    yield "class table", root / data.classes, put
-    for what, _, path, todo in named_files(experiment):
+                    yield "class table", root / data.classes, PUT_IT_THERE
+    for what, _, path, todo in experiment.named_files():
         yield what, path, todo
-
-
-def _downloads(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
-    """What, which, and where from."""
-    if experiment.tokenizer.source == "openai":
-        for file in (experiment.tokenizer.encoder, experiment.tokenizer.decoder):
-            if file and "://" in file:
-                yield "the dVAE", file, file
-    backbone = experiment.latent_prior.backbone
-    if (backbone.weights or "").startswith("timm:") and not experiment.latent_prior.checkpoint:
-        tag = (backbone.weights or "").removeprefix("timm:")
-        yield "weights", f"{backbone.name}.{tag}", f"https://huggingface.co/timm/{backbone.name}.{tag}"
 
 
 def _out_of_reach(url: str) -> str:

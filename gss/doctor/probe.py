@@ -13,7 +13,7 @@ import warnings
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from gss.cluster import gpus
 from gss.cluster.exit import die_with
@@ -173,7 +173,7 @@ def _compare(names: list[str], count: int) -> None:
         except GssError:  # said elsewhere
             continue
         demands = []
-        for part in get_args(Part):
+        for part in experiment.trainings:
             processes, findings = _on_gpus(f"{name}, {part}", experiment, part, count)
             demands.append(_of_loader(experiment, part, processes, count))
             for finding in findings:
@@ -188,7 +188,7 @@ def _compare(names: list[str], count: int) -> None:
         )
 
 
-def _on_gpus(name: str, experiment: Experiment, part: Part, count: int) -> tuple[int, list[Finding]]:
+def _on_gpus(name: str, experiment: Experiment, part: str, count: int) -> tuple[int, list[Finding]]:
     """Processes of a training here, and which GPUs it leaves idle, lacks, or replaces by accumulation."""
     asked, made_for = experiment.resources(part), experiment.made_for(part)
     wanted = None if asked.gpus == "auto" else asked.nodes * asked.gpus
@@ -210,9 +210,9 @@ def _on_gpus(name: str, experiment: Experiment, part: Part, count: int) -> tuple
     return found, findings
 
 
-def _of_loader(experiment: Experiment, part: Part, processes: int, count: int) -> Demand:
+def _of_loader(experiment: Experiment, part: str, processes: int, count: int) -> Demand:
     """What the loader of a training needs here."""
-    training = getattr(experiment, part).training
+    training = experiment.at(experiment.trainings[part])
     made_for = experiment.made_for(part) if count else None
     parts = gpus.parts(training.batch_size, training.accumulation, made_for, processes)
     samples = training.batch_size // (processes * parts)
@@ -223,31 +223,18 @@ def _space(results: Path, name: str, experiment: Experiment) -> None:
     """What the checkpoints and model files of an experiment will take, against what is free."""
     import torch
 
-    from gss.models.build import build_latent_prior
-
-    config, classes = experiment.latent_prior, experiment.data.classes
-    if config.checkpoint:
-        return
-    backbone = config.backbone
+    classes = experiment.data.classes
     with torch.device("meta"):  # no memory, no arithmetic
-        prior = build_latent_prior(
-            backbone.name,
-            len(classes) if isinstance(classes, tuple) else 150,
-            experiment.tokenizer.vocab_size,
-            backbone_options=backbone.options,
-            kind=config.head,
-            channels=config.channels,
-            seg_channels=config.seg_channels,
-            cls_channels=config.cls_channels,
-            swin_depth=config.swin_depth,
-            num_heads=config.num_heads,
-            token_stride=config.token_stride,
+        found = experiment.kind.part("rehearse").largest(
+            experiment, len(classes) if isinstance(classes, tuple) else 150
         )
-    parameters = sum(parameter.numel() for parameter in prior.parameters())
+    if found is None:
+        return
+    network, key, files = found
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     model = 4 * parameters
-    checkpoint = model * (3 + (config.training.ema is not None))  # weights, two moments of Adam, moving average
+    checkpoint = model * (3 + (experiment.at(key).ema is not None))  # weights, two moments of Adam, moving average
     kept = experiment.run.keep_checkpoints + 1  # one more while it is written
-    files = len(config.milestones) + 1  # each milestone, and gss_ft.pth
     total = kept * checkpoint + files * model
     folder = results / name
     written = sum(path.stat().st_size for path in [*folder.rglob("*.pt"), *folder.glob("**/*.pth")])

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from gss.config import GPU_STAGES, STAGES, Cluster, Resources, Stage, load_cluster, load_experiment
+from gss.config import Cluster, Resources, load_cluster, load_experiment
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import TRY_LOCK, Answer, call, nearest_folder, scratch
 from gss.errors import GssError
@@ -252,7 +252,7 @@ def _stages(
         experiment = load_experiment(name)
     except GssError:  # said elsewhere
         return
-    for stage in STAGES:
+    for stage in (row.name for row in experiment.kind.stages):
         try:
             asked = cluster.fit(experiment.resources(stage), stage)
         except ValueError as error:
@@ -267,12 +267,13 @@ def _without_gpus(name: str, cluster: Cluster, most: int) -> str:
     """What to say of an experiment none of whose stages uses the GPUs of a cluster."""
     with contextlib.suppress(GssError):  # said elsewhere
         experiment = load_experiment(name)
-        if most == 0 or any(cluster.fit(experiment.resources(stage), stage).gpus for stage in GPU_STAGES):
+        gaining = [row.name for row in experiment.kind.stages if row.in_processes]
+        if most == 0 or any(cluster.fit(experiment.resources(stage), stage).gpus for stage in gaining):
             return ""
-    return f"; none asks for GPUs (stages: {{latent_prior: {{gpus: 1}}}} in {PROFILE} would)"
+    return f"; none asks for GPUs (stages: {{{next(iter(experiment.trainings))}: {{gpus: 1}}}} in {PROFILE} would)"
 
 
-def _misfit(asked: Resources, stage: Stage, partition: _Partition) -> str | None:
+def _misfit(asked: Resources, stage: str, partition: _Partition) -> str | None:
     limit = _minutes(partition.fields.get("MaxTime", "UNLIMITED"))
     if limit is not None and asked.minutes > limit:
         return (

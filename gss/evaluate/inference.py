@@ -4,9 +4,9 @@ Letters: N classes; H, W size of the image file; R, S size of the network input.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,30 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gss.data.augment import fit_size
-from gss.data.device import normalise
 from gss.errors import ConfigError
+from gss.evaluate.segmenter import Segmenter
 from gss.evaluate.taxonomy import Mapping, TestTaxonomy
-from gss.models.losses import class_chunks
-
-
-class Segmenter(Protocol):
-    """What is asked of a model, beside being an `nn.Module` in eval mode."""
-
-    training: bool
-
-    def scores(self, image: Tensor) -> Tensor:
-        """float [B, N, R, S], the larger the likelier, of a normalised float32 image [B, 3, R, S]."""
-        ...
-
-
-class Painter(Protocol):
-    """A model whose maskige can be seen, see `Segmenter`."""
-
-    training: bool
-
-    def rgb(self, image: Tensor) -> Tensor:
-        """float [B, 3, ., .] in 0..1 of a normalised float32 image [B, 3, R, S]."""
-        ...
+from gss.nets.losses import class_chunks
 
 
 @dataclass(frozen=True)
@@ -88,26 +68,21 @@ def predict(
     image: np.ndarray,
     inference: Inference,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     device: torch.device,
     taxonomy: TestTaxonomy | None = None,
     mapping: Mapping = "hard",
     probabilities: Tensor | None = None,
-    are_votes: bool = False,
 ) -> Tensor:
     """The class of every pixel.
 
     Args:
         model: on `device`, in eval mode.
         image: uint8 or floating point [H, W, 3], RGB, 0..255.
-        mean, std: of the model's input, three numbers each in units of 0..255.
         taxonomy: of a test set: its classes are predicted in place of the model's N universal ones.
         mapping: with a taxonomy: `hard`, the published lookup of the winner; or the scores are summed over the
             universal classes of a test class, `votes` as they are (their mean over image and mirror image),
             `logits` as probabilities.
         probabilities: [N, H, W], filled with the model's: float32 in 0..1, or uint8 in 255ths.
-        are_votes: the model's scores are probabilities already; else they are logits.
 
     Returns:
         uint8 [H, W] on `device`, 0..N-1 (N <= 256) or an id of the test set; the lowest id on ties.
@@ -123,13 +98,13 @@ def predict(
         ids = torch.empty(image.shape[:2], dtype=torch.uint8, device=device)  # [H, W]
 
         def scores(part: Tensor) -> Tensor:
-            return model.scores(normalise(part, mean, std))[0]
+            return model.scores(model.normalise(part))[0]
 
         for rows, views in _strips(scores, pixels, inference, (image.shape[0], image.shape[1])):
             size = rows.stop - rows.start, image.shape[1]
             ids[rows] = _decide(views, size, taxonomy, mapping)
             if probabilities is not None:
-                _fill(probabilities[:, rows], views, size, are_votes)
+                _fill(probabilities[:, rows], views, size, model.are_votes)
         return ids
 
 
@@ -143,49 +118,47 @@ def _decide(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy |
     return _first_maximum(_test_probabilities(views, size, taxonomy), size)
 
 
-def decode_maskige(
-    model: Painter,
-    image: np.ndarray,
-    inference: Inference,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
-) -> Tensor:
-    """The maskige that a prediction by this protocol is of; arguments as in `predict`.
+def extra_pictures(
+    model: Segmenter, image: np.ndarray, inference: Inference, *, device: torch.device
+) -> dict[str, np.ndarray]:
+    """The pictures that the model shows beside a prediction by this protocol; arguments as in `predict`.
 
     In mode `slide` those of the windows, averaged where windows overlap; with `flip` the mean of the image's and of its
     mirror image's.
 
     Returns:
-        uint8 [P, Q, 3], RGB, on the CPU. In mode `whole` of the size that the model decodes; in mode `slide` of the
-        largest multiple of the network input's size that the maskige of a window reaches.
+        uint8 [P, Q, 3], RGB, by name. In mode `whole` of the size that the model makes them; in mode `slide` of the
+        largest multiple of the network input's size that those of a window reach.
     """
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
+    if not model.extra_names:
+        return {}
     with torch.inference_mode():
         pixels = _pixels(image, inference, device)  # [1, 3, R, S]
 
-        def rgb(part: Tensor) -> Tensor:
-            return model.rgb(normalise(part, mean, std))[0]  # [3, ., .]
+        def extras(part: Tensor) -> Tensor:
+            return model.extras(model.normalise(part))[0]  # [3 names, ., .]
 
         def window(part: Tensor) -> Tensor:
             """At a whole multiple of the window's size, so that windows meet."""
-            whole, (height, width) = rgb(part), part.shape[2:]
+            whole, (height, width) = extras(part), part.shape[2:]
             factor = max(1, min(whole.shape[1] // height, whole.shape[2] // width))
             size = (factor * height, factor * width)
             return F.interpolate(whole[None], size, mode="bilinear", align_corners=False)[0]
 
         mirrored = [False, True] if inference.flip else [False]
         if inference.mode == "whole":
-            return _as_bytes([_one_view(rgb, pixels, flip) for flip in mirrored])
-        strips = zip(*(_slide(window, pixels, inference, flip) for flip in mirrored), strict=True)
-        return torch.cat([_as_bytes([view for _, view in views]) for views in strips])
+            shown = as_picture(*(_one_view(extras, pixels, flip) for flip in mirrored))
+        else:
+            strips = zip(*(_slide(window, pixels, inference, flip) for flip in mirrored), strict=True)
+            shown = np.concatenate([as_picture(*(view for _, view in views)) for views in strips])
+        return dict(zip(model.extra_names, np.split(shown, len(model.extra_names), axis=2), strict=True))
 
 
-def _as_bytes(views: list[Tensor]) -> Tensor:
-    """The mean of maskiges [3, P, Q] in 0..1 as uint8 [P, Q, 3] on the CPU."""
+def as_picture(*views: Tensor) -> np.ndarray:
+    """The mean of pictures [3 k, P, Q] in 0..1 as uint8 [P, Q, 3 k]."""
     rgb = views[0] if len(views) == 1 else torch.stack(views).mean(dim=0)
-    return (rgb.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu()
+    return (rgb.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
 
 
 def _pixels(image: np.ndarray, inference: Inference, device: torch.device) -> Tensor:

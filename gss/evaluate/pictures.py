@@ -4,7 +4,7 @@ Letters: N classes; H, W size of the image. Drawn with Pillow alone: matplotlib 
 name as a formula. Torch is loaded by `panel` alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +42,23 @@ def panel(
     image: np.ndarray,
     label: np.ndarray,
     prediction: np.ndarray,
-    rgb: np.ndarray,
-    palette: np.ndarray,
     names: Sequence[str],
     colours: np.ndarray | Sequence[Sequence[int]] | None = None,
+    palette: np.ndarray | Sequence[Sequence[int]] | None = None,
+    extras: Mapping[str, np.ndarray] | None = None,
     title: str,
 ) -> None:
-    """Draw image, label and maskige above error, prediction and predicted maskige, and a legend.
+    """Draw image and label above error and prediction, beside them what the model shows of itself, and a legend.
 
     Args:
         path: PNG to write, atomically.
         image: uint8 [H, W, 3], RGB.
         label: uint8 [H, W], 0..N-1 or 255.
         prediction: uint8 [H, W], 0..N-1.
-        rgb: the decoded maskige, float [h, w, 3], 0..1, of any size.
-        palette: int [N+1, 3], 0..255, colours of the maskige, the ignore colour last.
         names: N class names.
         colours: [N, 3], 0..255, for label and prediction; None: those of the palette.
+        palette: [N+1, 3], 0..255, colours of maskiges, the ignore colour last; None: there are none, and `colours` are.
+        extras: uint8 [h, w, 3] of any size by name; above each the label painted with the palette.
         title: name of the image; its mIoU and accuracy are added.
 
     Raises:
@@ -66,28 +66,25 @@ def panel(
     """
     import torch
 
-    palette = np.asarray(palette, np.uint8)
-    shown, void = (palette[:-1], palette[-1]) if colours is None else (np.asarray(colours, np.uint8), VOID)
-    tiles = [
-        ("image", image),
-        ("label", paint_ids(label, shown, void)),
-        ("maskige", paint_ids(label, palette[:-1], palette[-1])),
-        ("error", error_picture(image, label, prediction)),
-        ("prediction", paint_ids(prediction, shown, void)),
-        ("predicted maskige", (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)),
-    ]
+    painted = np.asarray(palette if palette is not None else [*np.asarray(colours), VOID], np.uint8)
+    shown, void = (painted[:-1], painted[-1]) if colours is None else (np.asarray(colours, np.uint8), np.array(VOID))
+    above = [("image", image), ("label", paint_ids(label, shown, void))]
+    below = [("error", error_picture(image, label, prediction)), ("prediction", paint_ids(prediction, shown, void))]
+    for name, picture in (extras or {}).items():
+        above.append((name, paint_ids(label, painted[:-1], painted[-1])))
+        below.append((f"predicted {name}", picture))
     found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
     present = [int(index) for index in np.union1d(label, prediction) if index != IGNORE_INDEX]
     entries = [
-        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(palette[i])) for i in present
+        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(painted[i])) for i in present
     ]
     entries += [("wrong", WRONG, WRONG), ("ignored", IGNORED, IGNORED)]
     heading = (
         _shorten(title, 90),
         f"mIoU {_percent(found.mIoU)},  pixels right {_percent(found.aAcc)}.  "
-        "Below: IoU of each class in this image; colour in the label | in the maskige",
+        "Below: IoU of each class in this image" + ("; colour in the label | in the maskige" if extras else ""),
     )
-    canvas = _compose(heading, tiles, entries, (image.shape[0], image.shape[1]))
+    canvas = _compose(heading, above, below, entries, (image.shape[0], image.shape[1]))
     write_atomic(path, lambda file: canvas.save(file, "PNG", optimize=True))
 
 
@@ -128,30 +125,31 @@ def _shorten(text: str, length: int) -> str:
 
 def _compose(
     heading: tuple[str, str],
-    tiles: list[tuple[str, Picture]],
+    above: list[tuple[str, Picture]],
+    below: list[tuple[str, Picture]],
     entries: list[tuple[str, Colour, Colour]],
     size: tuple[int, int],
 ) -> Image.Image:
-    """Two lines of heading, two rows of three tiles, the legend in as many columns as fit."""
+    """Two lines of heading, two rows of tiles, the legend in as many columns as fit."""
     text = _font(14)
     height, width = (max(1, round(side * TILE / max(size))) for side in size)
-    inner = max(3 * width + 2 * GAP, MIN_INNER)
+    inner = max(len(above) * (width + GAP) - GAP, MIN_INNER)
     columns = max(1, inner // (3 * SWATCH + max(int(text.getlength(name)) for name, *_ in entries)))
     rows = -(-len(entries) // columns)
     top = MARGIN + 58
-    below = top + 2 * (LINE + height + GAP)
-    canvas = Image.new("RGB", (inner + 2 * MARGIN, below + rows * LINE + MARGIN), PAPER)
+    bottom = top + 2 * (LINE + height + GAP)
+    canvas = Image.new("RGB", (inner + 2 * MARGIN, bottom + rows * LINE + MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, MARGIN), heading[0], INK, _font(20))
     draw.text((MARGIN, MARGIN + 28), heading[1], PALE_INK, text)
-    for index, (name, tile) in enumerate(tiles):
-        row, column = divmod(index, 3)
-        x, y = MARGIN + column * (width + GAP), top + row * (LINE + height + GAP)
-        draw.text((x, y), name, INK, text)
-        canvas.paste(_fit(tile, width, height), (x, y + LINE))
+    for row, tiles in enumerate((above, below)):
+        for column, (name, tile) in enumerate(tiles):
+            x, y = MARGIN + column * (width + GAP), top + row * (LINE + height + GAP)
+            draw.text((x, y), name, INK, text)
+            canvas.paste(_fit(tile, width, height), (x, y + LINE))
     for index, (name, colour, painted) in enumerate(entries):
         column, row = divmod(index, rows)
-        x, y = MARGIN + column * (inner // columns), below + row * LINE
+        x, y = MARGIN + column * (inner // columns), bottom + row * LINE
         _swatch(draw, x, y, colour, painted)
         draw.text((x + 2 * SWATCH, y), name, INK, text)
     return canvas

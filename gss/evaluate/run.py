@@ -16,8 +16,9 @@ from torch import Tensor
 
 from gss.data.loader import shard
 from gss.errors import GssError, Interrupted
-from gss.evaluate.inference import Inference, Segmenter, predict
+from gss.evaluate.inference import Inference, predict
 from gss.evaluate.metrics import Scores, confusion, scores
+from gss.evaluate.segmenter import Segmenter
 from gss.progress import Progress
 
 READ_AHEAD = 2  # images decoded on a thread while the model works
@@ -74,8 +75,6 @@ def evaluate_pairs(
     *,
     read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
     inference: Inference,
-    mean: Sequence[float],
-    std: Sequence[float],
     each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     title: str = "evaluate",
 ) -> Evaluation:
@@ -83,11 +82,10 @@ def evaluate_pairs(
 
     Args:
         model: on `world.device`, in eval mode, with `num_classes` score maps.
-        mean, std: of the model's input, three numbers each in units of 0..255.
     """
 
     def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
-        return predict(model, image, inference, mean=mean, std=std, device=world.device)
+        return predict(model, image, inference, device=world.device)
 
     return measure(segment, pairs, num_classes, world, read=read, each=each, title=title)
 

@@ -1,23 +1,17 @@
 """Sections of the report about what the figures rest on: data, palette, configuration, time."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from gss.config import STAGES, Stage, reference
+from gss.config import reference
 from gss.errors import GssError
 from gss.files import read_json
-from gss.palette.maximal import squared_distances
-from gss.palette.palette import IGNORE, Palette
 from gss.progress import clock
 from gss.records import read_record
 from gss.report.results import Results, flat, read_table
-from gss.report.scores import class_colours, css
+from gss.report.scores import class_colours
 
 SIZES = 4  # image sizes named per split
-PAIRS = 10  # closest pairs of colours named
 
 
 def data(results: Results) -> dict[str, Any]:
@@ -65,99 +59,13 @@ def _split(name: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def palette(results: Results) -> dict[str, Any]:
-    """Colours, their distances, the refinement, and the reconstruction of each class.
-
-    Raises:
-        GssError: there is no palette yet.
-    """
-    colours = results.palette
-    squared = squared_distances(colours.colours)
-    nearest = squared.argmin(axis=1)
-    names = (*colours.names, IGNORE)
-    swatches = [
-        {
-            "name": name,
-            "css": css(colour),
-            "rgb": " ".join(map(str, colour)),
-            "dark": float(np.dot(colour, (0.299, 0.587, 0.114))) < 128,  # luma
-            "nearest": names[nearest[index]],
-            "distance": float(squared[index, nearest[index]]) ** 0.5,
-        }
-        for index, (name, colour) in enumerate(zip(names, colours.colours.tolist(), strict=True))
-    ]
-    return {
-        "swatches": swatches,
-        "quality": colours.quality(),
-        "pairs": _closest(colours, squared),
-        "rounds": _rounds(results),
-        "strategy": results.setting("palette.strategy"),
-        "checks": _checks(results),
-    }
-
-
-def _closest(colours: Palette, squared: np.ndarray) -> list[dict[str, Any]]:
-    rows, columns = np.triu_indices(len(squared), 1)
-    names = (*colours.names, IGNORE)
-    order = np.argsort(squared[rows, columns], kind="stable")[:PAIRS]
-    return [
-        {
-            "names": [names[i] for i in pair],
-            "css": [css(colours.colours[i]) for i in pair],
-            "distance": float(squared[pair]) ** 0.5,
-        }
-        for pair in ((int(rows[place]), int(columns[place])) for place in order)
-    ]
-
-
-def _rounds(results: Results) -> list[dict[str, Any]]:
-    """The rounds of the refinement with the colours each one changed; empty when none is recorded."""
-    path = results.folder / "reconstruction" / "rounds.csv"
-    if not path.is_file():
-        return []
-    rounds: dict[str, dict[str, Any]] = {}
-    for row in read_table(path):
-        first = {"number": row["round"], "kept": row["kept"] == "True", "mIoU": _number(row["mIoU"]), "changes": []}
-        found = rounds.setdefault(row["round"], first)
-        if row["old_colour"]:
-            old, new = (_css(rgb) for rgb in (row["old_colour"].split(), [row[channel] for channel in "rgb"]))
-            found["changes"].append({"name": row["class"], "iou": _number(row["iou"]), "old": old, "new": new})
-    return list(rounds.values())
-
-
-def _css(values: Sequence[str]) -> str:
-    return css([int(value) for value in values])
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text and text != "nan" else None
-
-
-def _checks(results: Results) -> dict[str, Any] | None:
-    """Reconstruction IoU of each class, one column per split and stride; None when it was not measured."""
-    columns = [
-        (split, stride, figures)
-        for split, strides in results.reconstruction.items()
-        for stride, figures in strides.items()
-    ]
-    if not columns:
-        return None
-    return {
-        "columns": [
-            {"title": f"{split}, stride {stride}", "mIoU": figures["mIoU"], "tokens": figures.get("tokens_used")}
-            for split, stride, figures in columns
-        ],
-        "rows": [(name, [figures["IoU"].get(name) for *_, figures in columns]) for name in columns[0][2]["IoU"]],
-    }
-
-
 def configuration(results: Results) -> dict[str, Any]:
     """Every value with its default, its origin, and whether it was changed.
 
     Raises:
         GssError: no configuration is kept.
     """
-    known = {key: (default, text) for key, _, default, text in reference()}
+    known = {key: (default, text) for key, _, default, text in reference(results.recipe.experiment)}
     origins = results.origins or {}
     rows = []
     for key, value in flat(results.config).items():
@@ -207,7 +115,7 @@ def cost(results: Results) -> dict[str, Any]:
             where=results.folder / "benchmarks",
             todo="Snakemake writes them; stages started by hand (`gss VERB`) have none",
         )
-    files.sort(key=lambda path: (_place(path.stem), path.stem))
+    files.sort(key=lambda path: (_place(results, path.stem), path.stem))
     jobs = [_job(results, path.stem, read_table(path, delimiter="\t")) for path in files]
     total = {key: sum(job[key] or 0 for job in jobs) for key in ("wall", "cpu", "gpu_hours")}
     return {
@@ -220,7 +128,7 @@ def cost(results: Results) -> dict[str, Any]:
 
 def _job(results: Results, name: str, rows: list[dict[str, str]]) -> dict[str, Any]:
     """One benchmark file; its rows are repetitions."""
-    stage = stage_of(name)
+    stage = stage_of(results, name)
     gpus = _gpus(results, name, stage)
     wall = sum(_measured(row, "s") or 0 for row in rows)
     events = results.journals.get(name, [])
@@ -245,14 +153,16 @@ def _gpus(results: Results, name: str, stage: str | None) -> int:
     return 0 if gpus == "auto" else gpus * asked.get("nodes", 1)
 
 
-def stage_of(name: str) -> Stage | None:
+def stage_of(results: Results, name: str) -> str | None:
     """The stage of a benchmark, log or work folder: `evaluate_gss_ff_val` -> `evaluate`."""
-    return next((stage for stage in sorted(STAGES, key=len, reverse=True) if name.startswith(stage)), None)
+    stages = [stage.name for stage in results.recipe.stages]
+    return next((stage for stage in sorted(stages, key=len, reverse=True) if name.startswith(stage)), None)
 
 
-def _place(name: str) -> int:
-    stage = stage_of(name)
-    return len(STAGES) if stage is None else STAGES.index(stage)
+def _place(results: Results, name: str) -> int:
+    stages = [stage.name for stage in results.recipe.stages]
+    stage = stage_of(results, name)
+    return len(stages) if stage is None else stages.index(stage)
 
 
 def _measured(row: dict[str, str], key: str) -> float | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from gss.files import write_text
 
 _PAGES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", Path(__file__).parents[1] / "recipes"]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,

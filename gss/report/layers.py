@@ -17,7 +17,7 @@ from gss.data.manifest import Pair
 from gss.errors import GssError
 from gss.evaluate.pictures import evenly_spaced, picture_name
 from gss.report.html import image_uri
-from gss.report.results import MODELS, Evaluation, Results
+from gss.report.results import Evaluation, Results
 from gss.report.scores import packed, require_evaluations
 
 EVENLY, EXTREME = 6, 4  # images evenly spaced, and best and worst ones
@@ -35,8 +35,8 @@ def layers(results: Results) -> dict[str, Any]:
     for found in results.evaluations.values():
         if found.metrics["data"]["manifest_sha256"] != results.manifest.sha256:
             raise GssError(
-                f"the data set was checked anew since {MODELS[found.model]} was measured on {found.split}, and is "
-                "another one: which picture is which is not known any more",
+                f"the data set was checked anew since {results.models[found.model]} was measured on {found.split}, and "
+                "is another one: which picture is which is not known any more",
                 where=found.folder,
                 todo=f"snakemake -R evaluate -- {found.folder}/metrics.json",
             )
@@ -66,8 +66,12 @@ def layers(results: Results) -> dict[str, Any]:
         "page": {
             "names": names,
             "colours": colours.tolist(),
-            "palette": results.palette.colours.tolist(),
-            "models": {model: MODELS[model] for model in MODELS if any(model == m for m, _ in results.evaluations)},
+            "palette": [*results.palette.values()],
+            "models": {
+                model: title
+                for model, title in results.models.items()
+                if any(model == m for m, _ in results.evaluations)
+            },
             "pictures": pictures,
         },
     }
@@ -78,7 +82,7 @@ def _without_predictions(results: Results) -> list[str]:
     if not lacking:
         return []
     files = " ".join(f"{found.folder}/metrics.json" for found in lacking)
-    which = ", ".join(f"{MODELS[found.model]} on {found.split}" for found in lacking)
+    which = ", ".join(f"{results.models[found.model]} on {found.split}" for found in lacking)
     return [f"No predictions are kept of {which}. To make them: snakemake -R evaluate -- {files}"]
 
 

@@ -8,21 +8,21 @@ from gss.errors import GssError
 from gss.files import remove, replace_with_link, sha256_file, write_error
 from gss.records import write_record
 from gss.report.curves import curves
-from gss.report.details import configuration, cost, data, palette
+from gss.report.details import configuration, cost, data
 from gss.report.html import write_page
 from gss.report.layers import layers
 from gss.report.provenance import config_sha256, provenance
 from gss.report.results import Results
 from gss.report.scores import confusion, per_class, summary
 
-SECTIONS: dict[str, tuple[str, Callable[[Results], Any]]] = {
+Sections = dict[str, tuple[str, Callable[[Results], Any]]]
+SECTIONS: Sections = {
     "summary": ("Summary", summary),
     "pictures": ("Pictures", layers),
     "classes": ("Classes", per_class),
     "confusion": ("Confusion", confusion),
     "curves": ("Training", curves),
     "data": ("Data", data),
-    "palette": ("Palette", palette),
     "configuration": ("Configuration", configuration),
     "cost": ("Time", cost),
     "provenance": ("Provenance", provenance),
@@ -30,7 +30,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Results], Any]]] = {
 
 
 # What sections read beside evaluations and what these were made from.
-READ = ("data/manifest.json", "data/statistics.json", "palette.csv", "reconstruction/metrics.json")
+READ = ("data/manifest.json", "data/statistics.json")
 
 
 def write_report(folder: Path, *, notice: str = "") -> Path:
@@ -50,11 +50,12 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
         GssError: the folder does not exist, or the page cannot be written.
     """
     if not folder.is_dir():
-        raise GssError("no results of this experiment", where=folder, todo=f"snakemake {folder}/gss_ft.pth")
+        raise GssError("no results of this experiment", where=folder, todo=f"snakemake {folder}/report.html")
     results = Results(folder)
     found: dict[str, Any] = {}
     missing: dict[str, GssError] = {}
-    for name, (_, section) in SECTIONS.items():
+    sections = _sections(results)
+    for name, (_, section) in sections.items():
         try:
             found[name] = section(results)
         except GssError as error:
@@ -73,16 +74,29 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
         title=f"{results.name}: report",
         name=results.name,
         notice=notice,
-        sections={name: title for name, (title, _) in SECTIONS.items()},
+        recipe=results.recipe.name,
+        sections={name: title for name, (title, _) in sections.items()},
         found=found,
         missing=missing,
         config_sha256=config_sha256(results),
     )
     shown = [found.folder / "metrics.json" for found in results.evaluations.values()]
-    shown += folder.glob("reconstruction/metrics.json")
+    shown += [folder / file for file in results.recipe.reported if (folder / file).is_file()]
     inputs = {str(path.relative_to(folder)): sha256_file(path) for path in shown}
     write_record(folder, "report", {"settings": {}, "inputs": inputs})
     return page
+
+
+def _sections(results: Results) -> Sections:
+    """The common sections, those of the recipe behind that of the data."""
+    names = list(SECTIONS)
+    place = names.index("data") + 1
+    own: Sections = results.recipe.part("report").SECTIONS
+    return {
+        **{name: SECTIONS[name] for name in names[:place]},
+        **own,
+        **{name: SECTIONS[name] for name in names[place:]},
+    }
 
 
 def _gather_pictures(results: Results) -> None:

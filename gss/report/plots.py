@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gss.files import write_atomic
-from gss.palette.palette import IGNORE, Palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,17 +62,16 @@ def curves(path: Path, metrics: Mapping[str, tuple[Sequence[int], Sequence[float
             axes.remove()
 
 
-def palette_swatches(path: Path, palette: Palette) -> None:
-    """Draw every colour as a tile with its index, name and RGB values; the ignore colour is the last one."""
-    names = (*palette.names, IGNORE)
+def palette_swatches(path: Path, names: Sequence[str], colours: np.ndarray) -> None:
+    """Draw every colour, int [., 3] in 0..255, as a tile with its index, name and RGB values."""
     columns = min(len(names), 4 if len(names) <= 32 else 8)
     rows = math.ceil(len(names) / columns)
     with _figure(path, 1.9 * columns, 0.62 * rows) as figure:
         axes = figure.subplots()
         tiles = np.full((rows * columns, 3), 255, np.uint8)
-        tiles[: len(names)] = palette.colours
+        tiles[: len(names)] = colours
         axes.imshow(tiles.reshape(rows, columns, 3), aspect="auto")
-        for index, (name, colour) in enumerate(zip(names, palette.colours.tolist(), strict=True)):
+        for index, (name, colour) in enumerate(zip(names, colours.tolist(), strict=True)):
             ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 128 else "white"  # by luma
             text = f"{index}  {_shortened(name, 22)}\n{','.join(map(str, colour))}"
             axes.text(index % columns, index // columns, text, color=ink, ha="center", va="center", fontsize=7)

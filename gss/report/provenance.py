@@ -8,21 +8,6 @@ from typing import Any
 
 from gss.report.results import Results
 
-# What each stage leaves behind, in the order of the pipeline; `*` stands for a name.
-ARTEFACTS = (
-    ("check", "data/manifest.json"),
-    ("check", "data/statistics.json"),
-    ("palette", "palette/start.csv"),
-    ("tokenizer", "tokenizer/start.safetensors"),
-    ("reconstruct", "palette.csv"),
-    ("reconstruct", "tokenizer.safetensors"),
-    ("reconstruct", "reconstruction/metrics.json"),
-    ("latent_prior", "latent_prior/*.pth"),
-    ("latent_prior", "gss_ff.pth"),
-    ("posterior", "posterior.pth"),
-    ("merge", "gss_ft.pth"),
-    ("evaluate", "evaluation/*/*/metrics.json"),
-)
 VERSIONS = ("gss", "git", "python", "torch", "timm", "numpy", "opencv-python-headless", "host", "command")
 
 
@@ -76,9 +61,10 @@ def config_sha256(results: Results) -> str:
 
 
 def _files(results: Results) -> Iterator[tuple[str, str]]:
-    for stage, pattern in ARTEFACTS:
-        for path in sorted(results.folder.glob(pattern)):
-            yield stage, str(path.relative_to(results.folder))
+    for stage in results.recipe.stages:
+        for pattern in stage.makes:
+            for path in sorted(results.folder.glob(pattern)):
+                yield stage.name, str(path.relative_to(results.folder))
 
 
 def _records(results: Results) -> dict[str, Record]:

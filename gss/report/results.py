@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gss.config import Data, Experiment, Published, data_set_folder, leaves, load_experiment
+from gss.config import Data, Published, Recipe, data_set_folder, experiment_class, find_recipe, leaves, load_experiment
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, GssError
 from gss.evaluate.metrics import Scores, scores
 from gss.files import read_json, sha256_file
-from gss.palette.palette import Palette, read_palette
 from gss.records import Made, as_made, model_metadata
 from gss.tracking.journal import read_journal
 
-MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"}
 SPLITS = ("test", "val")  # in the order in which pages show them
 
 
@@ -87,6 +85,16 @@ class Results:
         return self.folder.name
 
     @property
+    def recipe(self) -> Recipe:
+        """The recipe of the results."""
+        return find_recipe(self.setting("recipe", "gss"))
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Models by name, and their titles, in the order in which pages show them."""
+        return self.recipe.models
+
+    @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration, every value, as the results were made with it."""
         return self._made.config
@@ -103,7 +111,7 @@ class Results:
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise GssError("no stage has run yet", where=path, todo=f"snakemake {self.folder}/gss_ft.pth") from error
+            raise GssError("no stage has run yet", where=path, todo=f"snakemake {self.folder}/report.html") from error
         except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
             raise GssError(f"not readable as YAML: {error}", where=path) from error
         if not isinstance(config, dict):
@@ -116,7 +124,7 @@ class Results:
         """Settings that the experiment's file has changed since, by dotted key: as made, and now."""
         try:
             now = flat(load_experiment(self.name).settings())
-            made = flat(Experiment.model_validate(self.config).settings())
+            made = flat(experiment_class(self.config).model_validate(self.config).settings())
         except (GssError, ValueError):  # no experiment of this project any more, or results of another version
             return {}
         return {key: (made.get(key), now.get(key)) for key in {**made, **now} if made.get(key) != now.get(key)}
@@ -134,12 +142,14 @@ class Results:
             path = self.folder / f"{model}.pth"
             again = f"to measure again: snakemake -R evaluate -- {found.folder}/metrics.json"
             if path.is_file() and self.sha256(path.name) != found.metrics["model"]["sha256"]:
-                notes.append(f"The figures of {MODELS[model]} on {split} are those of another {path.name}; {again}")
+                notes.append(
+                    f"The figures of {self.models[model]} on {split} are those of another {path.name}; {again}"
+                )
             with contextlib.suppress(GssError):
                 if self.manifest.sha256 != found.metrics["data"]["manifest_sha256"]:
                     notes.append(
-                        f"The data set was checked anew since {MODELS[model]} was measured on {split}, and is another "
-                        f"one; {again}"
+                        f"The data set was checked anew since {self.models[model]} was measured on {split}, and is "
+                        f"another one; {again}"
                     )
         return notes
 
@@ -170,7 +180,9 @@ class Results:
             return load_experiment(self.name).published
         except ConfigError:
             with contextlib.suppress(ValueError):  # written by another version
-                return Published.model_validate(self.setting("published", {}))
+                section = self.recipe.experiment.model_fields["published"].annotation
+                assert section is not None
+                return section.model_validate(self.setting("published", {}))
             return Published()
 
     @cached_property
@@ -178,7 +190,7 @@ class Results:
         """By model and split, in the order in which they are shown; those that were made."""
         found = {}
         for split in SPLITS:
-            for model in MODELS:
+            for model in self.models:
                 folder = self.folder / "evaluation" / model / split
                 if (folder / "metrics.json").is_file():
                     found[model, split] = Evaluation(model, split, read_json(folder / "metrics.json"), folder)
@@ -193,21 +205,11 @@ class Results:
     def expected(self) -> list[tuple[str, str]]:
         """Model and split of the evaluations that the configuration asks for."""
         wanted = set(self.setting("evaluation.splits", ())) & set(self.setting("data.splits", ()))
-        return [(model, split) for split in SPLITS for model in MODELS if split in wanted]
+        return [(model, split) for split in SPLITS for model in self.models if split in wanted]
 
     def of_split(self, split: str) -> dict[str, Evaluation]:
         """The evaluations of a split by model."""
         return {model: found for (model, where), found in self.evaluations.items() if where == split}
-
-    @cached_property
-    def reconstruction(self) -> dict[str, Any]:
-        """Split -> stride -> figures; empty when the check was not made."""
-        path = self.folder / "reconstruction" / "metrics.json"
-        return read_json(path)["splits"] if path.is_file() else {}
-
-    def ceiling(self, split: str) -> dict[str, Any] | None:
-        """Reconstruction figures at the stride of the model's tokens, where they were measured."""
-        return self.reconstruction.get(split, {}).get(str(self.setting("latent_prior.token_stride", 4)))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -220,8 +222,12 @@ class Results:
         return replace(found, root=data_set_folder(where))
 
     @cached_property
-    def palette(self) -> Palette:
-        return read_palette(self.folder / "palette.csv")
+    def palette(self) -> dict[str, list[int]]:
+        """Colours of maskiges by class, the ignored pixels' last; empty where the recipe has none."""
+        path = self.folder / "palette.csv"
+        if not path.is_file():
+            return {}
+        return {row["name"]: [int(row[channel]) for channel in "rgb"] for row in read_table(path)}
 
     @cached_property
     def journals(self) -> dict[str, list[dict[str, Any]]]:
@@ -239,12 +245,10 @@ class Results:
         Raises:
             GssError: nothing says what colour a class has: it was named anew since.
         """
-        known: dict[str, Sequence[int]] = {}
-        with contextlib.suppress(GssError):
-            known = dict(zip(self.palette.names, self.palette.colours.tolist(), strict=False))
+        known: dict[str, Sequence[int]] = dict(self.palette)
         with contextlib.suppress(GssError):
             known |= dict(zip(self.manifest.space.names, self.manifest.space.colours or (), strict=False))
-        for model in MODELS:
+        for model in self.models:
             said = self.model_metadata.get(f"{model}.pth", {})
             known |= dict(zip(said.get("classes", ()), said.get("colours") or (), strict=False))
         evaluated = next(iter(self.evaluations.values()), None)
@@ -261,9 +265,9 @@ class Results:
     def model_metadata(self) -> dict[str, dict[str, Any]]:
         """What the files of models and tokenizers say of themselves, by path inside the folder."""
         found = {}
-        for path in sorted([*self.folder.glob("*.pth"), *self.folder.glob("latent_prior/*.pth")]):
+        for path in sorted([*self.folder.glob("*.pth"), *self.folder.glob("*/*.pth")]):
             found[str(path.relative_to(self.folder))] = model_metadata(path)
-        for path in sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("tokenizer/*.safetensors")]):
+        for path in sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("*/*.safetensors")]):
             found[str(path.relative_to(self.folder))] = _read_safetensors_metadata(path)
         return {path: metadata for path, metadata in found.items() if metadata}
 

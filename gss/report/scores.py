@@ -9,7 +9,7 @@ import numpy as np
 
 from gss.errors import GssError
 from gss.evaluate.metrics import Scores
-from gss.report.results import MODELS, Evaluation, Results
+from gss.report.results import Evaluation, Results
 
 DESTINATIONS = 3  # classes named per class
 
@@ -24,11 +24,12 @@ def summary(results: Results) -> dict[str, Any]:
         "published": results.published,
         "published_keys": [key for key in ("mIoU", "mAcc", "aAcc") if any(row["expected"].get(key) for row in rows)],
         "elsewhere": {
-            MODELS[model]: figures["h_mean"]
-            for model in MODELS
-            if "h_mean" in (figures := getattr(results.published, model))
+            title: figures["h_mean"]
+            for model, title in results.models.items()
+            if "h_mean" in (figures := getattr(results.published, model, {}))
         },
         "facts": _facts(results),
+        "ceiling": any(row["ceiling"] is not None for row in rows),
     }
 
 
@@ -44,14 +45,14 @@ def _file(results: Results, model: str, split: str) -> str:
 
 
 def _headline(results: Results, model: str, split: str) -> dict[str, Any]:
-    published, ceiling = results.published, results.ceiling(split)
+    published, ceiling = results.published, _ceiling(results, split)
     found = results.evaluations.get((model, split))
     return {
-        "model": MODELS[model],
+        "model": results.models[model],
         "split": split,
         "metrics": found and found.metrics,
         "todo": f"snakemake {_file(results, model, split)}",
-        "expected": getattr(published, model) if published.split == split else {},
+        "expected": getattr(published, model, {}) if published.split == split else {},
         "ceiling": ceiling and ceiling["mIoU"],
     }
 
@@ -67,30 +68,26 @@ def _facts(results: Results) -> dict[str, str]:
         facts["data set"] = f"{setting('data.root')}: {len(names)} classes; images: {images}"
     except GssError:
         pass
-    for part, title, what in (("latent_prior", "latent prior", "backbone.name"), ("posterior", "X⁻¹", "variant")):
-        training = setting(f"{part}.training")
-        if training is None:
-            continue
-        steps = setting("latent_prior.milestones", [None])[-1] if part == "latent_prior" else setting("posterior.steps")
-        if setting(f"{part}.checkpoint"):
-            facts[title] = f"imported from {setting(f'{part}.checkpoint')}"
-        elif part == "posterior" and setting("posterior.from"):
-            facts[title] = f"that of {setting('posterior.from')}"
-        elif setting(f"{part}.{what}") != "nearest":
-            crop = " × ".join(map(str, setting("augment.crop", ())))
-            batch, lr, precision = (training.get(key, "?") for key in ("batch_size", "lr", "precision"))
-            facts[title] = (
-                f"{setting(f'{part}.{what}')}, {steps} steps of {batch} images of train, crops {crop}, lr {lr}, "
-                f"{precision}, seed {setting('seed')}"
-            )
-    tokenizer = setting("tokenizer")
-    if tokenizer:
-        facts["tokenizer"] = f"{tokenizer.get('vocab_size', '?')} tokens, " + (
-            "imported (DALL-E)" if tokenizer.get("source") == "openai" else "trained on maskiges of the train labels"
-        )
+    facts |= results.recipe.part("report").facts(results)
     for protocol in list({protocol_line(found): None for found in results.evaluations.values()})[:2]:
         facts["protocol" if "protocol" not in facts else "protocol, other split"] = protocol
     return facts
+
+
+def training_line(results: Results, key: str, *, what: str, steps: int) -> str:
+    """What was trained on what, in one line.
+
+    Args:
+        key: dotted, of the section of the training.
+        what: name of the network. steps: updates.
+    """
+    setting = results.setting
+    training = setting(key, {})
+    crop = " × ".join(map(str, setting("augment.crop", ())))
+    batch, lr, precision = (training.get(name, "?") for name in ("batch_size", "lr", "precision"))
+    return (
+        f"{what}, {steps} steps of {batch} images of train, crops {crop}, lr {lr}, {precision}, seed {setting('seed')}"
+    )
 
 
 def protocol_line(found: Evaluation) -> str:
@@ -123,7 +120,7 @@ def _class_table(results: Results, split: str) -> dict[str, Any]:
     found = {model: evaluation.scores for model, evaluation in results.of_split(split).items()}
     any_model = next(iter(results.of_split(split).values()))
     names = list(any_model.metrics["IoU"])
-    ceiling = (results.ceiling(split) or {}).get("IoU", {})
+    ceiling = (_ceiling(results, split) or {}).get("IoU", {})
     pixels = next(iter(found.values())).pixels
     total = sum(pixels) or 1
     colours = class_colours(results, len(names))
@@ -137,19 +134,25 @@ def _class_table(results: Results, split: str) -> dict[str, Any]:
             "iou": {model: of.iou[index] for model, of in found.items()},
             "acc": {model: of.acc[index] for model, of in found.items()},
             "precision": {model: of.precision[index] for model, of in found.items()},
-            "difference": _difference(found, index),
+            "difference": _difference(list(found.values()), index),
             "ceiling": ceiling.get(name),
         }
         for index, name in enumerate(names)
     ]
     largest = max([abs(row["difference"]) for row in rows if row["difference"] is not None], default=0) or 1
-    return {"split": split, "models": list(found), "rows": rows, "ceiling": bool(ceiling), "largest": largest}
+    titles = {model: results.models[model].removeprefix("GSS-") for model in found}
+    return {"split": split, "models": titles, "rows": rows, "ceiling": bool(ceiling), "largest": largest}
 
 
-def _difference(found: dict[str, Scores], index: int) -> float | None:
-    """IoU of GSS-FT minus that of GSS-FF, where both have one."""
-    values = [found[model].iou[index] if model in found else None for model in MODELS]
-    return None if values[0] is None or values[1] is None else values[1] - values[0]
+def _difference(found: Sequence[Scores], index: int) -> float | None:
+    """IoU of the last model minus that of the first, where both have one."""
+    first, last = found[0].iou[index], found[-1].iou[index]
+    return None if first is None or last is None else last - first
+
+
+def _ceiling(results: Results, split: str) -> dict[str, Any] | None:
+    """Figures that no model of the recipe can exceed, where they were measured."""
+    return results.recipe.part("report").ceiling(results, split)
 
 
 def class_colours(results: Results, count: int) -> Sequence[str | None]:
@@ -174,12 +177,12 @@ def confusion(results: Results) -> dict[str, Any]:
     require_evaluations(results)
     some = next(iter(results.evaluations.values()))
     names = list(some.metrics["IoU"])
-    matrices = [_matrix(evaluation, names) for evaluation in reversed(results.evaluations.values())]
+    matrices = [_matrix(results, evaluation, names) for evaluation in reversed(results.evaluations.values())]
     matrices.sort(key=lambda matrix: results.splits.index(matrix["split"]))
     return {"names": names, "matrices": matrices}
 
 
-def _matrix(found: Evaluation, names: list[str]) -> dict[str, Any]:
+def _matrix(results: Results, found: Evaluation, names: list[str]) -> dict[str, Any]:
     counts = found.counts["confusion"]
     labelled, predicted = counts.sum(1), counts.sum(0)
     wrong = counts - np.diag(np.diag(counts))
@@ -196,7 +199,7 @@ def _matrix(found: Evaluation, names: list[str]) -> dict[str, Any]:
         )
     return {
         "model": found.model,
-        "title": MODELS[found.model],
+        "title": results.models[found.model],
         "split": found.split,
         "rows": rows,
         "counts": packed(counts.astype("<f8")),  # JavaScript has no 64-bit integers in all browsers; exact to 2^53

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gss.report.results import MODELS, Results
+from gss.report.results import Results
 
 
 def summary(folder: Path, page: Path) -> str:
@@ -22,24 +22,21 @@ def summary(folder: Path, page: Path) -> str:
     split = results.splits[0]
     lines += [line for note in results.notes() for line in (f"note: {note}", "")]
     lines += [*headline(results), "", f"IoU per class, {split}", "", *per_class(results, split), ""]
-    return "\n".join(lines + where_to_look(folder, page, split))
+    return "\n".join(lines + where_to_look(results, page, split))
 
 
 def headline(results: Results) -> list[str]:
-    """One row per model and split, and one per reconstruction check; published figures where some are known."""
+    """One row per model and split, and one per check of the recipe; published figures where some are known."""
     published = results.published
     rows: list[tuple[str, ...]] = [("", "split", "mIoU", "mAcc", "aAcc", "images", "published mIoU", "mAcc")]
-    rows += [
-        (f"reconstruction, stride {stride}", split, *_figures(found), "-", "-")
-        for split, strides in results.reconstruction.items()
-        for stride, found in strides.items()
-    ]
-    for model, name in MODELS.items():
+    checks = results.recipe.part("report").checks(results)
+    rows += [(name, split, *_figures(found), "-", "-") for name, split, found in checks]
+    for model, name in results.models.items():
         for split in sorted(results.splits):
             found = results.evaluations.get((model, split))
             if found is None:
                 continue
-            expected: Mapping[Any, float] = getattr(published, model) if published.split == split else {}
+            expected: Mapping[Any, float] = getattr(published, model, {}) if published.split == split else {}
             rows.append((name, split, *_figures(found.metrics), *map(_cell, map(expected.get, ("mIoU", "mAcc")))))
     known = any(row[6] != "-" for row in rows[1:])
     return table(rows if known else [row[:6] for row in rows])
@@ -48,18 +45,19 @@ def headline(results: Results) -> list[str]:
 def per_class(results: Results, split: str) -> list[str]:
     """One row per class, one column per model."""
     found = {model: evaluation.metrics["IoU"] for model, evaluation in results.of_split(split).items()}
-    rows = [("class", *(MODELS[model] for model in found))]
+    rows = [("class", *(results.models[model] for model in found))]
     rows += [(name, *(_cell(iou[name]) for iou in found.values())) for name in next(iter(found.values()))]
     return table(rows)
 
 
-def where_to_look(folder: Path, page: Path, split: str) -> list[str]:
+def where_to_look(results: Results, page: Path, split: str) -> list[str]:
     """The files a reader wants next."""
+    folder, final = results.folder, results.recipe.final
     return [
         "Where to look",
         f"  report      {page}   (everything on one page; open it in a browser)",
-        f"  tables      {folder}/evaluation/gss_ft/{split}/per_class.csv, metrics.json",
-        f"  model       {folder}/gss_ft.pth",
+        f"  tables      {folder}/evaluation/{final}/{split}/per_class.csv, metrics.json",
+        f"  model       {folder}/{final}.pth",
         "  runs        mlflow ui   (then open the address it prints; switch to 'Model training' at the top left)",
     ]
 

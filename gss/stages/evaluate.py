@@ -1,17 +1,16 @@
-"""Stage 8: the final figures of GSS-FF and GSS-FT."""
+"""The last stage: the figures of a model on a split."""
 
 import numpy as np
 
 from gss.data.loader import read_pair
 from gss.data.manifest import Pair
-from gss.evaluate.inference import Inference, decode_maskige
+from gss.evaluate.inference import Inference, extra_pictures
 from gss.evaluate.pictures import evenly_spaced, panel, picture_name
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation, write_png
 from gss.files import remove
 from gss.modelfile import load_model
 from gss.report.plots import iou_bars
-from gss.stages.assemble import build_model, frozen_tokenizer
 from gss.stages.run import Run
 from gss.train.distributed import World
 
@@ -20,22 +19,23 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """Measure a model on a split and write the files of `evaluation/<name>/<split>/`.
 
     Beside the declared ones stay `predictions/` (uint8 ids, one PNG per image), and of the images drawn in `pictures/`
-    the decoded maskige in `maskiges/`: who compares or shows results needs no model.
+    what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or shows
+    results needs no model.
 
     Args:
-        name: `gss_ff` or `gss_ft`.
+        name: of the model, one of its recipe's.
         split: `val` or `test`.
     """
-    run.experiment.require_split(split, run.name)
-    config = run.experiment.evaluation
+    experiment, recipe = run.experiment, run.experiment.kind
+    experiment.require_split(split, run.name)
+    config, assemble = experiment.evaluation, recipe.part("assemble")
     path = run.file(run.folder / f"{name}.pth")
     folder = run.folder / "evaluation" / name / split
     file = load_model(path, name)
-    inputs = run.inputs(run.folder / "data" / "manifest.json", run.folder / "tokenizer.safetensors", path, world=world)
-    tokenizer = frozen_tokenizer(run, "decoder", world.device)
-    model = build_model(file, tokenizer, where=path, vote_temperature=config.vote_temperature).to(world.device)
-    backbone = model.prior.backbone
-    names, palette, space = file.meta["classes"], np.array(file.meta["palette"]), run.space
+    inputs = run.inputs(*(run.folder / file for file in ("data/manifest.json", *recipe.beside)), path, world=world)
+    beside = assemble.read_beside(lambda name: run.file(run.folder / name))
+    model = assemble.build_segmenter(file, beside, protocol=experiment.protocol(), where=path, device=world.device)
+    names, palette, space = file.meta["classes"], file.meta.get("palette"), run.space
     colours = file.meta.get("colours", space.colours)  # files of version 0.1.0 have none of their own
     inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
     todo = "evaluate it on the data set it was trained for, or train it again"
@@ -51,16 +51,15 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         png = picture_name(index, source)
         write_png(folder / "predictions" / png, prediction)
         if index in drawn:
-            maskige = decode_maskige(
-                model, image, inference, mean=backbone.mean, std=backbone.std, device=world.device
-            ).numpy()
-            write_png(folder / "maskiges" / png, maskige)
+            extras = extra_pictures(model, image, inference, device=world.device)
+            for extra, picture in extras.items():
+                write_png(folder / f"{extra}s" / png, picture)
             panel(
                 folder / "pictures" / png,
                 image=image,
                 label=label,
                 prediction=prediction,
-                rgb=maskige / 255,
+                extras=extras,
                 palette=palette,
                 names=names,
                 colours=colours,
@@ -78,8 +77,6 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             world,
             read=read,
             inference=inference,
-            mean=backbone.mean,
-            std=backbone.std,
             each=keep,
             title=f"{name} {split}",
         )
@@ -92,9 +89,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             names,
             protocol={
                 **inference.as_dict(),
-                "vote_temperature": config.vote_temperature if name == "gss_ff" else None,
-                "tokenizer_precision": tokenizer.precision,
-                "numerics": run.experiment.numerics,
+                **model.protocol,
+                "numerics": experiment.numerics,
             },
             model=path,
             model_sha256=file.sha256,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from gss.config import Experiment, Stage
+from gss.config import Experiment
 from gss.errors import GssError, Interrupted, is_no_memory
 from gss.stages.run import Run
 from gss.stages.training import micro_batches
@@ -15,7 +15,7 @@ from gss.train.distributed import World, worker
 
 
 @contextlib.contextmanager
-def stage_worker(run: Run, stage: Stage, work: str | None = None) -> Iterator[World]:
+def stage_worker(run: Run, stage: str, work: str | None = None) -> Iterator[World]:
     """Be one process of a stage that computes, see `gss.train.distributed.worker`; memory that runs out is told.
 
     Args:
@@ -37,31 +37,32 @@ def stage_worker(run: Run, stage: Stage, work: str | None = None) -> Iterator[Wo
             ) from error
 
 
-def less_memory(experiment: Experiment, stage: Stage) -> str:
+def less_memory(experiment: Experiment, stage: str) -> str:
     """The keys that make a stage need less memory, with what else each of them changes; a line for each."""
-    key = f"{stage}.training"
-    if stage in ("latent_prior", "posterior"):
-        training = getattr(experiment, stage).training
-        advice = [
-            f"{key}.batch_size (now {training.batch_size}): a smaller batch is another training, often with a lower lr",
-            f"{key}.accumulation (now {training.accumulation}): the same batch in more parts, of which BatchNorm sees "
-            "one at a time",
-            f"augment.crop (now {list(experiment.augment.crop)}): smaller crops are another training",
-        ]
-        if training.precision != "bf16" and experiment.numerics != "reference":
+    advice = []
+    if key := {**experiment.trainings, **experiment.trained}.get(stage):
+        training = experiment.at(key)
+        crop_key = f"{key}.crop" if hasattr(training, "crop") else "augment.crop"
+        advice.append(
+            f"{key}.batch_size (now {training.batch_size}): a smaller batch is another training, often with a lower lr"
+        )
+        if "accumulation" in type(training).model_fields:
+            advice.append(
+                f"{key}.accumulation (now {training.accumulation}): the same batch in more parts, of which BatchNorm "
+                "sees one at a time"
+            )
+        crop = experiment.at(crop_key)
+        shown = crop if isinstance(crop, int) else list(crop)
+        advice.append(f"{crop_key} (now {shown}): smaller crops are another training")
+        if getattr(training, "precision", "bf16") != "bf16" and experiment.numerics != "reference":
             advice.append(f"{key}.precision=bf16 (now {training.precision}): rounds, and saves most on GPUs")
-    elif stage == "evaluate":
+    if narrower := experiment.narrower.get(stage):
+        advice.append(f"{narrower} (now {experiment.at(narrower)}): a narrower network is another one")
+    if stage == "evaluate":
         config = experiment.evaluation
         advice = [
             f"evaluation.mode=slide, small evaluation.crop (now {config.mode}, {list(config.crop)}): another protocol",
             f"evaluation.scale (now {config.scale and list(config.scale)}): smaller images, another protocol",
-        ]
-    else:
-        train = experiment.tokenizer.train
-        advice = [
-            f"tokenizer.train.batch_size (now {train.batch_size}): a smaller batch is another training",
-            f"tokenizer.train.crop (now {train.crop}): smaller crops are another training",
-            f"tokenizer.n_hid (now {experiment.tokenizer.n_hid}): a narrower network is another tokenizer",
         ]
     granted = experiment.resources(stage).memory_mb
     advice.append(f"run.resources.{stage}.memory_mb (now {granted}): what a cluster grants the job; changes no result")
@@ -86,14 +87,13 @@ def _gib(number: int) -> str:
     return f"{number / 2**30:.1f} GiB"
 
 
-def _at_once(run: Run, stage: Stage, world: World) -> str:
+def _at_once(run: Run, stage: str, world: World) -> str:
     """What a process works on at a time."""
-    if stage == "latent_prior" or stage == "posterior":
-        training, parts = getattr(run.experiment, stage).training, micro_batches(run, stage, world)
+    if stage in run.experiment.trainings:
+        training, parts = run.experiment.at(run.experiment.trainings[stage]), micro_batches(run, stage, world)
         height, width = run.experiment.augment.crop
         return f"{training.batch_size // (world.size * parts)} images of {height} x {width} at a time"
-    if stage == "evaluate":
-        return "one image at a time"
-    train = run.experiment.tokenizer.train
-    crops = f"{train.batch_size // world.size} crops of {train.crop} x {train.crop} at a time"
-    return crops if stage == "tokenizer" else f"one label at a time, in training {crops}"
+    if key := run.experiment.trained.get(stage):
+        train = run.experiment.at(key)
+        return f"{train.batch_size // world.size} crops of {train.crop} x {train.crop} at a time"
+    return "one image at a time"

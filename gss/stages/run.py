@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 
 import gss
 from gss.config import (
     Experiment,
-    Stage,
     data_set_folder,
     experiment_name,
     experiment_path,
@@ -38,10 +37,11 @@ if TYPE_CHECKING:
     from gss.train.distributed import World
 
 RESULTS = Path("results")
+E = TypeVar("E", bound=Experiment)
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[E]):
     """An experiment and its results folder.
 
     Args:
@@ -54,13 +54,13 @@ class Run:
     """
 
     name: str
-    experiment: Experiment
+    experiment: E
     folder: Path
     now: Made
     workflow: Path | None = None
 
     @staticmethod
-    def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run":
+    def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run[Any]":
         """The run of an experiment given by name or YAML path; see `load_experiment` for errors.
 
         What is made with other settings than those of the experiment's file never stands where the workflow's results
@@ -80,7 +80,7 @@ class Run:
                     todo="rename the file, or choose another folder: --results FOLDER",
                 )
         filed, experiment = load_experiment(path), load_experiment(path, overrides)
-        expected, given = ((config.sha256, config.posterior.from_) for config in (filed, experiment))
+        expected, given = ((config.sha256, *config.borrowed()) for config in (filed, experiment))
         if given == expected:
             return Run(bare, experiment, results / bare, Made(_dump(filed), origins(path, (), filed)))
         folder = results / f"{bare}+{sha256_json(given)[:8]}"
@@ -166,13 +166,13 @@ class Run:
     @contextlib.contextmanager
     def stage(
         self,
-        stage: Stage,
+        stage: str,
         inputs: dict[str, str],
         *,
         world: "World | None" = None,
         name: str | None = None,
         rule: str | None = None,
-        reads: Stage | None = None,
+        reads: str | None = None,
         looked_into: Iterable[Path] = (),
     ) -> Iterator[Journal | None]:
         """Work on a stage: its work folder is this configuration's, its journal is open and says how it ended.
@@ -222,11 +222,11 @@ class Run:
             write_record(self.folder, rule, {**self.provenance(stage, inputs, reads=reads), **machine})
             self.write_config(stage)
 
-    def made(self, stage: Stage) -> Made:
+    def made(self, stage: str) -> Made:
         """The configuration of what a stage makes: before it, what is there was made with the values it says."""
         return as_made(self.folder, self._of_workflow(stage), before=stage)
 
-    def write_config(self, stage: Stage) -> None:
+    def write_config(self, stage: str) -> None:
         """Store the configuration that the results were made with, and the origin of its values, when they changed."""
         made = as_made(self.folder, self._of_workflow(stage))
         config = yaml.safe_dump(made.config, sort_keys=False)
@@ -235,11 +235,11 @@ class Run:
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
 
-    def _of_workflow(self, stage: Stage) -> Made:
+    def _of_workflow(self, stage: str) -> Made:
         """The configuration to store, of other settings with what was taken from the workflow's results."""
         return self.now if self.workflow is None else as_made(self.workflow, self.now, before=stage)
 
-    def provenance(self, stage: Stage, inputs: dict[str, str], *, reads: Stage | None = None) -> dict[str, Any]:
+    def provenance(self, stage: str, inputs: dict[str, str], *, reads: str | None = None) -> dict[str, Any]:
         """What a record or a model file says about where the results come from."""
         made = self.made(stage)
         return {

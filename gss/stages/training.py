@@ -4,23 +4,26 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gss.checkpoints import read_backbone_weights
 from gss.cluster import gpus
-from gss.config.schema import Training
+from gss.config import data_folder
+from gss.config.schema import Backbone, Training
 from gss.data.augment import Augment
+from gss.data.classes import ClassSpace
 from gss.data.loader import TrainLoader, read_pair
 from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
 from gss.evaluate.pictures import evenly_spaced
 from gss.evaluate.run import evaluate_pairs
+from gss.evaluate.segmenter import Segmenter
 from gss.files import read_json, replace_with_link, sha256_json
-from gss.models.gss import GSS
 from gss.stages.run import Run
 from gss.tracking.journal import Journal
 from gss.train.distributed import World
@@ -28,21 +31,19 @@ from gss.train.loop import train
 from gss.train.settings import LoopSettings
 from gss.train.validation import SCORE, Validate
 
-Part = Literal["latent_prior", "posterior"]
 
-
-def train_part(
+def train_network(
     run: Run,
-    part: Part,
+    stage: str,
     learner: nn.Module,
     steps: int,
     world: World,
     journal: Journal | None,
     *,
-    segmenter: Callable[[nn.Module], GSS],
+    segmenter: Callable[[nn.Module], Segmenter],
     until: int | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Train a part up to step `until` of `steps`; None: to the end.
+    """Train the network of a stage up to step `until` of `steps`; None: to the end.
 
     Args:
         segmenter: makes of the trained module, as it would be exported, what is measured while training.
@@ -51,13 +52,13 @@ def train_part(
         What is exported, with running statistics of all processes; and for its provenance `machine`, what the training
         was divided among, and with `keep: best` also `exported`, the step of the weights and its score.
     """
-    training = fit_to_devices(run, part, world)
+    training = fit_to_devices(run, stage, world)
     machine = on_this_machine(world, training.batch_size, training.accumulation)
     result = train(
         learner,
         make_loader(run, training, world),
         replace(loop_settings(run, training, steps), machine=machine),
-        work=run.work(part),
+        work=run.work(stage),
         journal=journal,
         world=world,
         until=until,
@@ -71,7 +72,7 @@ def train_part(
     return result.exported, origin
 
 
-def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], GSS], world: World) -> Validate:
+def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], Segmenter], world: World) -> Validate:
     """Measures a module that is trained on `val`, as the stage `evaluate` measures it when it is finished.
 
     Args:
@@ -83,16 +84,13 @@ def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], GS
     chosen = [pairs[index] for index in evenly_spaced(len(pairs), training.validate_images or len(pairs))]
 
     def validate(module: nn.Module, between_images: Callable[[], None]) -> dict[str, float]:
-        model = segmenter(module)
         found = evaluate_pairs(
-            model,
+            segmenter(module),
             chosen,
             len(names),
             world,
             read=lambda pair: read_pair(pair, run.space),
             inference=inference,
-            mean=model.prior.backbone.mean,
-            std=model.prior.backbone.std,
             each=lambda *_: between_images(),
             title="val",
         ).scores
@@ -102,12 +100,12 @@ def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], GS
     return validate
 
 
-def fit_to_devices(run: Run, part: Part, world: World) -> Training:
-    """How a part is trained with the GPUs that are here: where the experiment is made for more, each step's batch stays
+def fit_to_devices(run: Run, stage: str, world: World) -> Training:
+    """How a stage trains with the GPUs that are here: where the experiment is made for more, each step's batch stays
     what it is, and no GPU gets more of it at once than it would there; `accumulation` follows, and is told.
     """
-    training: Training = getattr(run.experiment, part).training
-    made_for, accumulation = run.experiment.made_for(part), micro_batches(run, part, world)
+    training: Training = run.experiment.at(run.experiment.trainings[stage])
+    made_for, accumulation = run.experiment.made_for(stage), micro_batches(run, stage, world)
     if world.is_main and made_for is not None and world.size < made_for and accumulation != training.accumulation:
         print(
             f"made for {made_for} GPUs, here are {world.size}: each takes its share of a step's {training.batch_size} "
@@ -118,10 +116,10 @@ def fit_to_devices(run: Run, part: Part, world: World) -> Training:
     return training.model_copy(update={"accumulation": accumulation})
 
 
-def micro_batches(run: Run, part: Part, world: World) -> int:
+def micro_batches(run: Run, stage: str, world: World) -> int:
     """Into how many parts each process divides its share of a batch."""
-    training: Training = getattr(run.experiment, part).training
-    made_for, batch = run.experiment.made_for(part), training.batch_size
+    training: Training = run.experiment.at(run.experiment.trainings[stage])
+    made_for, batch = run.experiment.made_for(stage), training.batch_size
     if world.device.type == "cpu" or batch % world.size:
         return training.accumulation
     return gpus.parts(batch, training.accumulation, made_for, world.size)
@@ -226,6 +224,25 @@ def class_weights(run: Run, exponent: float) -> Tensor | None:
     weights = (np.median(present) / np.maximum(pixels, present.min())) ** exponent
     weights *= pixels.sum() / (weights * pixels).sum()
     return torch.tensor(weights, dtype=torch.float32)
+
+
+def pretrained(backbone: Backbone) -> dict[str, Tensor] | None:
+    """The weights that an image encoder starts with; None: random ones."""
+    return read_backbone_weights(backbone.name, backbone.weights, data_folder()) if backbone.weights else None
+
+
+def describe_use(run: Run, space: ClassSpace) -> dict[str, Any]:
+    """What the model files of all recipes say of classes and use: plain values only.
+
+    `colours` are those that show predictions: the data set's, or None.
+    """
+    return {
+        "classes": list(space.names),
+        "colours": space.colours and [list(colour) for colour in space.colours],
+        "exif_orientation": run.experiment.data.exif_orientation or "apply",
+        "training_crop": list(run.experiment.augment.crop),
+        "protocol": run.experiment.protocol(),
+    }
 
 
 def is_missing(finished: Path, world: World) -> bool:

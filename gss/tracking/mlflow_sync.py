@@ -21,7 +21,7 @@ from typing import Any
 from filelock import Timeout
 
 from gss import __version__
-from gss.config import Project, load_project
+from gss.config import Project, find_recipe, load_project
 from gss.config.load import PROJECT
 from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
@@ -221,7 +221,8 @@ class _Delivery:
         self.done = _Delivered(**self.memory.get(self.store, {}))
         store_is_gone = self.database is not None and not self.database.is_file()
         news = [path for path in journals if store_is_gone or path.stat().st_size > self._offset(path)]
-        told, results, upload = overview.tell(journals), overview.Results.read(self.folder), _project().upload_models
+        results, upload = overview.Results.read(self.folder), _project().upload_models
+        told = overview.tell(journals, find_recipe(results.recipe))
         shown = sha256_json([__version__, [vars(stage) for stage in told], vars(results), upload])
         if not news and self.done.shown == shown:
             return
@@ -314,7 +315,8 @@ class _Delivery:
         """What pipelines' runs show of their stages, and the registered model: MLflow's charts and lists leave out
         children of folded parents."""
         parents = {key: run for key, run in self.runs.items() if "/" not in key}
-        model = register(self.client, self.folder, told, parents, self._put, upload=upload)
+        recipe = find_recipe(results.recipe)
+        model = register(self.client, self.folder, told, recipe, parents, self._put, upload=upload)
         for parent in parents:
             stages = overview.behind(told, parent)
             for path, sha in results.files(self.folder, stages, parent).items():

@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from gss.config import Experiment
-from gss.files import sha256_file
+from gss.config import Recipe, experiment_class, find_recipe
+from gss.errors import ConfigError, GssError
+from gss.files import read_json, sha256_file
 from gss.tracking.journal import flatten, read_journal
 from gss.tracking.store import sanitise
 
 EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
-_TOLD = re.compile(r"palette|reconstruct|merge|import_gss_ft|evaluate_.+")  # stages whose journals are short
 _HEADLINE = re.compile(r"/(?:mIoU|mAcc|aAcc)$")
-_SHOWN = {"reconstruction/": "reconstruction", "gss_ff/": "GSS-FF", "gss_ft/": "GSS-FT"}
 _FILES = ("*.json", "*.csv", "*.png")
 _LONGEST = 7800  # characters of a description; MLflow keeps 8000 and cuts the rest without a word
 # How the list of runs looks best, as MLflow's own button "Views" would store it.
@@ -65,11 +64,19 @@ class Told:
     points: list[Point] = field(default_factory=list)
 
 
-def tell(journals: Iterable[Path]) -> list[Told]:
+def makes_final(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage makes the model that the chain is for."""
+    final = [row.name for row in recipe.stages if row.model == f"{recipe.final}.pth"]
+    return stage in (*final, f"import_{recipe.final}")
+
+
+def tell(journals: Iterable[Path], recipe: Recipe) -> list[Told]:
     """The stages that stand for results, in order of their ends."""
     found = []
+    shown = [row.name for row in recipe.stages if row.figures]
     for path in journals:
-        if not _TOLD.match(path.parent.name):
+        name = path.parent.name
+        if not (name in shown or name.startswith("evaluate_") or makes_final(recipe, name)):
             continue
         header, *events = read_journal(path) or [{}]
         if not events:
@@ -107,16 +114,24 @@ def behind(told: Sequence[Told], config: str) -> dict[str, Told]:
     return {**before, **own}
 
 
-def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config: str) -> list[Point]:
-    """All final figures: GSS-FT's under `gss_ft/`, the others under `gss_ff/` and `reconstruction/`.
+def shown(recipe: Recipe) -> dict[str, str]:
+    """Titles of what has figures, by the beginning of their names: checks first, then the models."""
+    checks = {f"{row.figures}/": row.figures for row in recipe.stages if row.figures}
+    return checks | {f"{model}/": title for model, title in recipe.models.items()}
+
+
+def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config: str, recipe: Recipe) -> list[Point]:
+    """All final figures, those of a model under its name, those of a check under its folder's.
 
     Args:
         names: given to metrics so far, by the keys of the runs.
     """
     found = []
+    prefixes = {row.name: f"{row.figures}/" for row in recipe.stages if row.figures}
+    prefixes |= {f"evaluate_{model}": f"{model}/" for model in recipe.models}
     for name, stage in stages.items():
         run = EVALUATED.sub(r"\1", name)
-        prefix = {"evaluate_gss_ft": "gss_ft/", "evaluate_gss_ff": "gss_ff/", "reconstruct": "reconstruction/"}.get(run)
+        prefix = prefixes.get(run)
         if prefix:
             known = names.setdefault(f"{config}/{run}", {})
             found += [
@@ -127,16 +142,17 @@ def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config
     return found
 
 
-def of_parent(points: Sequence[Point]) -> list[Point]:
-    """Figures under the names the pipeline's run has them, GSS-FT's without a prefix.
+def of_parent(points: Sequence[Point], recipe: Recipe) -> list[Point]:
+    """Figures under the names the pipeline's run has them, those of the final model without a prefix.
 
-    Of the reconstruction only the headline, of accuracies only means: MLflow compares runs in one table in the order
+    Of checks only the headline, of accuracies only means: MLflow compares runs in one table in the order
     of names, which for 150 classes is long enough.
     """
+    models = tuple(f"{model}/" for model in recipe.models)
     return [
-        point._replace(name=point.name.removeprefix("gss_ft/"))
+        point._replace(name=point.name.removeprefix(f"{recipe.final}/"))
         for point in points
-        if _HEADLINE.search(point.name) or ("/iou/" in point.name and not point.name.startswith("reconstruction/"))
+        if _HEADLINE.search(point.name) or ("/iou/" in point.name and point.name.startswith(models))
     ]
 
 
@@ -147,32 +163,38 @@ class Results:
     config: str  # hash of the configuration in config.yaml; empty: unknown
     settings: dict[str, Any]  # that can change a result, flat
     backbone: str
+    recipe: str
+    classes: int
     report: tuple[str, str]  # hash of the configuration that report.html shows, and of its content
 
     @staticmethod
     def read(folder: Path) -> "Results":
         """The state of now; what is missing or not readable is left out."""
-        experiment = None
-        with contextlib.suppress(OSError, yaml.YAMLError, ValidationError):
-            experiment = Experiment.model_validate(yaml.safe_load((folder / "config.yaml").read_text("utf-8")))
+        experiment, recipe = None, "gss"
+        with contextlib.suppress(OSError, yaml.YAMLError, ValidationError, ConfigError, AttributeError):
+            content = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+            recipe = content.get("recipe", recipe)
+            experiment = experiment_class(content).model_validate(content)
         report = ("", "")
         with contextlib.suppress(OSError):
             page = (folder / "report.html").read_bytes()
             named = re.search(rb'<meta name="config-sha256" content="([0-9a-f]+)">', page)
             report = (named[1].decode() if named else "", hashlib.sha256(page).hexdigest())
+        classes = 0
+        with contextlib.suppress(GssError, KeyError, TypeError):
+            classes = len(read_json(folder / "data" / "statistics.json")["splits"]["train"]["classes"])
         if experiment is None:
-            return Results("", {}, "", report)
-        return Results(experiment.sha256, flatten(experiment.settings()), experiment.latent_prior.backbone.name, report)
+            return Results("", {}, "", recipe, 0, report)
+        return Results(experiment.sha256, flatten(experiment.settings()), experiment.encoder, recipe, classes, report)
 
     def files(self, folder: Path, stages: Mapping[str, Told], config: str) -> dict[str, str]:
         """Paths in the folder that belong to a configuration's results, with their SHA-256."""
         places = []
+        folders = {row.name: row.figures for row in find_recipe(self.recipe).stages}
         for name, stage in stages.items():
             if stage.current and stage.finished:
                 model, _, split = name.removeprefix("evaluate_").rpartition("_")
-                places.append(
-                    {"palette": "palette", "reconstruct": "reconstruction"}.get(name) or f"evaluation/{model}/{split}"
-                )
+                places.append(folders.get(name) or f"evaluation/{model}/{split}")
         found = {path for place in places for pattern in _FILES for path in (folder / place).glob(pattern)}
         if self.config.startswith(config):
             found.add(folder / "config.yaml")
@@ -180,7 +202,7 @@ class Results:
         return hashes | ({"report.html": self.report[1]} if self.report[0].startswith(config) else {})
 
 
-def description(points: Sequence[Point], *, report: bool, model: str | None) -> str:
+def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model: str | None) -> str:
     """The figures as a page in Markdown, for the head of the run.
 
     Args:
@@ -194,24 +216,26 @@ def description(points: Sequence[Point], *, report: bool, model: str | None) -> 
         return ""
     lines = ["| percent | split | mIoU | mAcc | aAcc |", "|---|---|---|---|---|"]
     lines += [
-        f"| {shown} | {split} | "
+        f"| {title} | {split} | "
         + " | ".join(_percent(latest.get(f"{prefix}{split}/{metric}")) for metric in ("mIoU", "mAcc", "aAcc"))
         + " |"
         for split in splits
-        for prefix, shown in _SHOWN.items()
+        for prefix, title in shown(recipe).items()
         if f"{prefix}{split}/mIoU" in latest
     ]
-    lines += ["", *_where_to_look(report=report, model=model), ""]
-    return "\n".join([*lines, *_per_class(latest, splits[0], _LONGEST - len("\n".join(lines)))])
+    lines += ["", *_where_to_look(recipe, report=report, model=model), ""]
+    return "\n".join([*lines, *_per_class(latest, recipe, splits[0], _LONGEST - len("\n".join(lines)))])
 
 
-def _where_to_look(*, report: bool, model: str | None) -> list[str]:
+def _where_to_look(recipe: Recipe, *, report: bool, model: str | None) -> list[str]:
+    names = [
+        f"`{'' if name == recipe.final else f'{name}/'}test/iou/` is {title}" for name, title in recipe.models.items()
+    ]
     lines = [
         "**Artifacts**: "
         + ("`report.html` has everything on one page; " if report else "")
-        + "tables and figures of each stage lie in `evaluation/` and `reconstruction/`.",
-        "**Two pipelines**: tick both in the list of runs, *Compare*, section *Metrics*: `test/iou/` is GSS-FT, "
-        "`gss_ff/test/iou/` GSS-FF.",
+        + "tables and figures of each stage lie in folders of its name.",
+        f"**Two pipelines**: tick both in the list of runs, *Compare*, section *Metrics*: {', '.join(names[::-1])}.",
         "**Curves**: the runs below this one (`+` beside its name in the list).",
     ]
     if model:
@@ -220,18 +244,21 @@ def _where_to_look(*, report: bool, model: str | None) -> list[str]:
     return [f"- {line}" for line in lines]
 
 
-def _per_class(latest: Mapping[str, float], split: str, room: int) -> list[str]:
-    """IoU of each class, the one that gains most from X^-1 first; those that gain and lose least where room lacks."""
-    iou = {
+def _per_class(latest: Mapping[str, float], recipe: Recipe, split: str, room: int) -> list[str]:
+    """IoU of each class, what the last model gains most in first; without those that gain least where room lacks."""
+    iou: dict[str, dict[str, float]] = {
         prefix: {
             name.removeprefix(f"{prefix}{split}/iou/"): value
             for name, value in latest.items()
             if name.startswith(f"{prefix}{split}/iou/")
         }
-        for prefix in _SHOWN
+        for prefix in shown(recipe)
     }
-    final, first = iou["gss_ft/"], iou["gss_ff/"]
-    gain = {name: final[name] - first[name] for name in final if name in first}
+    titles = {prefix: title for prefix, title in shown(recipe).items() if iou[prefix]}
+    models = [f"{model}/" for model in recipe.models]
+    final, first = iou[models[-1]], iou[models[0]]
+    compared = len(models) > 1
+    gain = {name: final[name] - first[name] for name in final if name in first} if compared else {}
     order = sorted(dict.fromkeys([*final, *first]), key=lambda name: (-gain.get(name, 0), name))
     if not order:
         return []
@@ -240,18 +267,18 @@ def _per_class(latest: Mapping[str, float], split: str, room: int) -> list[str]:
         + " | ".join(
             [
                 name.replace("_", r"\_"),
-                *(_percent(iou[prefix].get(name)) for prefix in _SHOWN),
-                f"{100 * gain[name]:+.2f}" if name in gain else "–",
+                *(_percent(iou[prefix].get(name)) for prefix in titles),
+                *([f"{100 * gain[name]:+.2f}" if name in gain else "–"] if compared else []),
             ]
         )
         + " |"
         for name in order
     }
     head = [
-        f"**IoU per class, {split}**, percent; what X⁻¹ gains most comes first",
+        f"**IoU per class, {split}**, percent" + ("; what gains most comes first" if compared else ""),
         "",
-        f"| class | {' | '.join(_SHOWN.values())} | FT − FF |",
-        "|---|---|---|---|---|",
+        "| " + " | ".join(["class", *titles.values(), *(["gain"] if compared else [])]) + " |",
+        "|---" * (1 + len(titles) + compared) + "|",
     ]
     for name in sorted(order, key=lambda name: abs(gain.get(name, 0))):
         if sum(len(line) + 1 for line in [*head, *rows.values()]) + 100 <= room:
@@ -304,20 +331,19 @@ def show(
     from mlflow.entities import Metric, Param, RunTag
 
     present, known = client.get_run(run), names.setdefault(config, {})
-    points = figures(stages, names, config)
+    recipe = find_recipe(results.recipe)
+    points = figures(stages, names, config, recipe)
     experiment = client.get_experiment(present.info.experiment_id)
     tags = {"dataset": experiment.name.removeprefix("gss/")}
-    if "palette" in stages:
-        count = {point.name: point.value for point in stages["palette"].points}.get("palette/num_classes", 0)
-        tags["classes"] = str(int(count))
     settings: dict[str, Any] = {}
     if results.config.startswith(config):
-        settings, tags["backbone"] = results.settings, results.backbone
-    if text := description(points, report=results.report[0].startswith(config), model=model):
+        settings = results.settings
+        tags |= {"backbone": results.backbone, "classes": str(results.classes), "recipe": results.recipe}
+    if text := description(points, recipe, report=results.report[0].startswith(config), model=model):
         tags["mlflow.note.content"] = text
     client.log_batch(
         run,
-        [Metric(point.name, point.value, point.time, point.step) for point in of_parent(points)],
+        [Metric(point.name, point.value, point.time, point.step) for point in of_parent(points, recipe)],
         [
             Param(key, str(value))
             for name, value in settings.items()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import gss
+from gss.config import recipe_of_model
 from gss.modelfile import ModelFile
 from gss.report.html import percent
 from gss.use.predictor import Predictor
@@ -27,8 +29,8 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
     provenance = meta["provenance"]
     config = provenance["config"]
     data = config["data"]["root"]
-    title = f"{provenance['experiment']} {_TITLES[file.kind]}"
-    backbone = meta["latent_prior"]["backbone"]["name"]
+    recipe = recipe_of_model(file.kind)
+    told, title = recipe.part("report"), f"{provenance['experiment']} {recipe.models[file.kind]}"
     results = [
         EvalResult(
             task_type="image-segmentation",
@@ -47,7 +49,7 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
         license="other",
         license_name="terms-of-the-training-data",
         pipeline_tag="image-segmentation",
-        tags=["semantic-segmentation", "generative-semantic-segmentation"],
+        tags=["semantic-segmentation", *told.TAGS],
         model_name=title,
         eval_results=results or None,
     )
@@ -56,17 +58,20 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
             "id": index,
             "name": name,
             "colour": _hex(colour),
-            "maskige": _hex(painted),
+            "maskige": painted and _hex(painted),
             "iou": [percent(measured["IoU"][name], 1) for measured in metrics.values()],
         }
         for index, (name, colour, painted) in enumerate(
-            zip(predictor.classes, predictor.colours.tolist(), meta["palette"], strict=False)
+            zip_longest(
+                predictor.classes, predictor.colours.tolist(), meta.get("palette", ())[: len(predictor.classes)]
+            )
         )
     ]
     environment = provenance["environment"]
     body = _TEMPLATE.render(
         title=title,
-        posterior=_POSTERIORS[meta["posterior"]["variant"] if file.kind == "gss_ft" else "nearest"],
+        about=Markdown(told.about(file)),
+        painted="palette" in meta,
         code=Code(folder),
         version=gss.__version__,
         metrics={
@@ -78,28 +83,16 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
         provenance={
             "experiment": provenance["experiment"],
             "training data": data,
-            "encoder": backbone,
-            "pretrained weights": config["latent_prior"]["backbone"].get("weights") or "none",
-            "network": f"{meta['vocab_size']} tokens, one per {meta['latent_prior'].get('token_stride', 4)} pixels in "
-            "height and in width",
+            **told.network(file),
             "seed": config["seed"],
             "gss": f"{environment['gss']}, commit {environment['git']}",
             "torch, timm": f"{environment['torch']}, {environment['timm']}",
             "SHA-256 of the model file": file.sha256,
-            "SHA-256 of the tokenizer's weights": meta["tokenizer"],
             "SHA-256 of the configuration": provenance["config_sha256"],
         },
         limits=_limits(predictor, metrics),
     )
     return str(ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}"))
-
-
-_TITLES = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"}
-_POSTERIORS = {
-    "nearest": "the nearest colour of the palette",
-    "conv": "a small convolutional network",
-    "window": "a small network of window attention",
-}
 
 
 def _protocol(predictor: Predictor) -> str:
@@ -131,6 +124,12 @@ def _hex(colour: list[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
+class Markdown(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
 class Code(str):
     """Text within a string of a program, in a fenced block, where Markdown has no escapes."""
 
@@ -139,6 +138,8 @@ class Code(str):
 
 def _escape(value: Any) -> str:
     """A value as Markdown shows it: in one line, no character of it being markup."""
+    if isinstance(value, Markdown):
+        return str(value)
     if isinstance(value, Code):
         return json.dumps(str(value), ensure_ascii=False)[1:-1].replace("`", "\\x60")
     text = " ".join(str(value).split())

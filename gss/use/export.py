@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gss.config import imported
 from gss.data.augment import fit_size
 from gss.data.manifest import Pair
 from gss.errors import GssError
 from gss.evaluate.pictures import evenly_spaced
 from gss.files import read_json, sha256_file
 from gss.modelfile import load_model
-from gss.stages.exchange import export as export_published
 from gss.stages.run import Run
 from gss.use.hub import public, write_folder
 from gss.use.predictor import Predictor, load
@@ -31,10 +31,10 @@ def export(
     """Write a model as a published checkpoint (`.pth`), as ONNX (`.onnx`) or as a folder for a model hub (else).
 
     Args:
-        name: `gss_ff` or `gss_ft`.
+        name: of the model, one of its recipe's.
         size: (height, width) of the images an ONNX file takes; None: the window of the protocol, or the size of the
             first image of the test or validation split.
-        with_pixel_branch, with_tokenizer: of a published checkpoint, see `gss.stages.exchange.export`.
+        with_pixel_branch, with_tokenizer: of a published checkpoint, see the function of its recipe.
 
     Raises:
         GssError: an option that the format does not have, or what the format's own function raises.
@@ -55,7 +55,11 @@ def export(
             todo="leave them out: other exports hold the tokenizer",
         )
     if kind == ".pth":
-        export_published(run, name, output, with_pixel_branch=with_pixel_branch, with_tokenizer=with_tokenizer)
+        publish = run.experiment.kind.publish
+        if publish is None:
+            what = f"recipe {run.experiment.recipe!r} has no published checkpoints"
+            raise GssError(what, where=output, todo="name a file ending in .onnx, or a folder")
+        imported(publish)(run, name, output, with_pixel_branch=with_pixel_branch, with_tokenizer=with_tokenizer)
     elif kind == ".onnx":
         _onnx(run, name, output, size)
     else:
@@ -63,8 +67,9 @@ def export(
 
 
 def _model(run: Run, name: str) -> Path:
-    """The model file, with its tokenizer beside it."""
-    run.file(run.folder / "tokenizer.safetensors")
+    """The model file, with what its recipe keeps beside it."""
+    for file in run.experiment.kind.beside:
+        run.file(run.folder / file)
     return run.file(run.folder / f"{name}.pth")
 
 
@@ -80,7 +85,7 @@ def _folder(run: Run, name: str, output: Path) -> None:
     write_folder(
         output,
         file,
-        predictor.model.tokenizer,
+        run.experiment.kind.part("assemble").read_beside(path.with_name),
         predictor.colours.tolist(),
         metrics=current,
         card=write_card(file, predictor, current, output.name),

@@ -4,13 +4,17 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gss.config import list_experiments
+from gss.config import list_experiments, recipes
 from gss.data.walk import is_picture
 from gss.errors import CheckpointError, GssError
 
-MODELS = ("gss_ft.pth", "gss_ff.pth")
 WEIGHTS = (".pth", ".pt", ".ckpt", ".onnx", ".safetensors")
 _ORDER = "the model comes first: gss predict MODEL INPUT ... -o FOLDER"
+
+
+def _models() -> list[str]:
+    """Names of model files, of each recipe the final one first."""
+    return [f"{model}.pth" for recipe in recipes() for model in reversed(recipe.models)]
 
 
 def no_model_there(path: Path) -> CheckpointError:
@@ -20,29 +24,29 @@ def no_model_there(path: Path) -> CheckpointError:
 
 
 def _of_folder(path: Path) -> tuple[str, str]:
-    for model in MODELS:
+    for model in _models():
         if (path / model).is_file():
             return "this is the folder of a model, not the model", f"give {path / model}"
     if (path / "config.yaml").is_file():
-        return "no model is finished in this results folder", f"build it: snakemake {path / MODELS[0]}"
+        return "no model is finished in this results folder", f"build it: snakemake {path / _models()[0]}"
     if any(is_picture(Path(file.name), "") for file in path.iterdir()):
         return "this is a folder of images", _ORDER
-    return "this folder holds no model", f"give a {MODELS[0]}, or a folder that gss export wrote"
+    return "this folder holds no model", f"give a {_models()[0]}, or a folder that gss export wrote"
 
 
 def _of_name(path: Path) -> tuple[str, str]:
     results = Path("results") / path.name
-    for model in MODELS:
+    for model in _models():
         if (results / model).is_file():
             return "this is the name of an experiment, not of a model file", f"give {results / model}"
     what = "model file not found"
-    if path.name in MODELS:
+    if path.name in _models():
         return what, f"build it: snakemake {path}"
     if path.name in list_experiments():
-        return what, f"build it: snakemake {results / MODELS[0]}"
+        return what, f"build it: snakemake {results / _models()[0]}"
     names = [file.name for file in path.parent.glob("*")]
     near = difflib.get_close_matches(path.name, names, n=1)
-    return what, f"did you mean {path.with_name(near[0])}?" if near else f"give the {MODELS[0]} of an experiment"
+    return what, f"did you mean {path.with_name(near[0])}?" if near else f"give the {_models()[0]} of an experiment"
 
 
 def refuse_models(inputs: Sequence[str]) -> None:

@@ -5,30 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import gss
+from gss.config import recipe_of_model
 from gss.errors import CheckpointError, GssError
 from gss.filekind import FileKind, file_kind
 from gss.files import read_json, sha256_file, write_atomic, write_json, write_text
 from gss.modelfile import ModelFile, require_format
-from gss.palette.palette import Palette, write_palette
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.store import SHAPE, build_tokenizer
 
 _OURS = "gss-folder-"
 FORMAT = f"{_OURS}1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_TOKENIZER = "tokenizer."  # its tensors' names in the weights start so
+_BESIDE = "tokenizer."  # names of the tensors that stand beside a model begin so in the weights
 _AGAIN = "copy or export it again"
 
 
 def write_folder(
     folder: Path,
     file: ModelFile,
-    tokenizer: DVAE,
+    beside: Any,
     colours: Sequence[Sequence[int]],
     *,
     metrics: dict[str, Any],
@@ -38,6 +35,7 @@ def write_folder(
 
     Args:
         folder: an export that lies there is replaced.
+        beside: what the model's recipe keeps beside it.
         colours: RGB of the N classes, 0..255.
         metrics: split -> what its `metrics.json` says.
         card: content of README.md.
@@ -47,10 +45,10 @@ def write_folder(
     """
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise GssError("there is something else than an earlier export", where=folder, todo="choose another -o")
-    weights = {**file.tensors, **{_TOKENIZER + name: value for name, value in tokenizer.state_dict().items()}}
+    sizes, tensors = recipe_of_model(file.kind).part("assemble").pack(file, beside, folder)
+    weights = {**file.tensors, **{_BESIDE + name: value for name, value in tensors.items()}}
     content = save({name: value.contiguous() for name, value in weights.items()}, {"format": "pt"})
     write_atomic(folder / WEIGHTS, lambda stream: stream.write(content))
-    write_palette(folder / "palette.csv", Palette(np.array(file.meta["palette"]), tuple(file.meta["classes"])))
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "README.md", card)
     write_json(
@@ -63,7 +61,7 @@ def write_folder(
             "model_sha256": file.sha256,
             "weights_sha256": sha256_file(folder / WEIGHTS),
             "colours": [list(colour) for colour in colours],
-            "tokenizer": {key: getattr(tokenizer, key) for key in SHAPE},
+            "tokenizer": sizes,
             "meta": file.meta,
         },
     )
@@ -74,8 +72,8 @@ def is_export(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_folder(folder: Path) -> tuple[ModelFile, DVAE]:
-    """The model and its tokenizer that `write_folder` wrote.
+def read_folder(folder: Path) -> tuple[ModelFile, Any]:
+    """The model, and what its recipe keeps beside it, that `write_folder` wrote.
 
     Raises:
         CheckpointError: missing, damaged, foreign, of a later format, or files of different exports.
@@ -99,10 +97,11 @@ def read_folder(folder: Path) -> tuple[ModelFile, DVAE]:
         raise CheckpointError(
             f"not the weights that {CONFIG} describes: their SHA-256 differs", where=path, todo=_AGAIN
         )
-    names = [name for name in tensors if name.startswith(_TOKENIZER)]
-    dvae = build_tokenizer(config["tokenizer"], {name.removeprefix(_TOKENIZER): tensors.pop(name) for name in names})
+    names = [name for name in tensors if name.startswith(_BESIDE)]
+    parts = {name.removeprefix(_BESIDE): tensors.pop(name) for name in names}
+    beside = recipe_of_model(config["kind"]).part("assemble").unpack(config["tokenizer"], parts)
     meta = {**config["meta"], "colours": config["colours"]}
-    return ModelFile(config["kind"], tensors, meta, config["model_sha256"], config["version"]), dvae
+    return ModelFile(config["kind"], tensors, meta, config["model_sha256"], config["version"]), beside
 
 
 def public(meta: dict[str, Any]) -> dict[str, Any]:

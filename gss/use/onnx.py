@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import gss
-from gss.data.device import normalise
 from gss.data.images import read_image
 from gss.errors import GssError
+from gss.evaluate.segmenter import Segmenter
 from gss.files import write_atomic
-from gss.models.gss import GSS
 from gss.use.predictor import Predictor
 
 OPSET = 20
@@ -54,13 +53,12 @@ class Agreement:
 class _Graph(nn.Module):
     """uint8 [1, H, W, 3] RGB -> ids uint8 [1, H, W], scores float32 [1, N, H, W]."""
 
-    def __init__(self, model: GSS) -> None:
+    def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        backbone = self.model.prior.backbone
-        scores = self.model.scores(normalise(image.permute(0, 3, 1, 2), backbone.mean, backbone.std))
+        scores = self.model.scores(self.model.normalise(image.permute(0, 3, 1, 2)))
         return scores.argmax(1).to(torch.uint8), scores  # the lowest id on ties
 
 

@@ -16,18 +16,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gss import __version__
-from gss.config.schema import Evaluation
+from gss.config import all_models, recipe_of_model
 from gss.data.augment import fit_size
 from gss.data.images import Orientation, nearly_black, read_image
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError, GssError
 from gss.evaluate.inference import Inference, predict
-from gss.modelfile import ModelFile, load_model
-from gss.models.gss import GSS
-from gss.models.posterior import NearestPosterior
-from gss.stages.assemble import at_precision, build_model, described
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.store import load_tokenizer
+from gss.evaluate.segmenter import Segmenter
+from gss.modelfile import ModelFile, described, load_model
 from gss.use.given import no_model_there
 from gss.use.hub import is_export, read_folder
 
@@ -52,7 +48,7 @@ class Predictor:
         orientation: what is done with an EXIF orientation: as with the photographs it was trained on.
     """
 
-    model: GSS
+    model: Segmenter
     classes: tuple[str, ...]
     colours: np.ndarray
     inference: Inference
@@ -95,16 +91,12 @@ class Predictor:
         Args:
             probabilities: [N, H, W], filled: float32 in 0..1, or uint8 in 255ths.
         """
-        backbone = self.model.prior.backbone
         return predict(
             self.model,
             pixels,
             self._protocol(pixels.shape[0], pixels.shape[1]),
-            mean=backbone.mean,
-            std=backbone.std,
             device=self.device,
             probabilities=probabilities,
-            are_votes=isinstance(self.model.posterior, NearestPosterior),
         )
 
     def cut(self, height: int, width: int) -> str:
@@ -131,7 +123,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """A trained model, ready to predict.
 
     Args:
-        path: `gss_ff.pth` or `gss_ft.pth` with `tokenizer.safetensors` beside it, or a folder `gss export` wrote.
+        path: the model file of an experiment, with what its recipe keeps beside it (GSS: `tokenizer.safetensors`), or a
+            folder `gss export` wrote.
         device: `cpu`, `cuda`, `cuda:1` ...
 
     Raises:
@@ -148,7 +141,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     file = load_model(path)
     if "colours" not in file.meta:  # files of version 0.1.0
         file.meta["colours"] = _colours_beside(path, file.meta)
-    return build_predictor(file, load_tokenizer(path.with_name("tokenizer.safetensors")), where=path, device=device)
+    _require_model(file, path)
+    beside = recipe_of_model(file.kind).part("assemble").read_beside(path.with_name)
+    return build_predictor(file, beside, where=path, device=device)
 
 
 def _colours_beside(path: Path, meta: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:
@@ -160,37 +155,35 @@ def _colours_beside(path: Path, meta: Mapping[str, Any]) -> Sequence[Sequence[in
     return space.colours if list(space.names) == meta.get("classes") else None
 
 
-def build_predictor(file: ModelFile, tokenizer: DVAE, *, where: str | Path, device: torch.device) -> Predictor:
+def build_predictor(file: ModelFile, beside: Any, *, where: str | Path, device: torch.device) -> Predictor:
     """A predictor from a model's content, wherever that came from.
 
     What the file says and this version does not know is passed over with a warning.
 
     Args:
-        tokenizer: on the CPU in float32, with its `sha256` filled in; becomes part of the predictor.
+        beside: what its recipe keeps beside it, as `read_beside` gives it; becomes part of the predictor.
         where: named in messages.
 
     Raises:
         CheckpointError: no whole model, made for another tokenizer, described as this version cannot build or use it,
             or the tensors do not fit.
     """
-    if file.kind not in ("gss_ff", "gss_ft"):
-        raise CheckpointError(
-            f"{file.kind!r} alone predicts no classes", where=where, todo="take gss_ff.pth or gss_ft.pth"
-        )
+    _require_model(file, where)
+    recipe = recipe_of_model(file.kind)
+    section = recipe.experiment.model_fields["evaluation"].annotation
+    assert section is not None
     with described(file, where):
         stored, crop = _protocol(file.meta)
-        protocol = Evaluation.model_validate({key: stored[key] for key in stored if key in Evaluation.model_fields})
-        precision = stored["tokenizer_precision"]
-    if unknown := sorted(stored.keys() - {*Evaluation.model_fields, "tokenizer_precision"}):
+        protocol = section.model_validate({key: stored[key] for key in stored if key in section.model_fields})
+    if unknown := sorted(stored.keys() - {*section.model_fields, *recipe.part("assemble").PROTOCOL}):
         warnings.warn(
             f"{where} was made by gss {file.version} and asks for {', '.join(unknown)}, which gss {__version__} does "
             "not know and passes over: predictions may differ from those it was measured with",
             stacklevel=3,
         )
-    at_precision(tokenizer, precision, device)
-    model = build_model(file, tokenizer, where=where, vote_temperature=protocol.vote_temperature)
+    model = recipe.part("assemble").build_segmenter(file, beside, protocol=stored, where=where, device=device)
     return Predictor(
-        model.to(device).requires_grad_(False),
+        model.requires_grad_(False),
         tuple(file.meta["classes"]),
         np.array(file.meta.get("colours") or file.meta["palette"][:-1], np.uint8),
         Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip),
@@ -198,6 +191,12 @@ def build_predictor(file: ModelFile, tokenizer: DVAE, *, where: str | Path, devi
         device,
         _orientation(file.meta),
     )
+
+
+def _require_model(file: ModelFile, where: str | Path) -> None:
+    if file.kind not in all_models():
+        names = " or ".join(f"{name}.pth" for name in all_models())
+        raise CheckpointError(f"{file.kind!r} alone predicts no classes", where=where, todo=f"take {names}")
 
 
 def _protocol(meta: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:

@@ -15,7 +15,7 @@ from gss.evaluate.pictures import picture_name
 from gss.evaluate.run import Evaluation
 from gss.evaluate.write import write_evaluation, write_png
 from gss.files import sha256_file, write_json, write_text
-from gss.palette.maximal import maximal_colours
+from gss.recipes.gss.palette.maximal import maximal_colours
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("sky", "road", "car", "pole")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gss.config import STAGES, data_folder, list_experiments, load_experiment, load_project
+from gss.config import data_folder, find_recipe, list_experiments, load_experiment, load_project
 from gss.config.reference import write_reference
 from gss.errors import ConfigError
+
+STAGES = [stage.name for stage in find_recipe("gss").stages]
 
 
 @pytest.mark.parametrize("name", list_experiments())

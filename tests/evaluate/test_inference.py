@@ -8,13 +8,14 @@ import torch.nn.functional as F
 
 from gss.errors import ConfigError
 from gss.evaluate import inference
-from gss.evaluate.inference import Inference, decode_maskige, lowest_best, predict, resize_image, windows
+from gss.evaluate.inference import Inference, extra_pictures, lowest_best, predict, resize_image, windows
+from tests.normalised import Normalised
 
 from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Decoder, Position, class_image, network_input
 
 
 def _predict(model, image, protocol=WHOLE):
-    return predict(model, image, protocol, mean=MEAN, std=STD, device=CPU)
+    return predict(Normalised(model, MEAN, STD), image, protocol, device=CPU)
 
 
 def _random_ids(height=40, width=56, num_classes=11, seed=0):
@@ -73,7 +74,7 @@ def test_strips_of_windows_equal_the_sums_over_the_whole_image(size, stride, fli
     if flip:
         views[1] = views[1].flip(-1)
     shares = torch.empty(7, *size)
-    found = predict(model, image, protocol, mean=MEAN, std=STD, device=CPU, probabilities=shares)
+    found = predict(Normalised(model, MEAN, STD), image, protocol, device=CPU, probabilities=shares)
     assert torch.equal(found, lowest_best(views, size))
     torch.testing.assert_close(shares, torch.stack([view.softmax(0) for view in views]).mean(0))
 
@@ -235,7 +236,7 @@ def test_overlapping_windows_are_averaged_before_the_resize():
 
 
 def _maskige(model, image, protocol):
-    return decode_maskige(model, image, protocol, mean=MEAN, std=STD, device=CPU)
+    return torch.from_numpy(extra_pictures(Normalised(model, MEAN, STD), image, protocol, device=CPU)["maskige"])
 
 
 def _as_bytes(rgb):
@@ -274,8 +275,8 @@ def test_the_maskige_of_a_whole_image_is_what_the_model_decodes():
 
 def test_no_more_than_a_strip_of_decoded_windows_is_kept(monkeypatch):
     image, kept = np.zeros((400, 30, 3), np.uint8), []
-    as_bytes = inference._as_bytes
-    monkeypatch.setattr(inference, "_as_bytes", lambda views: kept.append(views[0]) or as_bytes(views))
+    as_picture = inference.as_picture
+    monkeypatch.setattr(inference, "as_picture", lambda *views: kept.append(views[0]) or as_picture(*views))
     _maskige(Decoder(), image, Inference("slide", (24, 24), (16, 16)))
     sizes = {view.untyped_storage().nbytes() for view in kept}
     assert sizes == {4 * (2 * 24) * (2 * 30) * 4}  # three channels and the number of windows, float32

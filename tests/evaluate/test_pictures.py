@@ -30,7 +30,7 @@ def _draw(path, *, size=(30, 40), names=("a", "b", "c"), colours=COLOURS, title=
         image=rng.integers(0, 256, (*size, 3)).astype(np.uint8),
         label=label,
         prediction=prediction,
-        rgb=np.full((2 * size[0], 2 * size[1], 3), 0.5, np.float32),
+        extras={"maskige": np.full((2 * size[0], 2 * size[1], 3), 128, np.uint8)},
         palette=PALETTE,
         names=names,
         colours=colours,

@@ -13,6 +13,7 @@ import torch
 from gss.errors import DataError
 from gss.evaluate import run
 from gss.evaluate.run import evaluate_pairs, measure
+from tests.normalised import Normalised
 
 from .standins import ALONE, MEAN, STD, WHOLE, ColourVotes, Convolution, class_image, read_case
 
@@ -22,7 +23,7 @@ ARRAYS = ("confusion", "intersection", "predicted", "labelled")
 
 def _evaluate(pairs, read, model=None, **options):
     return evaluate_pairs(
-        model or Convolution(), pairs, 5, ALONE, read=read, inference=WHOLE, mean=MEAN, std=STD, **options
+        Normalised(model or Convolution(), MEAN, STD), pairs, 5, ALONE, read=read, inference=WHOLE, **options
     )
 
 

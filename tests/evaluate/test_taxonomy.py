@@ -12,6 +12,7 @@ from gss.errors import DataError
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.taxonomy import TestTaxonomy, read_taxonomy
 from gss.files import read_json
+from tests.normalised import Normalised
 
 from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Convolution, Position, class_image, network_input
 
@@ -119,7 +120,7 @@ def test_another_file_is_refused(change, reason: str, tmp_path: Path) -> None:
 
 
 def predicted(model, image: np.ndarray, protocol: Inference = WHOLE, **options) -> torch.Tensor:
-    return predict(model, image, protocol, mean=MEAN, std=STD, device=CPU, **options)
+    return predict(Normalised(model, MEAN, STD), image, protocol, device=CPU, **options)
 
 
 def test_hard_prediction_maps_the_winner(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from standins import MEAN, STD, WHOLE, Convolution, read_case
 from gss.errors import DataError
 from gss.evaluate.run import evaluate_pairs
 from gss.train.distributed import World, setup
+from tests.normalised import Normalised
 
 CASES = {"whole": (7, None), "user": (40, DataError), "bug": (40, ZeroDivisionError)}
 BROKEN = 3
@@ -40,7 +41,7 @@ def _evaluate(folder: Path, num_images: int, error: type[Exception] | None, worl
         (folder / f"seen_{index}_{time.time_ns()}").touch()
 
     model, pairs = Convolution(), range(num_images)
-    found = evaluate_pairs(model, pairs, 5, world, read=read, inference=WHOLE, mean=MEAN, std=STD, each=each)
+    found = evaluate_pairs(Normalised(model, MEAN, STD), pairs, 5, world, read=read, inference=WHOLE, each=each)
     arrays = {name: getattr(found, name) for name in ("confusion", "intersection", "predicted", "labelled")}
     np.savez(folder / f"rank_{world.rank}.npz", ignored=found.ignored_pixels, **arrays)
 

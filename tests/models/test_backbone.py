@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gss._compat import import_timm
+from gss.checkpoints import read_backbone_weights
 from gss.errors import CheckpointError, ConfigError
-from gss.models.backbone import build_backbone
-from gss.models.exchange import read_backbone_weights
-from gss.models.published import is_reordered, published_name, to_published_order
+from gss.nets.backbone import build_backbone
+from gss.nets.published import is_reordered, published_name, to_published_order
 
 FAMILIES = ["tf_efficientnet_lite0", "resnet10t", "test_convnext", "swin_tiny_patch4_window7_224", "hrnet_w18_small"]
 LITE0 = [  # level, mean, std, first values of a fixed image

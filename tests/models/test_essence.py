@@ -25,7 +25,7 @@ from tiny_gss import CLASSES, Variant, all_scores, build, gradients, learner_of,
 from torch import Tensor
 
 from gss.evaluate.inference import Inference, lowest_best
-from gss.models.gss import GSS
+from gss.recipes.gss.model import GSS
 from gss.tracking.journal import Journal, read_journal
 from gss.train.distributed import World
 from gss.train.loop import train

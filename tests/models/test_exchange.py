@@ -12,21 +12,22 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gss.checkpoints import read_checkpoint
 from gss.cli import main
 from gss.errors import CheckpointError
 from gss.files import write_json
 from gss.modelfile import load_model
-from gss.models.build import build_latent_prior, build_posterior
-from gss.models.exchange import load_published, published_key, read_published, to_published
-from gss.models.latent_prior import LatentPrior
-from gss.models.posterior import Posterior
-from gss.palette.palette import Palette, write_palette
-from gss.palette.strategies import published_palette
-from gss.stages.assemble import build_model
-from gss.stages.merge import merge
+from gss.recipes.gss.assemble import build_model
+from gss.recipes.gss.build import build_latent_prior, build_posterior
+from gss.recipes.gss.exchange import load_published, published_key, to_published
+from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.palette.palette import Palette, write_palette
+from gss.recipes.gss.palette.strategies import published_palette
+from gss.recipes.gss.posterior import Posterior
+from gss.recipes.gss.stages.merge import merge
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.store import load_tokenizer, save_tokenizer
 from gss.stages.run import Run
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.store import load_tokenizer, save_tokenizer
 
 SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4], "window_size": 4}
 HEAD = {"channels": 24, "seg_channels": 32, "cls_channels": 48, "num_heads": 4}
@@ -201,9 +202,9 @@ def test_files_in_the_forms_of_mmcv_are_read(tmp_path: Path, legacy: bool) -> No
     for number, content in enumerate(contents):
         path = tmp_path / f"{number}.pth"
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        assert_equal(read_published(path), state)
+        assert_equal(read_checkpoint(path), state)
     save_file(state, tmp_path / "s.safetensors")
-    assert_equal(read_published(tmp_path / "s.safetensors"), state)
+    assert_equal(read_checkpoint(tmp_path / "s.safetensors"), state)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -212,14 +213,14 @@ def test_foreign_code_is_named_and_not_executed(tmp_path: Path, legacy: bool) ->
     content = {"meta": Trap(tmp_path / "owned"), "state_dict": {"a": torch.ones(1)}}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match=r"refers to (pathlib\.Path\.touch|builtins\.getattr|getattr)"):
-        read_published(path)
+        read_checkpoint(path)
     assert not (tmp_path / "owned").exists()
 
 
 def test_numpy_objects_are_no_numbers(tmp_path: Path) -> None:
     torch.save({"meta": {"x": np.array([1, 2])}, "state_dict": {}}, tmp_path / "array.pth")
     with pytest.raises(CheckpointError, match=r"refers to numpy\S*_reconstruct"):
-        read_published(tmp_path / "array.pth")
+        read_checkpoint(tmp_path / "array.pth")
 
 
 @pytest.mark.parametrize(
@@ -234,16 +235,16 @@ def test_damaged_files_are_one_error(tmp_path: Path, content: bytes, reason: str
     for name in ("c.pth", "c.safetensors"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=reason):
-            read_published(tmp_path / name)
+            read_checkpoint(tmp_path / name)
     with pytest.raises(CheckpointError, match="not found"):
-        read_published(tmp_path / "none.pth")
+        read_checkpoint(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {"a": 3}}, [1, 2], {"meta": {}}, torch.ones(2)])
 def test_what_is_no_state_dict_is_said_so(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "c.pth")
     with pytest.raises(CheckpointError, match="no state dict"):
-        read_published(tmp_path / "c.pth")
+        read_checkpoint(tmp_path / "c.pth")
 
 
 # The verbs -----------------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ def test_checkpoints_of_the_configuration_merge_like_trained_parts(project: Path
     assert gss("export", "-o", "merged.pth", "--with-tokenizer") == 0
     x_inverse = ("projection", "post_transformer_block", "post_swin_ln", "cls_segmap")
     expected = state_1 | {key: value for key, value in state_2.items() if key.split(".")[1] in x_inverse}
-    assert_equal(read_published(project / "merged.pth"), expected)
+    assert_equal(read_checkpoint(project / "merged.pth"), expected)
     assert gss("import", "merged.pth") == 0  # again, as one checkpoint with pixel branch and X^-1
     assert load_model(project / "results/mine/gss_ft.pth").meta["latent_prior"]["kind"] == "ff"
 
@@ -373,7 +374,7 @@ def test_exported_checkpoint_is_mmsegs(project: Path) -> None:
     assert_equal(content["state_dict"], without("d_vae")(state))
     assert all(value.is_contiguous() for value in content["state_dict"].values())
     assert gss("export", "--model", "gss_ff", "--without-pixel-branch", "-o", "small.pth") == 0
-    assert_equal(read_published(project / "small.pth"), without("_pixel")(without("d_vae")(state)))
+    assert_equal(read_checkpoint(project / "small.pth"), without("_pixel")(without("d_vae")(state)))
 
 
 def spoil_tokenizer(project: Path) -> list[str]:

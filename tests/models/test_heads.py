@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gss.models.latent_prior import LatentPriorHead, _fuse
-from gss.models.losses import resize
-from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+from gss.nets.losses import resize
+from gss.recipes.gss.latent_prior import LatentPriorHead, _fuse
+from gss.recipes.gss.posterior import ConvPosterior, NearestPosterior, WindowPosterior
 
 SWIN_L = (192, 384, 768, 1536)
 

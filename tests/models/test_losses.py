@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gss.models import losses
-from gss.models.losses import pixel_loss_sum, resize, token_loss_sum
+from gss.nets import losses
+from gss.nets.losses import pixel_loss_sum, resize, token_loss_sum
 
 V = 11
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gss.models.build import build_latent_prior, build_posterior
+from gss.recipes.gss.build import build_latent_prior, build_posterior
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/python.md").read_text(encoding="utf-8")
 

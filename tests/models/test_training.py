@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gss.models.backbone import build_backbone
-from gss.models.gss import GSS
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
-from gss.models.losses import resize
-from gss.models.posterior import ConvPosterior, NearestPosterior, WindowPosterior
-from gss.models.training import ImageLearner, LatentPriorLearner, PosteriorLearner
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.targets import token_targets
+from gss.nets.backbone import build_backbone
+from gss.nets.losses import resize
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.learners import ImageLearner, LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.posterior import ConvPosterior, NearestPosterior, WindowPosterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.targets import token_targets
 
 N, V = 4, 32
 

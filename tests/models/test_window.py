@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gss.models import window
-from gss.models.window import SwinBlocks, WindowAttention
+from gss.nets import window
+from gss.nets.window import SwinBlocks, WindowAttention
 
 
 @pytest.fixture(autouse=True)

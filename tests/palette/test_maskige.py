@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gss.palette.maskige import nearest, paint
+from gss.recipes.gss.palette.maskige import nearest, paint
 
 SETS = [
     "exact",

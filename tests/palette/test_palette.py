@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gss.errors import ConfigError
-from gss.palette.palette import Palette, read_palette, write_palette
+from gss.recipes.gss.palette.palette import Palette, read_palette, write_palette
 
 NAMES = ("road", "car, parked", 'the "rest"')
 COLOURS = np.array([[1, 2, 3], [255, 0, 0], [0, 0, 0], [9, 9, 9]])

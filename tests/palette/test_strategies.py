@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gss.errors import ConfigError
-from gss.palette.palette import Palette, read_rows
-from gss.palette.strategies import JITTER, PUBLISHED, grid_colours, make_palette
+from gss.recipes.gss.palette.palette import Palette, read_rows
+from gss.recipes.gss.palette.strategies import JITTER, PUBLISHED, grid_colours, make_palette
 
 SIZES = {"ade20k": 150, "cityscapes": 19, "mseg": 194}
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gss.models.build import build_latent_prior, build_posterior
-from gss.models.latent_prior import LatentPrior
-from gss.models.posterior import Posterior
+from gss.recipes.gss.build import build_latent_prior, build_posterior
+from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.posterior import Posterior
 
 SWIN: dict[str, Any] = {"backbone": "swin_large_patch4_window12_384", "drop_path": 0.3}
 R101: dict[str, Any] = {"backbone": "resnet101c", "output_stride": 8, "swin_depth": 6}

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gss.models.exchange import to_published
-from gss.models.latent_prior import LatentPrior, LatentPriorHead
+from gss.recipes.gss.exchange import to_published
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
 
 from .runs import PUBLISHED
 

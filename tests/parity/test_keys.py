@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gss._compat import import_timm
-from gss.models.exchange import published_key, to_published
-from gss.models.latent_prior import LatentPrior
-from gss.models.posterior import Posterior
-from gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.exchange import published_key, to_published
+from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.posterior import Posterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
 from gss.train.optim import decays
 
 from .runs import PUBLISHED

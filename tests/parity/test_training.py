@@ -18,8 +18,8 @@ import torch
 from tiny_gss import VOCAB, Variant, build, colours, gradients, learner_of, load, published, watch
 from torch import Tensor, nn
 
-from gss.models.gss import GSS
-from gss.palette.maskige import nearest
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.palette.maskige import nearest
 from gss.tracking.journal import Journal, read_journal
 from gss.train.distributed import World
 from gss.train.loop import EPS, train

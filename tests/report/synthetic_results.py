@@ -20,7 +20,7 @@ from gss.evaluate.pictures import evenly_spaced, picture_name
 from gss.evaluate.run import Evaluation
 from gss.evaluate.write import write_evaluation, write_png
 from gss.files import sha256_file, write_json, write_text
-from gss.palette.palette import Palette, write_palette
+from gss.recipes.gss.palette.palette import Palette, write_palette
 from gss.tracking.journal import Journal
 
 NOTICE = "SYNTHETIC: the pictures and every figure on this page were made by a test; no model was trained."

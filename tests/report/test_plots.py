@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gss.palette.palette import Palette
-from gss.palette.strategies import make_palette
+from gss.recipes.gss.palette.palette import Palette
+from gss.recipes.gss.palette.strategies import make_palette
 from gss.report.plots import DPI, curves, iou_bars, palette_swatches, rounds
 
 HARD_NAMES = ("$x", "$\\frac{", "a_b^c", "_hidden", "50 % \\ {tree}", "a very long name of a class " * 3)
@@ -55,13 +55,17 @@ def test_curves_have_a_panel_per_metric(path, count, panels):
 
 def test_swatches_show_every_colour(path):
     palette = make_palette("grid", HARD_NAMES, seed=1)
-    palette_swatches(path, palette)
+    palette_swatches(path, (*palette.names, "ignore"), palette.colours)
     assert size(path) == (round(1.9 * 4 * DPI), round(0.62 * 2 * DPI))
     assert all(has_colour(path, colour) for colour in palette.colours)
 
 
 def test_swatches_of_one_class(path):
-    palette_swatches(path, Palette(np.array([[255, 0, 0], [0, 0, 255]]), ("all",)))
+    palette_swatches(
+        path,
+        (*Palette(np.array([[255, 0, 0], [0, 0, 255]]), ("all",)).names, "ignore"),
+        Palette(np.array([[255, 0, 0], [0, 0, 255]]), ("all",)).colours,
+    )
     assert has_colour(path, (255, 0, 0)) and has_colour(path, (0, 0, 255))
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gss.stages import assemble
-from gss.stages.assemble import at_precision
-from gss.tokenizer.dvae import DVAE
+from gss.recipes.gss import assemble
+from gss.recipes.gss.assemble import at_precision
+from gss.recipes.gss.tokenizer.dvae import DVAE
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gss.cli import main
-from gss.stages import evaluate, latent_prior, merge, posterior, reconstruct, tokenizer
+from gss.recipes.gss.stages import latent_prior, merge, posterior, reconstruct, tokenizer
+from gss.stages import evaluate
 
 
 def raises(error: Exception) -> None:
@@ -53,7 +54,7 @@ KEYS = {
         ],
     ),
     "tokenizer": ("tokenizer", tokenizer, "; 8 crops of 32 x 32 at a time", OF_TOKENIZER),
-    "reconstruct": ("reconstruct", reconstruct, "; one label at a time, in training 8 crops", OF_TOKENIZER),
+    "reconstruct": ("reconstruct", reconstruct, "; 8 crops", OF_TOKENIZER),
     "evaluate": ("evaluate", evaluate, "one image at a time", ["evaluation.mode=slide", "evaluation.scale (now None)"]),
 }
 

@@ -8,8 +8,8 @@ import torch
 
 from gss.errors import CheckpointError
 from gss.modelfile import load_model, save_model
-from gss.models.build import build_posterior
-from gss.stages.merge import merge
+from gss.recipes.gss.build import build_posterior
+from gss.recipes.gss.stages.merge import merge
 from gss.stages.run import Run
 
 META: dict[str, Any] = {

@@ -12,18 +12,18 @@ from gss.data.toy import make_toy
 from gss.errors import DataError
 from gss.files import read_json, write_json
 from gss.modelfile import load_model, save_model
-from gss.palette.palette import Palette, read_palette, write_palette
-from gss.stages import latent_prior
+from gss.recipes.gss.palette.palette import Palette, read_palette, write_palette
+from gss.recipes.gss.stages import latent_prior
+from gss.recipes.gss.stages.merge import merge
+from gss.recipes.gss.stages.palette import palette
+from gss.recipes.gss.stages.posterior import posterior
+from gss.recipes.gss.stages.reconstruct import reconstruct
+from gss.recipes.gss.stages.tokenizer import tokenizer
+from gss.recipes.gss.tokenizer.dvae import DVAE
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
-from gss.stages.merge import merge
-from gss.stages.palette import palette
-from gss.stages.posterior import posterior
-from gss.stages.reconstruct import reconstruct
 from gss.stages.run import Run
-from gss.stages.tokenizer import tokenizer
 from gss.stages.training import class_weights
-from gss.tokenizer.dvae import DVAE
 from gss.train.distributed import World
 from tests.use.models import write_models
 

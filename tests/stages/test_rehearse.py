@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from gss.cli import main
 from gss.data.classes import ClassSpace
 from gss.errors import GssError
-from gss.models.build import build_latent_prior, build_posterior
-from gss.models.exchange import to_published
+from gss.recipes.gss.build import build_latent_prior, build_posterior
+from gss.recipes.gss.exchange import to_published
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 

@@ -91,15 +91,15 @@ def test_a_record_that_cannot_be_read_says_nothing(evaluated: Run) -> None:
 
 def test_what_a_stage_reads_is_declared(write: Callable[..., Path]) -> None:
     """The counts behind `class_balance`, and the archives."""
-    workflow._experiment.cache_clear()
+    workflow.find_experiment.cache_clear()
     toy = type("Wildcards", (), {"experiment": "toy"})
     assert workflow.class_counts("latent_prior")(toy) == workflow.class_counts("posterior")(toy) == []
     training = {**TOY["posterior"]["training"], "class_balance": 0.5}
     write(posterior={"training": training}, data={"archives": [{"file": "a.zip"}]})
-    workflow._experiment.cache_clear()
+    workflow.find_experiment.cache_clear()
     assert workflow.class_counts("posterior")(toy) == ["results/toy/data/statistics.json"]
     assert workflow.class_counts("latent_prior")(toy) == []
     changed, plain = load_experiment("toy"), load_experiment("toy", ["data.archives=[]"])
     assert changed.slice("prepare") != plain.slice("prepare")
     assert changed.slice("check") == plain.slice("check")
-    workflow._experiment.cache_clear()
+    workflow.find_experiment.cache_clear()

@@ -9,8 +9,9 @@ import torch
 
 from gss.errors import GssError
 from gss.files import write_text
-from gss.stages import latent_prior
+from gss.recipes.gss.stages import latent_prior
 from gss.stages import run as run_module
+from gss.stages import training
 from gss.stages.run import Run
 from gss.stages.training import fit_to_devices, make_loader, on_this_machine
 from gss.train.distributed import World
@@ -68,7 +69,7 @@ def test_only_the_main_process_reads_weights_to_know_them_by(tmp_path: Path, mon
     def read(*_: object) -> None:
         raise AssertionError("read by a process that needs no more than the finished file")
 
-    for module, function in ((run_module, "sha256_file"), (latent_prior, "read_backbone_weights")):
+    for module, function in ((run_module, "sha256_file"), (training, "read_backbone_weights")):
         monkeypatch.setattr(module, function, read)
     latent_prior.latent_prior(run, Second(1, 2, 1, torch.device("cpu")))
 

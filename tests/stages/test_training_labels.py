@@ -9,8 +9,8 @@ import torch
 
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Pairs, Rows
-from gss.stages.tokenizer import TrainingLabels
-from gss.tokenizer.crops import MaskigeCrops
+from gss.recipes.gss.stages.tokenizer import TrainingLabels
+from gss.recipes.gss.tokenizer.crops import MaskigeCrops
 
 
 def test_labels_beyond_the_memory_given_are_read_again_and_give_the_same_crops(tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from gss.data.toy import make_toy
 from gss.files import read_json
 from gss.modelfile import load_model
+from gss.recipes.gss.stages.latent_prior import latent_prior
+from gss.recipes.gss.stages.merge import merge
+from gss.recipes.gss.stages.palette import palette
+from gss.recipes.gss.stages.posterior import posterior
+from gss.recipes.pixel.stage import pixel
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
-from gss.stages.latent_prior import latent_prior
-from gss.stages.merge import merge
-from gss.stages.palette import palette
-from gss.stages.posterior import posterior
 from gss.stages.run import Run
 from gss.tracking.journal import read_journal
 from gss.train.distributed import World
@@ -122,3 +124,28 @@ def test_validation_leaves_the_published_training_behind_a_changing_prior_as_it_
         found.append(load_model(run.folder / "posterior.pth", "posterior").tensors)
     assert list(measured(run, "posterior")) == [1, 2, 3]
     assert all(found[0][name].equal(found[1][name]) for name in found[0])
+
+
+def test_other_recipes_measure_themselves_the_same_way(tmp_path: Path) -> None:
+    make_toy(tmp_path / "toy", sizes={"train": 2, "val": 3, "test": 1})
+    training = TRAINING.replace("EVERY", "1").replace("IMAGES", "0").replace("KEEP", "best")
+    experiment = {
+        "recipe": "pixel",
+        "data": {
+            "root": str(tmp_path / "toy"),
+            "classes": "classes.csv",
+            "splits": {name: {"images": f"images/{name}", "labels": f"labels/{name}"} for name in ("train", "val")},
+        },
+        "augment": {"base_scale": [96, 96], "crop": [64, 64]},
+        "pixel": {"backbone": {"name": "test_resnet"}, "channels": 8, "steps": 3, "training": yaml.safe_load(training)},
+        "run": {"workers": 0},
+    }
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(experiment))
+    run = Run.open(str(tmp_path / "plain.yaml"), [], tmp_path / "results")
+    check(run)
+    pixel(run, ALONE)
+    figures = measured(run, "pixel")
+    best = max(figures, key=lambda step: figures[step]["val/mIoU"])
+    exported = {"step": best, "val/mIoU": figures[best]["val/mIoU"]}
+    assert load_model(run.folder / "pixel.pth", "pixel").meta["provenance"]["exported"] == exported
+    assert evaluated(run, "pixel") == figures[best]

@@ -580,9 +580,9 @@ def import_all() -> None:
     """Import what every child needs; some of it comes only with the first use of an optimizer."""
     import torch
 
-    import gss.stages.latent_prior
+    import gss.recipes.gss.stages.latent_prior
 
-    del gss.stages.latent_prior
+    del gss.recipes.gss.stages.latent_prior
     torch.set_num_threads(1)
     weight = torch.ones(1, requires_grad=True)
     weight.grad = torch.ones(1)

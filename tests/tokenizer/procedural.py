@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.dvae import DVAE
 
 CASE_A = {"vocab_size": 32, "n_hid": 8, "n_init": 8}
 CASE_B = {"vocab_size": 512, "n_hid": 32, "n_init": 16}

@@ -5,8 +5,8 @@ import torch
 from procedural import CASE_A, CASE_B, picture, procedural_dvae, procedural_values
 from safetensors.torch import load_file
 
-from gss.tokenizer import dvae as module
-from gss.tokenizer.dvae import DVAE, Convolution, map_pixels
+from gss.recipes.gss.tokenizer import dvae as module
+from gss.recipes.gss.tokenizer.dvae import DVAE, Convolution, map_pixels
 
 TOKENS_A = [[10, 10, 0, 0], [0, 10, 0, 10], [0, 10, 10, 10], [0, 10, 10, 10]]
 TOKENS_B = [[80, 26, 154, 26], [286, 443, 118, 173], [443, 173, 266, 173], [118, 433, 118, 118]]

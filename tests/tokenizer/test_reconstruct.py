@@ -9,9 +9,9 @@ from procedural import CASE_B, procedural_dvae
 
 from gss.data.augment import fit_size
 from gss.errors import TokenizerError
-from gss.palette.maskige import nearest, paint
-from gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
-from gss.tokenizer.refine import rank_candidates, refine
+from gss.recipes.gss.palette.maskige import nearest, paint
+from gss.recipes.gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
+from gss.recipes.gss.tokenizer.refine import rank_candidates, refine
 
 COLOURS = torch.tensor([[230, 230, 230], [20, 20, 20], [100, 100, 100], [110, 90, 110], [0, 0, 0]])
 NUM_CLASSES = 4

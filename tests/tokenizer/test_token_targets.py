@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from procedural import CASE_B, procedural_dvae
 
-from gss.tokenizer.targets import double_label, fill_ignored, token_targets, token_valid
+from gss.recipes.gss.tokenizer.targets import double_label, fill_ignored, token_targets, token_valid
 
 NUM_CLASSES = 20
 RANDOM = torch.Generator().manual_seed(3)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gss.errors import ConfigError, DataError
-from gss.palette.maskige import paint
-from gss.tokenizer.crops import MaskigeCrops
-from gss.tokenizer.dvae import DVAE, map_pixels
-from gss.tokenizer.learn import DVAELearner, colour_temperature, export, mapped_maskige, negative_likelihood
-from gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
+from gss.recipes.gss.palette.maskige import paint
+from gss.recipes.gss.tokenizer.crops import MaskigeCrops
+from gss.recipes.gss.tokenizer.dvae import DVAE, map_pixels
+from gss.recipes.gss.tokenizer.learn import DVAELearner, colour_temperature, export, mapped_maskige, negative_likelihood
+from gss.recipes.gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
 
 COLOURS = torch.tensor([[255, 255, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0]])
 NUM_CLASSES = 3

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from gss.errors import TokenizerError
 from gss.modelfile import tensors_sha256
-from gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
+from gss.recipes.gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
 
 
 def test_round_trip_keeps_weights_shape_and_identity(tmp_path):

@@ -15,7 +15,7 @@ from procedural import CASE_A, procedural_dvae
 from torch import nn
 
 from gss.errors import TokenizerError
-from gss.tokenizer.unpickle import import_openai, read_module
+from gss.recipes.gss.tokenizer.unpickle import import_openai, read_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # of the classes made here
 
@@ -85,7 +85,7 @@ def test_plain_pickles_of_any_protocol_are_refused(tmp_path, protocol):
 
 def test_foreign_global_is_found_before_the_first_object_is_built(files, monkeypatch):
     built = []
-    monkeypatch.setattr("gss.tokenizer.unpickle._Reader.rebuild_tensor", lambda *_: built.append(1))
+    monkeypatch.setattr("gss.recipes.gss.tokenizer.unpickle._Reader.rebuild_tensor", lambda *_: built.append(1))
     content = (
         Path(files[0])
         .read_bytes()

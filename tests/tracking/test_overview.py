@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pytest
 from pipelines import Pipeline
 
-from gss.config import Experiment
-from gss.config.schema import LatentPrior
+from gss.config import Experiment, find_recipe
 from gss.files import write_text
+from gss.recipes.gss.experiment import LatentPrior
 from gss.tracking import overview
 from gss.tracking.mlflow_sync import sync
 from gss.tracking.overview import Point, Told, behind, description
@@ -42,13 +42,13 @@ def test_a_description_fits_whatever_the_classes_are() -> None:
         for model in ("gss_ff", "gss_ft")
     ]
     points += [Point("gss_ft/test/mIoU", 0.5, 1, 0), Point("reconstruction/val/mIoU", 0.9, 1, 0)]
-    text = description(points, report=True, model="gss-x/2")
+    text = description(points, find_recipe("gss"), report=True, model="gss-x/2")
     assert 7000 < len(text) < 8000
-    assert r"| class\_399 of a long name | – | 50.00 | 99.75 | +49.75 |" in text
-    assert r"| class\_0 of a long name | – | 50.00 | 0.00 | -50.00 |" in text
+    assert r"| class\_399 of a long name | 50.00 | 99.75 | +49.75 |" in text
+    assert r"| class\_0 of a long name | 50.00 | 0.00 | -50.00 |" in text
     assert "class\\_201 " not in text and "with smaller differences are left out" in text
     assert "| GSS-FT | test | 50.00 | – | – |" in text and "| reconstruction | val | 90.00 | – | – |" in text
-    assert description([], report=False, model=None) == ""
+    assert description([], find_recipe("gss"), report=False, model=None) == ""
 
 
 def test_stages_that_were_taken_over_are_the_last_before_the_evaluation() -> None:

@@ -10,7 +10,7 @@ from tiny_gss import CLASSES, GivenLatentPriorLearner, GivenPosteriorLearner, bu
 from tiny_learner import ALONE, run
 from torch import Tensor, nn
 
-from gss.models.training import ImageLearner
+from gss.recipes.gss.learners import ImageLearner
 from gss.tracking.journal import Journal
 from gss.train.loop import LoopSettings, train
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gss.errors import CheckpointError, ConfigError
-from gss.models.backbone import build_backbone
+from gss.nets.backbone import build_backbone
 from gss.train.distributed import World
 from gss.train.optim import MovingAverage, build_optimizer, decays, lr_factors, set_learning_rate
 from gss.train.settings import LoopSettings

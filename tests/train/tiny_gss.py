@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gss.evaluate import inference
-from gss.models.build import build_latent_prior, build_posterior
-from gss.models.exchange import KeyReport, load_published, to_published
-from gss.models.gss import GSS
-from gss.models.posterior import NearestPosterior, WindowPosterior
-from gss.models.training import Batch, ImageLearner, LatentPriorLearner, PosteriorLearner
-from gss.palette.strategies import published_palette
-from gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.build import build_latent_prior, build_posterior
+from gss.recipes.gss.exchange import KeyReport, load_published, to_published
+from gss.recipes.gss.learners import Batch, ImageLearner, LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.palette.strategies import published_palette
+from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
 
 CLASSES, VOCAB = 19, 64
 Variant = Literal["ff", "ftw"]

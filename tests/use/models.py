@@ -9,9 +9,9 @@ import torch
 
 from gss.config import load_experiment
 from gss.modelfile import save_model
-from gss.stages.assemble import build_posterior, build_prior
-from gss.tokenizer.dvae import DVAE
-from gss.tokenizer.store import save_tokenizer
+from gss.recipes.gss.assemble import build_posterior, build_prior
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.store import save_tokenizer
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "efficientnet": {"name": "tf_efficientnet_lite0"},

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 import gss
 from gss.cli import main
 from gss.errors import GssError
-from gss.palette.palette import read_palette
+from gss.recipes.gss.palette.palette import read_palette
 from tests.use.experiment import write_experiment, write_metrics
 
 NAMES = ("sky", "a|b\n---\n# x", "<script>alert(1)</script>", "[x](http://y) *z* `w`", "---\nlicense: mit")

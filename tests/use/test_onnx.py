@@ -14,7 +14,7 @@ from torch import Tensor
 import gss
 from gss.cli import main
 from gss.errors import GssError
-from gss.models.gss import GSS
+from gss.recipes.gss.model import GSS
 from gss.use.onnx import missing_steps, write_onnx
 from tests.use.experiment import write_experiment
 

@@ -16,7 +16,7 @@ from gss.data.images import read_image
 from gss.data.loader import read_pair
 from gss.data.toy import make_toy
 from gss.errors import CheckpointError, ConfigError, DataError, TokenizerError
-from gss.evaluate.inference import Inference, decode_maskige
+from gss.evaluate.inference import Inference, extra_pictures
 from gss.evaluate.metrics import confusion
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
@@ -63,15 +63,8 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     assert model.classes == run.space.names
     assert model.colours.tolist() == [list(colour) for colour in run.space.colours or ()]
     (drawn,) = (run.folder / "evaluation" / name / "test" / "maskiges").iterdir()
-    backbone = model.model.prior.backbone
-    expected = decode_maskige(
-        model.model,
-        read_image(pairs[1].image),
-        model.inference,
-        mean=backbone.mean,
-        std=backbone.std,
-        device=model.device,
-    ).numpy()
+    picture = read_image(pairs[1].image)
+    expected = extra_pictures(model.model, picture, model.inference, device=model.device)["maskige"]
     np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB), expected)
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from gss import workflow
-from gss.config import Stage
 from gss.errors import ConfigError
+from gss.recipes.gss import workflow as gss_of
 
 TOY = SimpleNamespace(experiment="toy")
 Write = Callable[..., SimpleNamespace]
@@ -29,31 +29,31 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
         return SimpleNamespace(experiment=name)
 
-    workflow._experiment.cache_clear()
+    workflow.find_experiment.cache_clear()
     yield written
-    workflow._experiment.cache_clear()
+    workflow.find_experiment.cache_clear()
 
 
 def test_segments_of_the_latent_prior_form_a_chain(write: Write) -> None:
     mine = write("mine", latent_prior={"milestones": [10, 20, 30]}, posterior={"start_step": 20})
     first, second = (SimpleNamespace(experiment="mine", step=str(step)) for step in (10, 20))
-    assert workflow.previous_segment(first) == []
-    assert workflow.previous_segment(second) == ["results/mine/latent_prior/step_10.pth"]
-    assert workflow.previous_segment(mine) == ["results/mine/latent_prior/step_20.pth"]
-    assert [workflow.milestone(which) for which in (first, second, mine)] == [10, 20, 30]
-    assert workflow.posterior_start(mine) == "results/mine/latent_prior/step_20.pth"
+    assert gss_of.previous_segment(first) == []
+    assert gss_of.previous_segment(second) == ["results/mine/latent_prior/step_10.pth"]
+    assert gss_of.previous_segment(mine) == ["results/mine/latent_prior/step_20.pth"]
+    assert [gss_of.milestone(which) for which in (first, second, mine)] == [10, 20, 30]
+    assert gss_of.posterior_start(mine) == "results/mine/latent_prior/step_20.pth"
 
 
 @pytest.mark.parametrize("start", [None, 30])
 def test_posterior_starts_behind_the_last_milestone_by_default(write: Write, start: int | None) -> None:
     mine = write("mine", latent_prior={"milestones": [10, 30]}, posterior={"start_step": start})
-    assert workflow.posterior_start(mine) == "results/mine/gss_ff.pth"
+    assert gss_of.posterior_start(mine) == "results/mine/gss_ff.pth"
 
 
 def test_a_borrowed_posterior_comes_with_its_palette_and_tokenizer(write: Write) -> None:
     mine = write("mine", posterior={"from": "other"})
-    assert workflow.posterior_file(mine) == "results/other/posterior.pth"
-    assert workflow.reconstruction_inputs(mine) == {
+    assert gss_of.posterior_file(mine) == "results/other/posterior.pth"
+    assert gss_of.reconstruction_inputs(mine) == {
         "palette": "results/other/palette.csv",
         "tokenizer": "results/other/tokenizer.safetensors",
     }
@@ -79,7 +79,7 @@ def test_an_evaluation_of_a_split_the_data_lack_is_refused_before_anything_runs(
         workflow.evaluation_inputs(wanted["test"])
 
 
-def asked(which: SimpleNamespace, stage: Stage, **cluster: Any) -> dict[str, Any]:
+def asked(which: SimpleNamespace, stage: str, **cluster: Any) -> dict[str, Any]:
     """What a stage asks for on a cluster described as Snakemake hands it on: numbers are strings."""
     requests = workflow.Requests({"cluster": cluster} if cluster else {})
     found = {name: value(which) for name, value in requests.resources(stage).items()}

@@ -153,25 +153,28 @@ if (page) {
   const by = id => document.getElementById(id);
   const IGNORED = 255, RED = [214, 39, 40], GREEN = [43, 138, 62], GREY = [150, 150, 150];
   const colourOf = (table, id) => id < page.names.length ? table[id] : null;
-  const models = Object.keys(page.models);
+  const models = Object.keys(page.models), short = model => page.models[model].replace(/^GSS-/, "");
+  const versus = `${short(models.at(-1))} against ${short(models[0])}`;
   const LAYERS = {
     image: {needs: () => true},
     label: {needs: p => p.label, paint: (label, ids) => colourOf(page.colours, label) ?? [0, 0, 0]},
     prediction: {needs: p => p.predictions[state.model], paint: (label, ids) => colourOf(page.colours, ids)},
     error: {needs: p => p.label && p.predictions[state.model], paint: (label, ids) => label === IGNORED ? GREY : label === ids ? null : RED},
-    maskige: {needs: p => p.label, paint: (label, ids) => page.palette[label === IGNORED ? page.names.length : label]},
-    "predicted maskige": {needs: p => p.maskige},
-    "FT against FF": {
-      needs: p => p.label && p.predictions.gss_ff && p.predictions.gss_ft,
+    ...page.palette.length ? {
+      maskige: {needs: p => p.label, paint: (label, ids) => page.palette[label === IGNORED ? page.names.length : label]},
+      "predicted maskige": {needs: p => p.maskige},
+    } : {},
+    ...models.length > 1 ? {[versus]: {
+      needs: p => p.label && models.every(model => p.predictions[model]),
       paint: (label, ids, all) => {
         if (label === IGNORED) return GREY;
-        const [first, second] = ["gss_ff", "gss_ft"].map(model => all[model] === label);
+        const [first, second] = [models[0], models.at(-1)].map(model => all[model] === label);
         return first === second ? null : second ? GREEN : RED;
       },
-    },
+    }} : {},
   };
   const EXPLAINED = {
-    error: "red: wrong, grey: ignored", "FT against FF": "green: only GSS-FT is right, red: only GSS-FF is right, grey: ignored",
+    error: "red: wrong, grey: ignored", [versus]: `green: only ${page.models[models.at(-1)]} is right, red: only ${page.models[models[0]]} is right, grey: ignored`,
     maskige: "the label in the colours of the palette: what the tokenizer sees", "predicted maskige": "decoded from the predicted tokens; both models have the same",
     image: "the photograph alone", label: "black: ignored", prediction: "",
   };
@@ -238,10 +241,10 @@ if (page) {
 
   const legend = () => {
     const swatch = colour => { const made = element("span", {className: "swatch"}); made.style.background = `rgb(${colour})`; return made; };
-    const head = element("tr", {}, element("th", {textContent: "class | maskige"}), ...models.map(model => element("th", {textContent: "IoU " + page.models[model].slice(4)})));
+    const head = element("tr", {}, element("th", {textContent: page.palette.length ? "class | maskige" : "class"}), ...models.map(model => element("th", {textContent: "IoU " + short(model)})));
     by("legend").tHead.replaceChildren(head);
     by("legend").tBodies[0].replaceChildren(...state.picture.classes.map(([id, pixels, iou]) => {
-      const name = element("td", {title: `${page.names[id]}: ${pixels} pixels in the label`}, swatch(page.colours[id]), swatch(page.palette[id]), page.names[id]);
+      const name = element("td", {title: `${page.names[id]}: ${pixels} pixels in the label`}, swatch(page.colours[id]), ...page.palette.length ? [swatch(page.palette[id])] : [], page.names[id]);
       const row = element("tr", {}, name, ...models.map(model => element("td", {textContent: percent(iou[model])})));
       row.dataset.id = id;
       row.addEventListener("pointerenter", () => { state.pointed = id; paint(); });

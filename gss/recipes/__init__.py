@@ -1,0 +1,1 @@
+"""The systems that live here, a folder each."""

@@ -1,0 +1,136 @@
+"""What `gss benchmark` measures of GSS beside what it measures of every recipe; its networks with random weights."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gss.benchmark.measure import Enough, num_laps, one_process, steps
+from gss.benchmark.stopwatch import Section, Stopwatch
+from gss.data.images import read_label
+from gss.recipes.gss.assemble import at_precision, build_posterior, build_prior, describe
+from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.palette.palette import Palette
+from gss.recipes.gss.posterior import Posterior
+from gss.recipes.gss.tokenizer.crops import MaskigeCrops
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.tokenizer.learn import DVAELearner
+from gss.recipes.gss.tokenizer.reconstruct import reconstruct
+from gss.stages.run import Run
+from gss.train.distributed import World
+from gss.train.settings import LoopSettings
+
+_LABELS = 64  # to cut a tokenizer's crops from
+
+
+def sections(experiment: GSSExperiment) -> Iterator[tuple[str, str, Any, str]]:
+    """Title, stage, measurement and name of the whole of what is measured before the trainings."""
+    if experiment.tokenizer.source == "train":
+        yield "tokenizer", "tokenizer", tokenizer, "step"
+    yield "reconstruction", "reconstruct", reconstruction, "label"
+
+
+def tokenizer(run: Run[GSSExperiment], images: int) -> Section:
+    """Steps of the tokenizer's training, on the crops of a few labels."""
+    config = run.experiment.tokenizer.train
+    world = one_process()
+    watch = Stopwatch(world.device)
+    learner = DVAELearner(_dvae(run), torch.from_numpy(_colours(run)), random_palettes=config.palettes == "random")
+    pairs = run.manifest.pairs("train")
+    labels = [read_label(pairs[i].label, run.space) for i in range(min(_LABELS, len(pairs)))]
+    size, num_classes = config.batch_size, run.space.num_classes
+
+    def batches(step: int) -> Iterator[Any]:
+        crops = iter(MaskigeCrops(labels, num_classes, seed=0, batch_size=size, crop=config.crop, start_step=step))
+        for _ in watch.laps(num_laps(images, size)):
+            watch.enter("crops")
+            batch = next(crops)
+            watch.enter("transfer, counts")
+            yield batch
+        raise Enough
+
+    settings = LoopSettings(1, config.lr, clip_norm=1.0, deterministic=run.experiment.run.deterministic)
+    steps(watch, learner, batches, settings, world)
+    return Section(size, watch.phases)
+
+
+def reconstruction(run: Run[GSSExperiment], images: int) -> Section:
+    """Training labels, one by one, through the tokenizer and back as the refinement of the palette does it."""
+    world = one_process()
+    watch = Stopwatch(world.device)
+    dvae, colours = _dvae(run).requires_grad_(False).eval().to(world.device), torch.from_numpy(_colours(run))
+    watch.around(dvae, "encode", "tokens of the label")
+    watch.around(dvae, "decode", "decode")
+    pairs = itertools.cycle(run.manifest.pairs("train"))
+    for _, pair in zip(watch.laps(num_laps(images, 1)), pairs, strict=False):
+        label = read_label(pair.label, run.space)
+        watch.enter("paint, nearest colour, count")
+        reconstruct(dvae, [label], colours, doubled=True)
+    return Section(1, watch.phases)
+
+
+def learner(
+    run: Run[GSSExperiment], stage: str, world: World, watch: Stopwatch
+) -> tuple[LatentPriorLearner | PosteriorLearner, dict[str, str]]:
+    """What a stage trains, watched, and the precision of phases that is not the training's."""
+    experiment = run.experiment
+    prior, dvae, module, colours = random_networks(run, experiment.posterior.variant, world.device)
+    balanced = experiment.at(experiment.trainings[stage]).class_balance
+    weights = torch.ones(run.space.num_classes) if balanced else None
+    made: LatentPriorLearner | PosteriorLearner
+    if stage == "latent_prior":
+        made = LatentPriorLearner(prior, dvae, colours, class_weights=weights)
+    else:
+        reference = experiment.numerics == "reference"
+        made = PosteriorLearner(prior, dvae, module, class_weights=weights, reference=reference)
+    watch.around(dvae, "encode", "tokens of the label")
+    watch.around(made.prior, "tokens", "tokens of the image")
+    watch.around(dvae, "decode", "decode")
+    return made, dict.fromkeys(("tokens of the label", "decode"), dvae.precision)
+
+
+def segmenter(
+    run: Run[GSSExperiment], model: str, device: torch.device, watch: Stopwatch
+) -> tuple[GSS, dict[str, str]]:
+    """A model on its device, watched, and the precision of phases that is not fp32."""
+    variant = "nearest" if model == "gss_ff" else run.experiment.posterior.variant
+    prior, dvae, module, _ = random_networks(run, variant, device)
+    made = GSS(prior, dvae, module).to(device).eval()
+    watch.around(made.prior, "tokens", "tokens of the image")
+    watch.around(made.tokenizer, "decode", "decode")
+    watch.around(made.posterior, "scores", "X^-1: scores of the classes")
+    return made, {"decode": made.tokenizer.precision}
+
+
+def random_networks(
+    run: Run[GSSExperiment], variant: str, device: torch.device
+) -> tuple[LatentPrior, DVAE, Posterior, Tensor]:
+    """Latent prior, tokenizer, X^-1 and palette as the experiment describes them, all random."""
+    torch.manual_seed(run.experiment.seed)
+    dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
+    colours = _colours(run)
+    meta = describe(run, run.space, Palette(colours, run.space.names), dvae)
+    meta["posterior"] = (
+        run.experiment.posterior.architecture()
+        if variant != "nearest"
+        else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
+    )
+    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
+
+
+def _dvae(run: Run[GSSExperiment]) -> DVAE:
+    config = run.experiment.tokenizer
+    dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group)
+    return dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _colours(run: Run[GSSExperiment]) -> np.ndarray:
+    """Any palette: int64 [N+1, 3]."""
+    codes = np.random.default_rng(0).permutation(2**24)[: run.space.num_classes + 1]
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)

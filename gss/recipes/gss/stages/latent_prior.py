@@ -1,0 +1,95 @@
+"""Stage 5: train the network that predicts tokens from the photograph (GSS-FF)."""
+
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gss.errors import ConfigError
+from gss.modelfile import save_model, tensors_sha256
+from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer
+from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.learners import LatentPriorLearner
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.palette.palette import read_palette
+from gss.recipes.gss.posterior import NearestPosterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.stages.run import Run
+from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
+from gss.tracking.journal import Journal
+from gss.train.distributed import World
+
+
+def latent_prior(run: Run[GSSExperiment], world: World, until: int | None = None) -> None:
+    """Train up to a milestone and write its model file.
+
+    Args:
+        until: a step of `latent_prior.milestones`; default: the last one, whose file is `gss_ff.pth`.
+    """
+    config = run.experiment.latent_prior
+    steps = config.milestones[-1]
+    until = until or steps
+    if until not in config.milestones:
+        raise ConfigError(f"step {until} is no milestone; they are {list(config.milestones)}")
+    work = run.work("latent_prior")
+    output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
+    before = [run.folder / f"latent_prior/step_{step}.pth" for step in config.milestones if step < until][-1:]
+    finished = work / f"step_{until}.pth"
+    weights = (
+        pretrained(run.experiment.latent_prior.backbone) if world.is_main else None
+    )  # the others read them when they train
+    files = ("data/manifest.json", "palette.csv", "tokenizer.safetensors")
+    inputs = run.inputs(*(run.folder / file for file in files), world=world)
+    counts, statistics = balance_inputs(run, config.training)
+    inputs |= counts
+    if weights:
+        inputs["pretrained weights"] = tensors_sha256(weights)
+    rule = None if until == steps else f"latent_prior_{until}"
+    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=[*statistics, *before]) as journal:
+        if is_missing(finished, world):
+            _train(run, world, journal, finished, until, weights, inputs)
+        if world.is_main:
+            deliver(finished, output)
+
+
+def _train(
+    run: Run[GSSExperiment],
+    world: World,
+    journal: Journal | None,
+    finished: Path,
+    until: int,
+    weights: dict[str, Tensor] | None,
+    inputs: dict[str, str],
+) -> None:
+    config = run.experiment.latent_prior
+    colours = read_palette(run.folder / "palette.csv")
+    tokenizer = frozen_tokenizer(run, "encoder", world.device)
+    meta = describe(run, run.space, colours, tokenizer)
+    torch.manual_seed(run.experiment.seed)
+    prior = build_prior(meta, weights=weights if world.is_main else pretrained(run.experiment.latent_prior.backbone))
+    learner = LatentPriorLearner(
+        prior,
+        tokenizer,
+        torch.from_numpy(colours.colours),
+        class_weights=class_weights(run, config.training.class_balance),
+    )
+
+    @cache
+    def decoder() -> DVAE:
+        return frozen_tokenizer(run, "decoder", world.device)
+
+    def segmenter(module: nn.Module) -> GSS:
+        nearest = NearestPosterior(torch.from_numpy(colours.colours), run.experiment.evaluation.vote_temperature)
+        return GSS(cast(LatentPrior, module), decoder(), nearest.to(world.device)).eval()
+
+    exported, origin = train_network(
+        run, "latent_prior", learner, config.milestones[-1], world, journal, segmenter=segmenter, until=until
+    )
+    if world.is_main:
+        tensors = {f"prior.{name}": tensor for name, tensor in exported.state_dict().items()}
+        provenance = {**run.provenance("latent_prior", inputs), **origin}
+        save_model(finished, "gss_ff", tensors, {**meta, "step": until, "provenance": provenance})
+    world.barrier()

@@ -1,0 +1,75 @@
+"""Stage 6: train X^-1, from decoded tokens back to classes (GSS-FT)."""
+
+import copy
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from gss.modelfile import load_model, save_model
+from gss.recipes.gss.assemble import build_model, build_posterior, frozen_tokenizer
+from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.learners import PosteriorLearner
+from gss.recipes.gss.model import GSS
+from gss.recipes.gss.posterior import Posterior
+from gss.stages.run import Run
+from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_network
+from gss.tracking.journal import Journal
+from gss.train.distributed import World
+
+
+def posterior(run: Run[GSSExperiment], world: World) -> None:
+    """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
+    start = start_file(run)
+    finished = run.work("posterior") / "finished.pth"
+    inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors", world=world)
+    counts, statistics = balance_inputs(run, run.experiment.posterior.training)
+    inputs |= counts
+    with run.stage("posterior", inputs, world=world, looked_into=statistics) as journal:
+        if is_missing(finished, world):
+            _train(run, world, journal, finished, start, inputs)
+        if world.is_main:
+            deliver(finished, run.folder / "posterior.pth")
+
+
+def start_file(run: Run[GSSExperiment]) -> Path:
+    """The latent prior that X^-1 is trained behind."""
+    step = run.experiment.posterior.start_step
+    if step is None or step == run.experiment.milestones[-1]:
+        return run.folder / "gss_ff.pth"
+    return run.folder / "latent_prior" / f"step_{step}.pth"
+
+
+def _train(
+    run: Run[GSSExperiment], world: World, journal: Journal | None, finished: Path, start: Path, inputs: dict[str, str]
+) -> None:
+    config = run.experiment.posterior
+    prior = load_model(start, "gss_ff")
+    run.space.require_names(prior.meta["classes"], where=start, todo=f"train it again: snakemake {start}")
+    meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
+    meta |= {"posterior": config.architecture(), "step": config.steps}
+    meta["provenance"] = run.provenance("posterior", inputs)
+    torch.manual_seed(run.experiment.seed)
+    module = build_posterior(meta)
+    if config.variant != "nearest":
+        model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
+        learner = PosteriorLearner(
+            model.prior,
+            model.tokenizer,
+            module,
+            class_weights=class_weights(run, config.training.class_balance),
+            reference=run.experiment.numerics == "reference",
+        )
+        # The published prior changes while X^-1 is trained; predictions are those of the one in the file.
+        kept = copy.deepcopy(model) if config.training.validate_every else model
+
+        def segmenter(module: nn.Module) -> GSS:
+            return GSS(kept.prior, kept.tokenizer, cast(Posterior, module)).eval()
+
+        exported, origin = train_network(run, "posterior", learner, config.steps, world, journal, segmenter=segmenter)
+        meta["provenance"] |= origin
+        module = cast(Posterior, exported)
+    if world.is_main:
+        save_model(finished, "posterior", {f"posterior.{k}": v for k, v in module.state_dict().items()}, meta)
+    world.barrier()

@@ -1,0 +1,50 @@
+"""The sections of an experiment with recipe `pixel`."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from gss.config.experiment import Experiment, NamedFile
+from gss.config.load import weights_download, weights_file
+from gss.config.schema import Backbone, Figures, Positive, Published, Section, Training
+
+
+class Pixel(Section):
+    backbone: Backbone
+    """The image encoder."""
+    channels: Positive = 128
+    """Width of the head."""
+    steps: Positive = 40000
+    """Updates."""
+    training: Training = Training()
+    """Optimisation."""
+
+    def architecture(self) -> dict[str, Any]:
+        """The arguments of the network's builder, as a model file says them."""
+        beside: Any = {"backbone": {"weights"}, "steps": True, "training": True}
+        return self.model_dump(mode="json", exclude=beside)
+
+
+class PixelPublished(Published):
+    pixel: Figures = {}
+    """Figures of the network."""
+
+
+class PixelExperiment(Experiment):
+    recipe: Literal["pixel"] = "pixel"
+    """The system: a network that gives every pixel its class."""
+    pixel: Pixel
+    """Image -> classes."""
+    published: PixelPublished = PixelPublished()
+    """Scores to expect, shown beside those achieved. Changes no result."""
+
+    trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
+
+    @property
+    def encoder(self) -> str:
+        return self.pixel.backbone.name
+
+    def named_files(self) -> Iterator[NamedFile]:
+        yield from weights_file(self.pixel.backbone, "pixel.backbone")
+
+    def downloads(self) -> Iterator[tuple[str, str, str]]:
+        yield from weights_download(self.pixel.backbone)

@@ -1,0 +1,25 @@
+"""Per-pixel networks: their stages and what they depend on."""
+
+from gss.config.recipe import CHECK, PREPARE, Recipe, Stage, evaluate
+from gss.recipes.pixel.experiment import PixelExperiment
+
+RECIPE = Recipe(
+    "pixel",
+    PixelExperiment,
+    models={"pixel": "Pixel"},
+    stages=(
+        PREPARE,
+        CHECK,
+        Stage(
+            "pixel",
+            "train a per-pixel network",
+            "gss.recipes.pixel.stage:pixel",
+            verb="train pixel",
+            reads=("pixel", "augment", "seed", "numerics"),
+            in_processes=True,
+            inputs=("data/manifest.json",),
+            makes=("pixel.pth",),
+        ),
+        evaluate(),
+    ),
+)

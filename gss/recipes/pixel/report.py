@@ -1,0 +1,47 @@
+"""What a report, and the card of an exported model, show of the network."""
+
+from typing import TYPE_CHECKING, Any
+
+from gss.report.results import Results
+from gss.report.scores import training_line
+
+if TYPE_CHECKING:
+    from gss.modelfile import ModelFile
+
+TAGS = ()
+SECTIONS: dict[str, Any] = {}
+
+
+def checks(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
+    """Nothing is measured before the network."""
+    return []
+
+
+def ceiling(results: Results, split: str) -> None:
+    """Nothing bounds the network."""
+
+
+def facts(results: Results) -> dict[str, str]:
+    """What was trained, in one line."""
+    if results.setting("pixel.training") is None:
+        return {}
+    what, steps = results.setting("pixel.backbone.name"), results.setting("pixel.steps")
+    return {"network": training_line(results, "pixel.training", what=what, steps=steps)}
+
+
+def about(file: "ModelFile") -> str:
+    """What the model is, in Markdown."""
+    return (
+        "Semantic segmentation with a per-pixel network: an image encoder gives four maps, a head adds them up and "
+        "scores every class\nat every pixel."
+    )
+
+
+def network(file: "ModelFile") -> dict[str, str]:
+    """Facts of the network, by term."""
+    config = file.meta["provenance"]["config"]["pixel"]
+    return {
+        "encoder": file.meta["pixel"]["backbone"]["name"],
+        "pretrained weights": config["backbone"].get("weights") or "none",
+        "head": f"sum of four levels, {file.meta['pixel']['channels']} channels",
+    }
