@@ -31,7 +31,7 @@ from gss.nets import losses as losses_of
 from gss.nets import window
 from gss.recipes.gss.build import build_latent_prior, build_posterior
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
-from gss.recipes.gss.learners import LatentPriorLearner, Learner, PosteriorLearner
+from gss.recipes.gss.learners import ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.posterior import WindowPosterior
 from gss.recipes.gss.tokenizer import dvae
 from gss.recipes.gss.tokenizer.dvae import DVAE, Block
@@ -233,20 +233,20 @@ def training(subject: Subject, part: str) -> Training:
     return Training(images, everything + 4 * trained, kept_two - kept_one, peak_two - peak_one, peak, hours)
 
 
-def make_learner(subject: Subject, part: str) -> Learner:
+def make_learner(subject: Subject, part: str) -> ImageLearner:
     if part == "posterior":
         return PosteriorLearner(subject.prior, subject.dvae, subject.posterior).train()
     colours = meta(subject.num_classes + 1, 3, dtype=torch.int64)
     return LatentPriorLearner(subject.prior, subject.dvae, colours).train()
 
 
-def losses(learner: Learner, side: int, images: int) -> Tensor:
+def losses(learner: ImageLearner, side: int, images: int) -> Tensor:
     """The losses of a batch whose pixels are all labelled."""
     image, label = meta(images, 3, side, side), meta(images, side, side, dtype=torch.uint8)
     return learner.losses(image, label)[0].sum()
 
 
-def live_bytes(learner: Learner, side: int, images: int) -> tuple[int, int]:
+def live_bytes(learner: ImageLearner, side: int, images: int) -> tuple[int, int]:
     """Bytes that a step has made and that live between its forward and its backward pass, and at its fullest moment.
 
     The former is what autograd keeps; the latter has temporary results and gradients, too.

@@ -85,6 +85,6 @@ class Interrupted(Exception):
 
     exit_code = 75
 
-    def __init__(self, message: str, *, step: int, deadline: bool = False) -> None:
+    def __init__(self, message: str, *, step: int = 0, deadline: bool = False) -> None:
         super().__init__(message)
         self.step, self.deadline = step, deadline

@@ -72,6 +72,13 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _validation_has_images(self) -> Self:
+        for key in self.trainings.values():
+            if self.at(key).validate_every and "val" not in self.data.splits:
+                raise ValueError(f"`{key}.validate_every` measures on `val`, which data.splits lacks")
+        return self
+
+    @model_validator(mode="after")
     def _stages_are_of_the_recipe(self) -> Self:
         known = [stage.name for stage in self.kind.stages]
         if strange := [name for name in self.run.resources if name not in known]:
@@ -177,9 +184,15 @@ class Experiment(Section):
         for keys in (*self.idle.values(), [key for key in self.without_effect if key not in row.reads]):
             for key in keys:
                 drop(dumped, key)
+        self._drop_measured(dumped)
         self._narrow(dumped, stage)
         content: dict[str, Any] = {"version": row.version}
-        for path in row.reads + (row.reads_for_reference if self.numerics == "reference" else ()):
+        reads = row.reads + (row.reads_for_reference if self.numerics == "reference" else ())
+        if stage in self.trainings and self.at(self.trainings[stage]).keep == "best":  # chosen by this protocol
+            reads += tuple(
+                f"evaluation.{key}" for key in type(self.evaluation).model_fields if key not in ("splits", "pictures")
+            )
+        for path in reads:
             value: Any = dumped
             for key in path.split("."):
                 value = value.get(key, {})
@@ -189,12 +202,22 @@ class Experiment(Section):
     def _narrow(self, dumped: dict[str, Any], stage: str) -> None:
         """Take out what of the values that are set does not influence a stage although it reads their section."""
 
+    def _drop_measured(self, dumped: dict[str, Any]) -> None:
+        """Take out what only decides which figures a training writes of itself."""
+        for key in self.trainings.values():
+            if self.at(key).keep == "last":
+                found = [drop(dumped, f"{key}.{name}") for name in _MEASURED]
+                section, _, training = key.rpartition(".")
+                if any(found) and not dumped[section][training]:
+                    drop(dumped, key)
+
     def settings(self) -> dict[str, Any]:
         """Everything that can change a result, with the values of defaults: what runs are compared by."""
         dumped = self.model_dump(mode="json", by_alias=True)
         for key in self.without_effect:
             section, _, name = key.partition(".")
             dumped[section].pop(name)
+        self._drop_measured(dumped)
         sections = {path.split(".")[0] for stage in self.kind.stages for path in stage.reads}
         return {key: value for key, value in dumped.items() if key in sections}
 
@@ -202,6 +225,9 @@ class Experiment(Section):
     def sha256(self) -> str:
         """Hash of everything that can change a result."""
         return sha256_json({stage.name: self.slice(stage.name) for stage in self.kind.stages})
+
+
+_MEASURED = ("validate_every", "validate_images")  # of a training: they decide about its result with `keep: best` alone
 
 
 def drop(content: dict[str, Any], key: str) -> bool:

@@ -124,10 +124,23 @@ class Training(Section):
     """Base learning rate."""
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     """The image encoder's learning rate as a multiple of `lr`; what has none takes 1.0 alone."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate of each level of the image encoder as a multiple of the next one's, the head's being `lr`; none:
+    1."""
+    schedule: Literal["poly", "cosine"] = "poly"
+    """The learning rate falls to 0 as (1 - step / steps)^`power`, or as half a cosine wave."""
+    power: Rate = 1.0
+    """Exponent of `poly`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 1500
     """Updates of linear warm-up."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with momentum."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of `sgd`."""
+    nesterov: bool = False
+    """Of `sgd`: Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW weight decay."""
+    """Weight decay; of AdamW beside the gradient, of SGD a part of it."""
     decay_rule: Literal["default", "published"] = "default"
     """Spared from decay: all 1-D parameters and bias tables, or the published list of names."""
     clip_norm: Rate | None = None
@@ -141,6 +154,26 @@ class Training(Section):
     accumulation: Positive = 1
     """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
     sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    """Updates between two measurements on `val` of what would be exported, as `gss evaluate` measures; the last update
+    is followed by one, too; 0: none. Curves of mIoU and IoU per class for the report and MLflow; it changes no result
+    unless `keep: best`."""
+    validate_images: Annotated[int, Field(ge=0)] = 0
+    """Images of `val` that are measured while training, evenly spaced; 0: all."""
+    keep: Literal["last", "best"] = "last"
+    """Weights that are exported: of the last update, or of the measured one with the highest mIoU."""
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> Self:
+        if self.optimizer != "sgd" and (self.momentum != 0.9 or self.nesterov):
+            raise ValueError("`momentum` and `nesterov` are of `optimizer: sgd`")
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a `momentum` above 0")
+        if self.schedule != "poly" and self.power != 1:
+            raise ValueError("`power` is of `schedule: poly`")
+        if self.keep == "best" and not self.validate_every:
+            raise ValueError("`keep: best` needs `validate_every` above 0")
+        return self
 
 
 class Backbone(Section):

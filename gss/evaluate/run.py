@@ -16,7 +16,7 @@ from gss.data.classes import ids_dtype
 from gss.data.ids import ids_tensor
 from gss.data.loader import read_ahead, shard
 from gss.data.metrics import Scores, confusion, scores
-from gss.errors import GssError
+from gss.errors import GssError, Interrupted
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.segmenter import Segmenter
 from gss.progress import Progress
@@ -115,7 +115,7 @@ def measure(
         The same value in every process.
 
     Raises:
-        GssError: raised by `read`, `segment` or `each` in any process; all processes raise it.
+        GssError, Interrupted: raised by `read`, `segment` or `each` in any process; all processes raise it.
     """
     mine = shard(len(pairs), world.rank, world.size)
     images = read_ahead(read, [pairs[index] for index in mine])
@@ -168,11 +168,12 @@ def _raise_together(failure: Exception | None, world: Processes) -> None:
     if not world.any(failure is not None):
         return
     if world.size > 1:
-        portable = failure if failure is None or isinstance(failure, GssError) else repr(failure)
+        portable = failure if failure is None or isinstance(failure, GssError | Interrupted) else repr(failure)
         reports: list[Any] = [None] * world.size
         dist.all_gather_object(reports, portable)
         if failure is None:
             first = next(report for report in reports if report is not None)
-            failure = first if isinstance(first, GssError) else RuntimeError(f"in another process: {first}")
+            known = isinstance(first, GssError | Interrupted)
+            failure = first if known else RuntimeError(f"in another process: {first}")
     assert failure is not None
     raise failure

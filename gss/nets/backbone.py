@@ -95,6 +95,7 @@ class Backbone(nn.Module):
         architecture: timm's name of the model.
         channels: C_0..C_3, from stride 4 to the coarsest.
         mean, std: three numbers each, in units of 0..255: the normalisation the model was made for.
+        num_layers: 4, the levels: of what follows them, see `layer_of`.
 
     Note:
         Swin and HRNet models are changed to the arithmetic of the published GSS (`gss.nets.published`).
@@ -103,6 +104,8 @@ class Backbone(nn.Module):
     def __init__(self, features: Any, *, frozen_levels: int = 0, norm_eval: bool = False) -> None:
         super().__init__()
         info = features.feature_info
+        self.num_layers = _LEVELS
+        self._level_modules: list[str] = info.module_name()
         self.architecture: str = features.default_cfg["architecture"]
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
@@ -115,7 +118,7 @@ class Backbone(nn.Module):
         norms = [nn.LayerNorm(channels) for channels in self.channels] if publish_swin(features) else []
         self.norms = nn.ModuleList(norms)
         self.size_multiple = 4 if norms else _size_multiple(features, self.strides)
-        frozen = [*_leading_modules(features, info.module_name(), frozen_levels), *norms[:frozen_levels]]
+        frozen = [*_leading_modules(features, self._level_modules, frozen_levels), *norms[:frozen_levels]]
         for module in frozen:
             module.requires_grad_(False)
         self._frozen = [name for name, module in self.named_modules() if any(module is one for one in frozen)]
@@ -131,6 +134,24 @@ class Backbone(nn.Module):
             return [norm(x).permute(0, 3, 1, 2) for norm, x in zip(self.norms, maps, strict=True)]
         sizes = _level_sizes(height, width, self.strides)
         return [x[..., :rows, :columns] for x, (rows, columns) in zip(maps, sizes, strict=True)]
+
+    def layer_of(self, name: str) -> int:
+        """Level 0..3 of a parameter by its name here; the stem's are of level 0, new norms of the outputs of none: 4.
+
+        Raises:
+            ConfigError: the levels of this backbone cannot be told apart.
+        """
+        if not name.startswith("features."):
+            return self.num_layers
+        modules = dict(self.features.named_modules())
+        levels = [_own_name(level, modules) for level in self._level_modules]
+        if None in levels:
+            raise ConfigError(
+                f"`layer_decay`: the levels of {self.architecture} cannot be told apart", todo="train without it"
+            )
+        order = [own for own, _ in self.features.named_parameters()]
+        ends = [max(i for i, own in enumerate(order) if own.startswith(f"{level}.")) for level in levels]
+        return sum(end < order.index(name.removeprefix("features.")) for end in ends)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for what is trained; frozen levels and, with `norm_eval`, BatchNorm stay in eval mode."""

@@ -9,13 +9,14 @@ from gss.report.results import Results
 POINTS = 240  # of a curve; of longer ones, the lowest and highest of every stretch
 WIDTH, HEIGHT = 300, 110  # of a panel, SVG units
 TITLES = {"tokenizer": "Tokenizer", "latent_prior": "Latent prior", "posterior": "X⁻¹ (posterior)"}
+OF_CLASSES = "val/iou/"  # curves of single classes stand apart: there may be hundreds
 ORDER = ("loss", "acc", "miou", "tokens", "lr", "grad", "img_per_s", "data_wait", "memory")
 
 Point = tuple[float, float]
 
 
 def curves(results: Results) -> list[dict[str, Any]]:
-    """The panels of each stage that trained.
+    """The panels of each stage that trained; of the IoU of single classes in `classes`, in the order of the classes.
 
     Raises:
         GssError: no journal holds a curve; says why.
@@ -23,9 +24,10 @@ def curves(results: Results) -> list[dict[str, Any]]:
     found = []
     for stage, events in results.journals.items():
         panels = [_panel(name, points) for name, points in _series(events).items() if len(points) > 1]
+        classes = [panel for panel in panels if panel["name"].startswith(OF_CLASSES)]
+        others = sorted((panel for panel in panels if panel not in classes), key=lambda panel: _rank(panel["name"]))
         if panels:
-            panels.sort(key=lambda panel: _rank(panel["name"]))
-            found.append({"stage": stage, "title": TITLES.get(stage, stage), "panels": panels})
+            found.append({"stage": stage, "title": TITLES.get(stage, stage), "panels": others, "classes": classes})
     if found:
         return found
     imported = results.setting("latent_prior.checkpoint")
@@ -62,7 +64,7 @@ def _panel(name: str, points: list[Point]) -> dict[str, Any]:
     shown = [((x - x0) / ((x1 - x0) or 1) * WIDTH, (1 - (y - y0) / rise) * HEIGHT) for x, y in thin]
     return {
         "name": name,
-        "short": name.removeprefix("train/"),
+        "short": name.removeprefix("train/").removeprefix(OF_CLASSES),
         "path": " ".join(f"{x:.1f},{y:.1f}" for x, y in shown),
         "points": ";".join(f"{x:g},{y:.5g}" for x, y in thin),
         "low": f"{y0:.4g}",

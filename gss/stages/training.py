@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +17,20 @@ from gss.config.schema import Backbone, Training
 from gss.data.augment import Augment
 from gss.data.classes import ClassSpace
 from gss.data.ids import tensor_dtype
-from gss.data.loader import TrainLoader
+from gss.data.loader import TrainLoader, read_pair
+from gss.data.manifest import evenly_spaced
 from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
+from gss.evaluate.inference import Inference
+from gss.evaluate.run import evaluate_pairs
+from gss.evaluate.segmenter import Segmenter
 from gss.files import read_json, replace_with_link, sha256_json
 from gss.stages.run import Run
 from gss.tracking.journal import Journal
-from gss.train.distributed import World, average_buffers
+from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
+from gss.train.validation import SCORE, Validate
 
 
 def train_network(
@@ -36,16 +41,21 @@ def train_network(
     world: World,
     journal: Journal | None,
     *,
+    segmenter: Callable[[nn.Module], Segmenter],
     until: int | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train the network of a stage up to step `until` of `steps`; None: to the end.
 
+    Args:
+        segmenter: makes of the trained module, as it would be exported, what is measured while training.
+
     Returns:
-        What is exported, with running statistics of all processes, and what the training was divided among.
+        What is exported, with running statistics of all processes; and for its provenance `machine`, what the training
+        was divided among, and with `keep: best` also `exported`, the step of the weights and its score.
     """
     training = fit_to_devices(run, stage, world)
     machine = on_this_machine(world, training.batch_size, training.accumulation)
-    exported = train(
+    result = train(
         learner,
         make_loader(run, training, world),
         replace(loop_settings(run, training, steps), machine=machine),
@@ -53,9 +63,42 @@ def train_network(
         journal=journal,
         world=world,
         until=until,
-    ).exported
-    average_buffers(exported, world)
-    return exported, machine
+        validate=validation(run, training, segmenter, world) if training.validate_every else None,
+    )
+    origin: dict[str, Any] = {"machine": machine}
+    if training.keep == "best":
+        origin["exported"] = {"step": result.exported_step, SCORE: result.score}
+        if journal is not None:
+            journal.tags({f"exported {key}": value for key, value in origin["exported"].items()})
+    return result.exported, origin
+
+
+def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], Segmenter], world: World) -> Validate:
+    """Measures a module that is trained on `val`, as the stage `evaluate` measures it when it is finished.
+
+    Args:
+        segmenter: makes of the module what is measured; on the device, in eval mode.
+    """
+    config, names = run.experiment.evaluation, run.space.names
+    inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
+    pairs = run.manifest.pairs("val")
+    chosen = [pairs[index] for index in evenly_spaced(len(pairs), training.validate_images or len(pairs))]
+
+    def validate(module: nn.Module, between_images: Callable[[], None]) -> dict[str, float]:
+        found = evaluate_pairs(
+            segmenter(module),
+            chosen,
+            len(names),
+            world,
+            read=lambda pair: read_pair(pair, run.space),
+            inference=inference,
+            each=lambda *_: between_images(),
+            title="val",
+        ).scores
+        figures = {SCORE: found.mIoU, **{f"val/iou/{name}": iou for name, iou in zip(names, found.iou, strict=True)}}
+        return {name: value for name, value in figures.items() if value is not None}
+
+    return validate
 
 
 def fit_to_devices(run: Run, stage: str, world: World) -> Training:
@@ -91,17 +134,11 @@ def on_this_machine(world: World, batch_size: int, accumulation: int = 1) -> dic
 
 def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
     """The loop's settings for one stage of an experiment."""
+    told = {field.name for field in fields(LoopSettings)}
     return LoopSettings(
         steps=steps,
-        lr=training.lr,
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        decay_rule=training.decay_rule,
-        backbone_lr_factor=training.backbone_lr_factor,
-        clip_norm=training.clip_norm,
-        ema=training.ema,
-        precision=training.precision,
         normalisation="local" if run.experiment.numerics == "reference" else "global",
+        **{name: value for name, value in training if name in told},
         **run_settings(run),
     )
 

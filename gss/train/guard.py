@@ -26,7 +26,7 @@ class FiniteGuard:
         self._flag = torch.zeros((), device=device)
         self._at_once = device.type == "cpu"
         if not self._at_once:
-            optimizer.found_inf = self._flag  # type: ignore[attr-defined]  # read by fused AdamW
+            optimizer.found_inf = self._flag  # type: ignore[attr-defined]  # read by fused optimizers
         self._last_good = last_good
 
     def watch(self, step: int, loss: Tensor, norm: Tensor) -> None:

@@ -1,10 +1,12 @@
-"""AdamW with the decay rules, and the moving average of the weights."""
+"""The optimizers, the rules that give a parameter its decay and its rate, and the moving average of the weights."""
 
 import copy
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from gss.errors import ConfigError
 from gss.train.settings import LoopSettings
 
 BIAS_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
@@ -24,27 +26,65 @@ def decays(name: str, parameter: Tensor, rule: str) -> bool:
     return parameter.ndim > 1 and not any(part in name for part in BIAS_TABLES)
 
 
-def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of a module, grouped by decay and learning rate.
+class Layered(Protocol):
+    """A part of a trained module that knows how deep its parameters lie, for `layer_decay`.
+
+    Attributes:
+        num_layers: the depth of what follows the part, such as a head.
+    """
+
+    num_layers: int
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter by its name in the part: 0, the input, to `num_layers`."""
+
+
+def lr_factors(module: nn.Module, settings: LoopSettings) -> dict[str, float]:
+    """The multiple of the step's learning rate that each parameter is trained with, by its full dotted name.
+
+    Below `backbone.` it is `backbone_lr_factor`; in a `Layered` part times `layer_decay` for each layer that follows.
+
+    Raises:
+        ConfigError: `layer_decay` without a part that has layers, or with one whose layers cannot be told apart.
+    """
+    factors = {
+        name: settings.backbone_lr_factor if name.startswith("backbone.") else 1.0
+        for name, _ in module.named_parameters()
+    }
+    if settings.layer_decay is None:
+        return factors
+    layered = [(path, cast(Layered, part)) for path, part in module.named_modules() if hasattr(part, "layer_of")]
+    if not layered:
+        raise ConfigError("`layer_decay`: no part of the trained network tells its layers apart")
+    for path, part in layered:
+        for name, _ in cast(nn.Module, part).named_parameters():
+            full = f"{path}.{name}" if path else name
+            factors[full] *= settings.layer_decay ** (part.num_layers - part.layer_of(name))
+    return factors
+
+
+def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters of a module, grouped by decay and learning rate.
 
     Note:
         Each group holds `lr_factor`, the multiple of the step's learning rate it trains with. On CUDA the fused
         kernel is used: it alone can skip an update without the host's knowledge, see `gss.train.guard`. On CPUs it
         would round otherwise, and results of earlier versions would not come out again to the last bit.
     """
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+    factors = lr_factors(module, settings)
+    grouped: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = settings.weight_decay if decays(name, parameter, settings.decay_rule) else 0.0
-            factor = settings.backbone_lr_factor if name.startswith("backbone.") else 1.0
-            groups.setdefault((decay, factor), []).append(parameter)
-    on_cuda = any(parameter.is_cuda for group in groups.values() for parameter in group)
-    return torch.optim.AdamW(
-        [{"params": group, "weight_decay": decay, "lr_factor": factor} for (decay, factor), group in groups.items()],
-        lr=settings.lr,
-        betas=settings.betas,
-        fused=on_cuda,
-    )
+            grouped.setdefault((decay, factors[name]), []).append(parameter)
+    fused = any(parameter.is_cuda for group in grouped.values() for parameter in group)
+    groups = [
+        {"params": group, "weight_decay": decay, "lr_factor": factor} for (decay, factor), group in grouped.items()
+    ]
+    if settings.optimizer == "sgd":
+        momentum, nesterov = settings.momentum, settings.nesterov
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

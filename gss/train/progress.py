@@ -1,11 +1,10 @@
 """What a training says of itself: means over the log interval, lines on the screen, metrics in the journal."""
 
-import contextlib
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ class Progress:
         self._bar = world.is_main and sys.stdout.isatty()
         self._start, self._first = time.perf_counter(), first
         self._interval, self._images, self._waited = self._start, 0, 0.0
-        self._saving = 0.0
+        self._validating = 0.0
 
     def fetched(self, num_images: int, seconds: float) -> None:
         """Count the images of one step in all processes, and the time this process waited for them."""
@@ -96,29 +95,30 @@ class Progress:
         if self._journal is not None:
             self._journal.metrics(step, {**means, "train/lr": rate, "train/img_per_s": speed, "train/data_wait": wait})
 
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """Count what happens inside as time that the training waits for its checkpoints."""
-        began = time.perf_counter()
-        yield
-        self._saving += time.perf_counter() - began
+    def validated(self, step: int, figures: Mapping[str, float], headline: str, seconds: float) -> None:
+        """The figures of a validation in the journal, the headline on the screen; its time is no step's."""
+        self._interval += seconds
+        self._validating += seconds
+        if self._world.is_main:
+            print(f"step {step}/{self._steps}  {headline} in {clock(seconds)}", flush=True)
+            if self._journal is not None:
+                self._journal.metrics(step, figures)
 
-    def end(self, schedule: int) -> None:
-        """The last line, about all steps of this process; `schedule` is the number of steps of the whole training."""
+    def end(self, schedule: int, saving: float) -> None:
+        """The last line, about all steps of this process.
+
+        Args:
+            schedule: number of steps of the whole training.
+            saving: seconds that it waited for its checkpoints.
+        """
         seconds = time.perf_counter() - self._start
         if self._world.is_main:
+            validation = f", validation {self._validating / seconds:.1%}" if self._validating else ""
             print(
-                f"done: step {self._steps} of {schedule}; checkpoints took {self._saving / seconds:.1%} of "
+                f"done: step {self._steps} of {schedule}; checkpoints took {saving / seconds:.1%}{validation} of "
                 f"{clock(seconds)}",
                 flush=True,
             )
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the figures of an evaluation and write them to the journal."""
-        if self._world.is_main:
-            print("  ".join([f"step {step}/{self._steps}", *(f"{k} {v:.4g}" for k, v in values.items())]), flush=True)
-            if self._journal is not None:
-                self._journal.metrics(step, values)
 
 
 def _memory(device: torch.device) -> str:

@@ -12,16 +12,21 @@ class LoopSettings:
     Args:
         steps: optimizer updates of the whole training; the learning rate falls to `min_lr` over them.
         lr: base learning rate.
-        warmup_steps, warmup_ratio, power, min_lr: see `gss.train.schedule.learning_rate`.
-        weight_decay, betas: of AdamW.
+        schedule, warmup_steps, warmup_ratio, power, min_lr: see `gss.train.schedule.learning_rate`.
+        optimizer, betas, momentum, nesterov: AdamW with its `betas`, or SGD with `momentum`.
+        weight_decay: decoupled in AdamW, part of the gradient in SGD.
         decay_rule: which parameters are spared from decay, see `gss.train.optim.decays`.
         backbone_lr_factor: learning rate of parameters below `backbone.` as a multiple of `lr`.
+        layer_decay: factor of the learning rate from each layer to the one before, see `gss.train.optim.lr_factors`;
+            None: 1.
         clip_norm: largest norm of the gradient; None: no clipping.
         ema: decay of an exponential moving average of the weights; None: no average.
         normalisation: what a loss is a mean over. `global`: the elements of the whole step, over all processes and
             micro-batches. `local`: the elements of one micro-batch of one process, and then the mean of these means,
             as in the published distributed training: parts with few valid elements weigh more.
         precision: arithmetic of the trained network; `bf16` is autocast over float32 weights.
+        validate_every: steps between validations, see `gss.train.validation`; 0: none.
+        keep: which weights are exported: those of the last step, or of the validated one with the best score.
         seed: of everything random inside the learner.
         log_every: steps between progress lines.
         save_every: steps between checkpoints.
@@ -35,18 +40,25 @@ class LoopSettings:
 
     steps: int
     lr: float
+    schedule: Literal["poly", "cosine"] = "poly"
     warmup_steps: int = 1500
     warmup_ratio: float = 1e-6
     power: float = 1.0
     min_lr: float = 0.0
-    weight_decay: float = 0.01
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.01
     decay_rule: Literal["default", "published"] = "default"
     backbone_lr_factor: float = 1.0
+    layer_decay: float | None = None
     clip_norm: float | None = None
     ema: float | None = None
     normalisation: Literal["global", "local"] = "global"
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    validate_every: int = 0
+    keep: Literal["last", "best"] = "last"
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000

@@ -58,6 +58,10 @@ class Clock:
         """Note that a checkpoint was begun."""
         self._saved = time.monotonic()
 
+    def paused(self) -> None:
+        """Note that the time since the last step was not that of the next one."""
+        self._last_step = None
+
     def short_of_time(self, longest_save: float) -> float | None:
         """Seconds left before the deadline, when they are too few for another step and an end in good order."""
         margin = max(self._settings.deadline_margin, 3 * longest_save + 2 * self._longest_step)

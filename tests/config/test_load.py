@@ -38,6 +38,15 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("latent_prior.milestones=[400,200]", "ascending steps"),
         ("posterior.start_step=7", "posterior.start_step 7 is no milestone"),
         ("posterior.training.backbone_lr_factor=0.5", "`training.backbone_lr_factor` would have no effect"),
+        ("posterior.training.layer_decay=0.5", "`training.layer_decay` would have no effect"),
+        ("posterior.training.nesterov=true", "`momentum` and `nesterov` are of `optimizer: sgd`"),
+        ("posterior.training={optimizer: sgd, momentum: 0, nesterov: true}", "`nesterov` needs a `momentum` above 0"),
+        ("posterior.training={schedule: cosine, power: 0.9}", "`power` is of `schedule: poly`"),
+        ("posterior.training={keep: best}", "`keep: best` needs `validate_every` above 0"),
+        (
+            "data.splits={train: {images: a, labels: b}, test: {images: a, labels: b}}",
+            "`latent_prior.training.validate_every` measures on `val`, which data.splits lacks",
+        ),
         ("palette.strategy=published", "names the list"),
         ("palette.strategy=file", "`file` names the list"),
         ("palette={strategy: grid, file: a.csv}", "`file` names the list"),
@@ -96,12 +105,42 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("posterior.from=camvid", {"tokenizer", "reconstruct", "posterior"}),  # their keys have no effect then
         ("evaluation.splits=[test]", set()),
         ("latent_prior.milestones=[100,225,450]", set()),
+        ("latent_prior.training.validate_every=0", set()),
+        ("latent_prior.training.validate_images=3", set()),
+        ("latent_prior.training.keep=best", {"latent_prior"}),
+        ("posterior.training.keep=best", {"posterior"}),
         ("latent_prior.backbone.norm_eval=false", set()),
     ],
 )
 def test_a_change_shows_in_the_slices_it_influences(override: str, changed: set[str]) -> None:
     before, after = load_experiment("toy"), load_experiment("toy", [override])
     assert {stage for stage in STAGES if before.slice(stage) != after.slice(stage)} == changed
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "latent_prior.training.validate_every=50",
+        "latent_prior.training.validate_images=3",
+        "evaluation.flip=true",
+        "evaluation.mode=slide",
+    ],
+)
+def test_what_decides_about_the_best_step_is_in_the_slice_of_what_keeps_it(override: str) -> None:
+    best = "latent_prior.training.keep=best"
+    before, after = load_experiment("toy", [best]), load_experiment("toy", [best, override])
+    assert before.slice("latent_prior") != after.slice("latent_prior")
+    assert before.slice("posterior") == after.slice("posterior")
+
+
+def test_validation_alone_leaves_no_empty_section_in_a_slice() -> None:
+    bare = ["posterior.training={}", "latent_prior.training={}"]
+    one = load_experiment("toy", bare)
+    two = load_experiment(
+        "toy", ["posterior.training={validate_every: 5}", "latent_prior.training={validate_every: 5}"]
+    )
+    assert [one.slice(stage) for stage in STAGES] == [two.slice(stage) for stage in STAGES]
+    assert one.settings() == two.settings()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from gss.nets.backbone import build_backbone
 from gss.nets.tensors import resize
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
-from gss.recipes.gss.learners import LatentPriorLearner, Learner, PosteriorLearner
+from gss.recipes.gss.learners import ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.posterior import ConvPosterior, NearestPosterior, WindowPosterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -40,7 +40,7 @@ def batch(height: int = 40, width: int = 52) -> dict[str, torch.Tensor]:
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [0, 0, 0]])
 
 
-def step(learner: Learner, data: dict[str, torch.Tensor]) -> None:
+def step(learner: ImageLearner, data: dict[str, torch.Tensor]) -> None:
     sums, _ = learner(data, 0)
     weights = torch.tensor(list(learner.terms.values()), dtype=torch.float64)
     (weights * sums / (learner.counts(data) + 2**-23)).sum().backward()

@@ -215,6 +215,9 @@ class SyntheticResults:
                         "train/img_per_s": 30 + fall,
                     }
                     journal.metrics(step, figures)
+                    if step % 100 == 0:
+                        of_classes = {f"val/iou/{name}": 1 - fall for name in self.names}
+                        journal.metrics(step, {"val/mIoU": 1 - fall, **of_classes})
                     if step == steps // 2 // 50 * 50 and stage == "latent_prior":
                         journal.end("interrupted")
             journal.end("finished")

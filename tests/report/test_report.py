@@ -1,6 +1,7 @@
 """The report says what is there, what is missing and why, and lets no name of data become markup."""
 
 import errno
+import html
 import json
 import os
 import re
@@ -64,6 +65,14 @@ def test_every_section_is_there_and_names_are_no_markup(folder: Path) -> None:
     for name in EVIL[:2]:
         assert name not in write_report(folder).read_text(encoding="utf-8")
     assert "<b>here</b>" not in found["provenance"]
+
+
+def test_curves_of_single_classes_stand_apart_in_their_order(folder: Path, made: SyntheticResults) -> None:
+    before, _, after = sections(folder)["curves"].partition("<details>")
+    assert before.count("<figure") == 7 and "<b>val/mIoU</b>" in before
+    inside = after.partition("</details>")[0]
+    names = [html.unescape(name) for name in re.findall(r"<figcaption><b>(.*?)</b>", inside)]
+    assert f"IoU of {len(names)} classes" in inside and names == list(made.names)
 
 
 def test_achieved_stands_beside_published(folder: Path) -> None:

@@ -64,6 +64,7 @@ def tried(*overrides: str) -> None:
         "evaluation.scale=[70, 50]",
         "latent_prior.backbone.weights=timm:r160_in1k",
         "augment.crop=[50, 70]",
+        "latent_prior.training.layer_decay=0.7",
     ],
 )
 def test_what_can_be_trained_passes(override: str) -> None:
@@ -101,6 +102,10 @@ def test_what_can_be_trained_passes(override: str) -> None:
         (["posterior.from=nix"], "posterior.from: no experiment 'nix'"),
         (["posterior.from=mine"], "'mine' names itself"),
         (["posterior={from: mine, checkpoint: x}"], "not both"),
+        (
+            ["latent_prior.backbone.name=hrnet_w18_small", "latent_prior.training.layer_decay=0.7"],
+            "the levels of hrnet_w18_small cannot be told apart\n  where: latent_prior.training",
+        ),
     ],
 )
 def test_what_cannot_is_named_with_its_key(overrides: list[str], said: str) -> None:

@@ -137,7 +137,15 @@ class Tiny:
 
     name, steps = "tiny network", 60
     options = json.dumps(
-        {"steps": steps, "save_every": SAVE_EVERY, "delay": 0.02, "ema": 0.9, "learner": {"norm": True, "dropout": 0.2}}
+        {
+            "steps": steps,
+            "save_every": SAVE_EVERY,
+            "validate_every": 3 * SAVE_EVERY,
+            "keep": "best",
+            "delay": 0.02,
+            "ema": 0.9,
+            "learner": {"norm": True, "dropout": 0.2},
+        }
     )
 
     def __init__(self, folder: Path) -> None:
@@ -186,8 +194,9 @@ def outcome(subject: Subject, folder: Path) -> dict[str, Any]:
     if rubbish := [*checkpoints.path.glob(".*"), *checkpoints.path.glob("*.damaged")]:
         raise StormError(f"left over: {rubbish}")
     lines = [event for event in read_journal(subject.work(folder) / "journal.jsonl") if "m" in event]
-    if [line["step"] for line in lines] != list(range(1, subject.steps + 1)):
-        raise StormError(f"steps in the journal: {[line['step'] for line in lines]}")
+    steps = [line["step"] for line in lines if "train/loss" in line["m"]]
+    if steps != list(range(1, subject.steps + 1)):
+        raise StormError(f"steps in the journal: {steps}")
     return {
         "weights": subject.model(folder),
         "last checkpoint": checkpoints.load(last.step, map_location=torch.device("cpu")),
@@ -273,7 +282,7 @@ class Watched:
         import gss.train.loop as loop
         from gss.tracking.journal import Journal
 
-        fsync, replace, fdopen, append, seed = os.fsync, os.replace, os.fdopen, Journal._append, loop.seed_step
+        fsync, replace, opened, append, seed = os.fsync, os.replace, Path.open, Journal._append, loop.seed_step
         watched = self
 
         class File:
@@ -295,6 +304,10 @@ class Watched:
                     if dies:
                         self._file.flush()
                 return len(content)
+
+        def watched_open(path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
+            file = opened(path, mode, *arguments, **keywords)
+            return File(file) if mode == "xb" else file
 
         def journal_append(journal: Journal, event: Any) -> None:
             with watched.at("journal") as dies:
@@ -318,7 +331,7 @@ class Watched:
 
         atexit.register(lambda: print("calls", json.dumps(watched._calls), flush=True))
         os.fsync, os.replace = watched_call("fsync", fsync), watched_call("rename", replace)
-        os.fdopen = lambda *arguments, **keywords: File(fdopen(*arguments, **keywords))  # type: ignore[assignment]
+        Path.open = watched_open  # type: ignore[method-assign,assignment]
         Journal._append, loop.seed_step = journal_append, first_step  # type: ignore[method-assign]
 
 

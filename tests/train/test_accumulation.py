@@ -10,7 +10,7 @@ from tiny_gss import CLASSES, GivenLatentPriorLearner, GivenPosteriorLearner, bu
 from tiny_learner import ALONE, run
 from torch import Tensor, nn
 
-from gss.recipes.gss.learners import Learner
+from gss.recipes.gss.learners import ImageLearner
 from gss.tracking.journal import Journal
 from gss.train.loop import LoopSettings, train
 
@@ -38,7 +38,7 @@ class InverseLearner(WithoutBatchNorm, GivenPosteriorLearner):
     pass
 
 
-def learner(kind: type[Learner], *, weighted: bool, drop_path: float = 0.0) -> Learner:
+def learner(kind: type[ImageLearner], *, weighted: bool, drop_path: float = 0.0) -> ImageLearner:
     torch.manual_seed(0)
     model = build("ff" if issubclass(kind, GivenLatentPriorLearner) else "ftw", drop_path=drop_path)
     weights = torch.linspace(0.2, 3, CLASSES) if weighted else None
@@ -46,7 +46,7 @@ def learner(kind: type[Learner], *, weighted: bool, drop_path: float = 0.0) -> L
     return kind(model.prior, model.tokenizer, last, class_weights=weights)  # type: ignore[call-arg]
 
 
-def trained(kind: type[Learner], folder: Path, accumulation: int, **options: Any) -> dict[str, Tensor]:
+def trained(kind: type[ImageLearner], folder: Path, accumulation: int, **options: Any) -> dict[str, Tensor]:
     """Weights after two steps of four images, whose labels are ignored in part, in part altogether."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(4, 3, 36, 44, generator=generator)
@@ -65,7 +65,7 @@ def trained(kind: type[Learner], folder: Path, accumulation: int, **options: Any
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", [PriorLearner, InverseLearner])
 def test_without_batch_norm_micro_batches_are_the_whole_batch(
-    kind: type[Learner], weighted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: type[ImageLearner], weighted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = trained(kind, tmp_path / "1", 1, weighted=weighted)
     parts = trained(kind, tmp_path / "4", 4, weighted=weighted)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gss.evaluate import inference
 from gss.recipes.gss.build import build_latent_prior, build_posterior
 from gss.recipes.gss.exchange import KeyReport, load_published, to_published
-from gss.recipes.gss.learners import Batch, LatentPriorLearner, Learner, PosteriorLearner
+from gss.recipes.gss.learners import Batch, ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.strategies import published_palette
 from gss.recipes.gss.posterior import NearestPosterior, WindowPosterior
@@ -95,14 +95,14 @@ class GivenPosteriorLearner(GivenImages, PosteriorLearner):
     pass
 
 
-def learner_of(variant: Variant, model: GSS) -> Learner:
+def learner_of(variant: Variant, model: GSS) -> ImageLearner:
     """The published training of a model, in train mode."""
     if variant == "ff":
         return GivenLatentPriorLearner(model.prior, model.tokenizer, colours()).train()
     return GivenPosteriorLearner(model.prior, model.tokenizer, model.posterior, reference=True).train()
 
 
-def watch(model: GSS, learner: Learner | None = None) -> dict[str, Tensor]:
+def watch(model: GSS, learner: ImageLearner | None = None) -> dict[str, Tensor]:
     """A dict that is filled, under the recorded names, with what the model and its learner compute from now on."""
     seen: dict[str, Tensor] = {}
 

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gss.evaluate.run import measure
 from gss.tracking.journal import Journal
-from gss.train.distributed import World, average_buffers, worker
+from gss.train.distributed import World, worker
 from gss.train.loop import LoopSettings, TrainResult, train
 
 FEATURES, CLASSES, BATCH = 5, 3, 8
@@ -85,6 +87,34 @@ def make_batches(
     return batches
 
 
+def validation(world: World, folder: Path, *, images: int = 12, delay: float = 0.0):
+    """Scores of samples of other positions, one by one, measured as images are; `validating` lies in the folder then.
+
+    It draws random numbers, and freezes the module it was given.
+    """
+
+    def read(position: int) -> tuple[np.ndarray, np.ndarray]:
+        image, label = sample(12, position)
+        return image[None].numpy(), np.array([255 if label < 0 else label], np.uint8)
+
+    def validate(module: nn.Module, look) -> dict[str, float]:
+        assert not module.requires_grad_(False).training
+
+        def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
+            time.sleep(delay)
+            torch.rand(7)
+            return module(torch.from_numpy(image)).argmax(1)
+
+        (folder / "validating").touch()
+        with torch.inference_mode():
+            found = measure(segment, range(images), CLASSES, world, read=read, each=lambda *_: look(), title="val")
+        (folder / "validating").unlink(missing_ok=True)
+        assert found.scores.mIoU is not None
+        return {"val/mIoU": found.scores.mIoU, "val/aAcc": found.scores.aAcc or 0.0}
+
+    return validate
+
+
 def run(
     folder: Path,
     world: World = ALONE,
@@ -94,10 +124,11 @@ def run(
     batch_size: int = BATCH,
     delay: float = 0.0,
     learner: dict | None = None,
-    evaluate=None,
+    validate=None,
+    validation_options: dict | None = None,
     **settings,
 ) -> TrainResult:
-    """Train a tiny learner in a folder and leave `final.pt` when finished."""
+    """Train a tiny learner in a folder and leave `final.pt` when finished; it validates with `validate_every` alone."""
     seen: list[int] = []
     journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
     batches = make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen)
@@ -110,9 +141,8 @@ def run(
             journal=journal,
             world=world,
             until=until,
-            evaluate=evaluate,
+            validate=validate or validation(world, folder, **(validation_options or {})),
         )
-    average_buffers(result.exported, world)
     (folder / f"seen_{world.rank}.json").write_text(json.dumps(seen))
     if world.is_main and result.finished:
         torch.save(result.exported.state_dict(), folder / "final.pt")

@@ -180,8 +180,9 @@ class Posterior(Section):
 
     @model_validator(mode="after")
     def _no_encoder_is_trained(self) -> Self:
-        if self.training.backbone_lr_factor != 1:
-            raise ValueError("`training.backbone_lr_factor` would have no effect: the encoder before X^-1 is frozen")
+        for key, none in (("backbone_lr_factor", 1), ("layer_decay", None)):
+            if getattr(self.training, key) != none:
+                raise ValueError(f"`training.{key}` would have no effect: the encoder before X^-1 is frozen")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Learners of the two trained parts, in the form the training loop takes (`gss.train.loop`).
+"""Learners of the two trained parts, in the form the training loop takes (`gss.train.learner.Learner`).
 
 Letters: B batch, H W crop, h w token grid = ceil(H / 4), ceil(W / 4) (or / 8), N classes, V vocabulary.
 A batch holds `image` uint8 [B, 3, H, W], `label` [B, H, W] (`gss.data.ids`), `valid` and `photometric`
@@ -24,13 +24,8 @@ Batch = dict[str, Tensor]
 Stats = dict[str, tuple[Tensor, Tensor]]
 
 
-class Learner(nn.Module):
-    """What the loop needs of a task: sums of losses, and the numbers of elements they are divided by.
-
-    Attributes:
-        terms: name -> weight of every loss term, in the order of the sums.
-        saved: the module that is trained and goes into checkpoints.
-    """
+class ImageLearner(nn.Module):
+    """What both have in common: their images are normalised as the prior's backbone wants them."""
 
     terms: dict[str, float]
     saved: nn.Module
@@ -43,7 +38,7 @@ class Learner(nn.Module):
 
     @abstractmethod
     def counts(self, batch: Batch) -> Tensor:
-        """float64 [terms]: valid elements of a micro-batch, or their weights' sums; depends on labels only."""
+        """float64 [terms]: valid elements of a micro-batch, or their weights' sums."""
 
     @abstractmethod
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
@@ -68,7 +63,7 @@ class Learner(nn.Module):
         return image.to(next(self.prior.parameters()).dtype)
 
 
-class LatentPriorLearner(Learner):
+class LatentPriorLearner(ImageLearner):
     """Trains the latent prior on the tokens of the painted label, and its pixel branch on the label.
 
     Args:
@@ -127,7 +122,7 @@ class LatentPriorLearner(Learner):
             return token_targets(self.dvae, label, pixel_logits, self.colours)
 
 
-class PosteriorLearner(Learner):
+class PosteriorLearner(ImageLearner):
     """Trains X^-1 behind a frozen latent prior and tokenizer.
 
     Args:

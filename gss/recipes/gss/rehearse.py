@@ -19,6 +19,8 @@ from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
 from gss.stages.rehearse import META, images_at_once, naming, size_of_input
 from gss.stages.run import Run
+from gss.stages.training import loop_settings
+from gss.train.optim import lr_factors
 
 _WINDOW = 56  # side of a maskige that is one window of X^-1 and one of the latent prior
 
@@ -84,6 +86,8 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
                 tensors = {name: value.to(META) for name, value in read.items()}
         with META:
             prior = build_prior(described, tensors)
+    with naming("latent_prior.training"):
+        lr_factors(prior, loop_settings(run, config.training, config.milestones[-1]))
     with naming("posterior"), META:
         x_inverse = build_posterior({**described, "posterior": experiment.posterior.architecture()})
         x_inverse(torch.zeros(2, 3, _WINDOW, _WINDOW))

@@ -12,7 +12,7 @@ Batch = dict[str, Tensor]
 
 
 class PixelLearner(nn.Module):
-    """See `gss.train.loop.Learner`.
+    """See `gss.train.learner.Learner`.
 
     Args:
         class_weights: [N], factor of a pixel's loss by its label; None: 1.

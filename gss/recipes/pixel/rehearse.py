@@ -12,6 +12,8 @@ from gss.recipes.pixel.experiment import PixelExperiment
 from gss.recipes.pixel.network import build_pixel_network
 from gss.stages.rehearse import META, images_at_once, naming, size_of_input
 from gss.stages.run import Run
+from gss.stages.training import loop_settings
+from gss.train.optim import lr_factors
 
 
 def rehearse(run: Run[PixelExperiment], space: ClassSpace) -> None:
@@ -26,6 +28,8 @@ def rehearse(run: Run[PixelExperiment], space: ClassSpace) -> None:
             tensors = {name: value.to(META) for name, value in read.items()}
         with META:
             network = build_network(describe(run, space), tensors)
+    with naming("pixel.training"):
+        lr_factors(network, loop_settings(run, experiment.pixel.training, experiment.pixel.steps))
     with naming("augment.crop, and the images per process of pixel.training"):
         network(torch.empty(images_at_once(experiment, "pixel"), 3, *experiment.augment.crop, device=META))
     with naming("evaluation"), torch.no_grad():

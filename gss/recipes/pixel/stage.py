@@ -1,6 +1,7 @@
 """The stage that trains the network."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from gss.modelfile import save_model, tensors_sha256
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.experiment import PixelExperiment
 from gss.recipes.pixel.learner import PixelLearner
+from gss.recipes.pixel.network import PixelNetwork
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
 from gss.tracking.journal import Journal
@@ -47,9 +49,11 @@ def _train(
     torch.manual_seed(run.experiment.seed)
     network = build_network(meta, weights if world.is_main else pretrained(config.backbone))
     learner = PixelLearner(network, class_weights=class_weights(run, config.training.class_balance))
-    exported, machine = train_network(run, "pixel", learner, config.steps, world, journal)
+    exported, origin = train_network(
+        run, "pixel", learner, config.steps, world, journal, segmenter=lambda module: cast(PixelNetwork, module)
+    )
     if world.is_main:
         tensors = {f"pixel.{name}": tensor for name, tensor in exported.state_dict().items()}
-        provenance = {**run.provenance("pixel", inputs), "machine": machine}
+        provenance = {**run.provenance("pixel", inputs), **origin}
         save_model(finished, "pixel", tensors, {**meta, "step": config.steps, "provenance": provenance})
     world.barrier()

@@ -1,16 +1,22 @@
 """Stage 5: train the network that predicts tokens from the photograph (GSS-FF)."""
 
+from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gss.errors import ConfigError
 from gss.modelfile import save_model, tensors_sha256
 from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer
 from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.learners import LatentPriorLearner
+from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.palette import read_palette
+from gss.recipes.gss.posterior import NearestPosterior
+from gss.recipes.gss.tokenizer.dvae import DVAE
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
 from gss.tracking.journal import Journal
@@ -70,9 +76,20 @@ def _train(
         torch.from_numpy(colours.colours),
         class_weights=class_weights(run, config.training.class_balance),
     )
-    exported, machine = train_network(run, "latent_prior", learner, config.milestones[-1], world, journal, until=until)
+
+    @cache
+    def decoder() -> DVAE:
+        return frozen_tokenizer(run, "decoder", world.device)
+
+    def segmenter(module: nn.Module) -> GSS:
+        nearest = NearestPosterior(torch.from_numpy(colours.colours), run.experiment.evaluation.vote_temperature)
+        return GSS(cast(LatentPrior, module), decoder(), nearest.to(world.device)).eval()
+
+    exported, origin = train_network(
+        run, "latent_prior", learner, config.milestones[-1], world, journal, segmenter=segmenter, until=until
+    )
     if world.is_main:
         tensors = {f"prior.{name}": tensor for name, tensor in exported.state_dict().items()}
-        provenance = {**run.provenance("latent_prior", inputs), "machine": machine}
+        provenance = {**run.provenance("latent_prior", inputs), **origin}
         save_model(finished, "gss_ff", tensors, {**meta, "step": until, "provenance": provenance})
     world.barrier()

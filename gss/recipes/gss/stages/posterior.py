@@ -1,14 +1,17 @@
 """Stage 6: train X^-1, from decoded tokens back to classes (GSS-FT)."""
 
+import copy
 from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
 from gss.modelfile import load_model, save_model
 from gss.recipes.gss.assemble import build_model, build_posterior, frozen_tokenizer
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.learners import PosteriorLearner
+from gss.recipes.gss.model import GSS
 from gss.recipes.gss.posterior import Posterior
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_network
@@ -58,7 +61,14 @@ def _train(
             class_weights=class_weights(run, config.training.class_balance),
             reference=run.experiment.numerics == "reference",
         )
-        exported, meta["provenance"]["machine"] = train_network(run, "posterior", learner, config.steps, world, journal)
+        # The published prior changes while X^-1 is trained; predictions are those of the one in the file.
+        kept = copy.deepcopy(model) if config.training.validate_every else model
+
+        def segmenter(module: nn.Module) -> GSS:
+            return GSS(kept.prior, kept.tokenizer, cast(Posterior, module)).eval()
+
+        exported, origin = train_network(run, "posterior", learner, config.steps, world, journal, segmenter=segmenter)
+        meta["provenance"] |= origin
         module = cast(Posterior, exported)
     if world.is_main:
         save_model(finished, "posterior", {f"posterior.{k}": v for k, v in module.state_dict().items()}, meta)

@@ -23,7 +23,7 @@ from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 from gss.stages.training import deliver, is_missing, on_this_machine, run_settings
 from gss.tracking.journal import Journal
-from gss.train.distributed import World, average_buffers
+from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
 
@@ -136,7 +136,6 @@ def train_dvae(
     seen = None if fresh else next(iter(crops(0)))[0]["label"].to(world.device)
     learner = DVAELearner(dvae, torch.from_numpy(colours), random_palettes=config.palettes == "random", trained_on=seen)
     result = train(learner, crops, settings, work=work, journal=journal, world=world)
-    average_buffers(result.exported, world)
     return export(cast(NormalisedDVAE, result.exported))
 
 

@@ -1,0 +1,102 @@
+"""The loss of a step and its gradients, over all processes and micro-batches."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from gss._compat import import_timm
+from gss.train.distributed import World, repeat_bits
+from gss.train.learner import Batch, Learner
+from gss.train.progress import Meter
+from gss.train.settings import LoopSettings
+
+EPS = float(torch.finfo(torch.float32).eps)  # the published losses divide by count + eps
+
+
+class Objective:
+    """A learner on its device, and its loss: the weighted sum over terms of sum / (count + eps).
+
+    Sums and counts are those of all processes and micro-batches: how the batch is divided does not change the loss
+    (unless `settings.normalisation` is `local`). It does change what BatchNorm sees, one micro-batch at a time, of all
+    processes on GPUs and of its own on CPUs, and which elements dropout and stochastic depth draw; what has none of
+    these is trained alike to rounding.
+
+    Args:
+        learner: a `Learner`; moved to the device and precision.
+
+    Attributes:
+        learner: with synchronised BatchNorm where there are several GPUs.
+        model: the learner as it is called, which exchanges gradients where there are several processes.
+    """
+
+    def __init__(self, learner: nn.Module, settings: LoopSettings, world: World) -> None:
+        self._settings, self._world = settings, world
+        self._dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        if world.device.type == "cuda":
+            repeat_bits(settings.deterministic)
+        learner.to(world.device)  # the type stays: a tokenizer may be in lower precision
+        if self._dtype == torch.float64:
+            learner.double()
+        if world.size > 1 and world.device.type == "cuda":
+            # torch's own converter drops the activations that timm keeps inside its BatchNorm
+            learner = import_timm().layers.convert_sync_batchnorm(learner)
+        self.learner = cast(Learner, learner)
+        self.model = learner if world.size == 1 else DistributedDataParallel(learner, forward_sync_buffers=False)
+        self._weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)
+
+    def move(self, batch: Batch) -> dict[str, Tensor]:
+        """A batch on the device, its floats in the precision of the training."""
+        return {
+            name: value.to(self._world.device, self._dtype if value.is_floating_point() else None, non_blocking=True)
+            for name, value in batch.items()
+        }
+
+    def backward(self, micro: Sequence[Batch], step: int, meter: Meter) -> Tensor:
+        """Gradients of the whole step's loss; returns this process's share of that loss, float64."""
+        divisors = self._divisors(torch.stack([self.learner.counts(batch) for batch in micro]))
+        total = torch.zeros_like(self._weights)
+        for number, (batch, divisor) in enumerate(zip(micro, divisors, strict=True), start=1):
+            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+            with ddp.no_sync() if ddp is not None and number < len(micro) else nullcontext():
+                with torch.autocast(
+                    self._world.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"
+                ):
+                    sums, stats = self.model(batch, step)
+                terms = self._weights * sums / divisor  # [k]
+                (terms.sum() * self._world.size).backward()  # DDP takes the mean over processes
+            total += terms.detach()
+            for name, (value, count) in stats.items():
+                meter.add(f"train/{name}", value, count)
+        size = self._world.size
+        meter.add("train/loss", total.sum() * size, 1.0)
+        for name, term in zip(self.learner.terms, total, strict=True):
+            meter.add(f"train/loss_{name}", term * size, 1.0)
+        return total.sum()
+
+    def _divisors(self, counts: Tensor) -> Tensor:
+        """What the sums of this process's micro-batches are divided by, like `counts` float64 [micro-batches, k]."""
+        if self._settings.normalisation == "local":
+            return (counts + EPS) * (self._world.size * len(counts))
+        return (self._world.sum(counts.sum(0)) + EPS).expand_as(counts)
+
+    def warn_of_micro_batches(self, micro: Sequence[Batch]) -> None:
+        """Say so where BatchNorm makes the result depend on how a step's batch is divided into micro-batches."""
+        norms = sum(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
+        if norms and len(micro) > 1 and self._world.is_main:
+            seen = size_of(micro[0]) * (self._world.size if self._world.device.type == "cuda" else 1)
+            step = sum(map(size_of, micro)) * self._world.size
+            print(
+                f"warning: accumulation {len(micro)}: {norms} BatchNorm layers see {seen} of a step's {step} images "
+                "at a time, so the result is not that of accumulation 1",
+                flush=True,
+            )
+
+
+def size_of(batch: Batch) -> int:
+    """Images in a micro-batch."""
+    return len(next(iter(batch.values())))
