@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gss.data.classes import ClassSpace
 from gss.errors import GssError
 from gss.files import write_text
 from gss.recipes.gss.stages import latent_prior
@@ -81,7 +82,9 @@ def test_shared_memory_is_looked_at_before_a_training_begins(monkeypatch: pytest
     sizes = SimpleNamespace(f_blocks=50, f_bavail=50, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda _: sizes)
     monkeypatch.setattr(os, "access", lambda *_: True)
+    vars(run)["manifest"] = checked = SimpleNamespace(space=ClassSpace(("sky", "road")))
     with pytest.raises(GssError, match=r"(?s)/dev/shm is too small .*: 0.2 MB free, .*run.workers of toy.*--shm-size"):
         make_loader(run, run.experiment.latent_prior.training, world)
     run = Run.open("toy", ["run.workers=0"])
+    vars(run)["manifest"] = checked
     make_loader(run, run.experiment.latent_prior.training, world)
