@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import page
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental import _config as fx_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 import gss
+from gss.benchmark.stopwatch import Counter
 from gss.config import Experiment, load_experiment
 from gss.data.classes import read_classes
 from gss.nets import losses as losses_of
@@ -37,7 +38,7 @@ from gss.recipes.gss.tokenizer.dvae import DVAE, Block
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "published.md"
-BEGIN, END = "<!-- made by bench/cost.py -->\n", "<!-- end -->"
+BEGIN = "<!-- made by bench/cost.py -->\n"
 EXPERIMENTS = ("ade20k", "cityscapes", "cityscapes_r101", "mseg", "mseg_hrnet")
 GPUS = 8  # of the published runs
 RATE = 40e12  # floating-point operations per second that the GPU-hours are meant for
@@ -182,27 +183,9 @@ def doubling_first(block: Block, x: Tensor) -> Tensor:
 
 def counted(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     """Multiply-adds of a call, and what it returns."""
-    with _MultiplyAdds() as counter:
+    with Counter() as counter:
         result = function(*arguments)
-    return counter.total, result
-
-
-class _MultiplyAdds(TorchDispatchMode):
-    """Counts matrix products and convolutions, those of a backward pass too.
-
-    torch's own FlopCounterMode has the formulas; what it does for its table per module is no friend of a backward
-    pass within a backward pass.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0.0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = function(*args, **(kwargs or {}))
-        if formula := flop_registry.get(function._overloadpacket):
-            self.total += formula(*args, **(kwargs or {}), out_val=result) / 2
-        return result
+    return counter.take() / 2, result
 
 
 def meta(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -397,8 +380,7 @@ def main() -> None:
         text = tables(names or list(EXPERIMENTS))
     print(text)
     if not names:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        page.write(PAGE, f"\n{text}", BEGIN)
 
 
 if __name__ == "__main__":

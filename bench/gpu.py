@@ -28,18 +28,19 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [str(ROOT), str(ROOT / "bench"), str(ROOT / "tests")]  # of the package, of this file, of the oracle
 sys.path[:0] = FOLDERS
 
-import loading  # noqa: E402  # bench/loading.py
 import numpy as np  # noqa: E402
 import token_flips  # noqa: E402
 import torch  # noqa: E402
 from gpu_switches import OF_PREDICTION, OF_TRAINING, Switch  # noqa: E402
-from gpu_tables import cells, line, tables, write_page  # noqa: E402
+from gpu_tables import cells, tables, write_page  # noqa: E402
+from page import line  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from gss.benchmark import measure  # noqa: E402
 from gss.benchmark.measure import NoMemory  # noqa: E402
+from gss.benchmark.run import made_up  # noqa: E402
 from gss.benchmark.stopwatch import Section, Stopwatch  # noqa: E402
-from gss.data.manifest import Manifest, Rows  # noqa: E402
+from gss.data.images import read_label  # noqa: E402
 from gss.evaluate.inference import lowest_best  # noqa: E402
 from gss.recipes.gss.learners import LatentPriorLearner  # noqa: E402
 from gss.recipes.gss.model import GSS  # noqa: E402
@@ -74,7 +75,7 @@ class Size:
 
     Args:
         most: largest batch that is tried. several: batch of the switches. images: measured at least in a row.
-        fed: images of a row with loading. pictures: made-up pairs.
+        fed: images of a row with loading. pictures: pairs that are made up.
     """
 
     overrides: tuple[str, ...]
@@ -82,12 +83,11 @@ class Size:
     several: int
     images: int
     fed: int
-    pictures: loading.Subject
+    pictures: int
 
 
-PICTURES = loading.SUBJECTS["ade20k"]
-FULL = Size((), 256, 16, 32, 800, replace(PICTURES, distinct=32))
-LITTLE = Size(SMALL, 4, 2, 1, 8, replace(PICTURES, distinct=4, height=32, width=48))
+FULL = Size((), 256, 16, 32, 800, 32)
+LITTLE = Size(SMALL, 4, 2, 1, 8, 4)
 
 
 # ---- what child processes measure
@@ -197,7 +197,7 @@ def flips(folder: Path | None, run: Run) -> dict[str, Any]:
         return dvae.eval().to(measure.one_process().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     pairs = run.manifest.pairs("train")
-    labels = [loading.read_label(pairs[index].label, run.space) for index in range(4)]
+    labels = [read_label(pairs[index].label, run.space) for index in range(4)]
     colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (run.space.num_classes + 1, 3)))
     return {"of": "random weights, made-up labels", "rows": list(token_flips.compare(load, labels, colours))}
 
@@ -236,13 +236,15 @@ class Bench:
     Args:
         out: folder of the JSON files.
         end: `time.monotonic()` at which the last measurement is ended.
+        folder: where the pictures are made up.
     """
 
-    def __init__(self, size: Size, out: Path, end: float, tokenizer: Path | None, pictures: Path) -> None:
-        self.size, self.out, self.end, self.tokenizer, self.pictures = size, out, end, tokenizer, pictures
+    def __init__(self, size: Size, out: Path, end: float, tokenizer: Path | None, folder: Path) -> None:
+        self.size, self.out, self.end, self.tokenizer = size, out, end, tokenizer
+        self.pictures = made_up(Run.open("ade20k", size.overrides), folder, size.pictures)
         os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])
         self._context = multiprocessing.get_context("forkserver")  # imports once, forks without CUDA and threads
-        self._context.set_forkserver_preload(["gss.benchmark.run", "token_flips", "loading", "oracle", "timm"])
+        self._context.set_forkserver_preload(["gss.benchmark.run", "token_flips", "oracle", "timm"])
         self.about = self.alone(about)
         # CPUs without bf16 compute it slowly: there the unit is fp32
         self.unit = "bf16" if self.about["device"] == "cuda" else "fp32"
@@ -275,20 +277,7 @@ class Bench:
     def run(self, *overrides: str) -> Run:
         """The experiment with further values, its pictures made up, fed by no other process."""
         run = Run.open("ade20k", ["run.workers=0", "reference={}", *self.size.overrides, *overrides])
-        rows = Rows()
-        subject = self.size.pictures
-        for number in range(subject.distinct):
-            rows.append(
-                {
-                    "image": f"{number}{subject.suffix}",
-                    "label": f"{number}_label.png",
-                    "height": subject.height,
-                    "width": subject.width,
-                    "image_sha256": "",
-                    "label_sha256": "",
-                }
-            )
-        vars(run)["manifest"] = Manifest(self.pictures, loading.SPACE, "", {"train": rows})
+        vars(run)["manifest"] = self.pictures
         return run
 
     def row(
@@ -452,8 +441,7 @@ def main() -> None:
         return
     size = LITTLE if given.small else FULL
     with tempfile.TemporaryDirectory() as folder:
-        loading.make(size.pictures, pictures := Path(folder) / "pictures")
-        bench = Bench(size, given.out.resolve(), end, given.tokenizer, pictures)
+        bench = Bench(size, given.out.resolve(), end, given.tokenizer, Path(folder))
         chosen = list(PARTS) if "all" in given.parts else given.parts
         for name in chosen:
             PARTS[name](bench)

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import page
 import token_flips
+from page import table
 
 PAGE = Path(__file__).with_name("gpu.md")
 GOAL = 56  # images/s of a GSS-FF training
@@ -29,14 +31,6 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (*start, speed, f"{1e3 * row['seconds']:.1f} ({low}–{high})", f"{row['memory_mib']:,.0f}", *work, waiting)
 
 
-def line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    return [line(head), "|---|" + "---:|" * (len(head) - 1), *map(line, rows)]
-
-
 def _stages(row: dict[str, Any]) -> list[str]:
     """Where the time of a row goes."""
     rows: list[tuple[str, ...]] = []
@@ -55,7 +49,7 @@ def _stages(row: dict[str, Any]) -> list[str]:
         "",
         f"Where the time goes: {row['name']}, batch of {row['batch']}",
         "",
-        *_table(("stage", "ms", "share", "peak MiB", "TFLOP", "of the peak"), rows),
+        *table(("stage", "ms", "share", "peak MiB", "TFLOP", "of the peak"), rows),
     ]
 
 
@@ -75,9 +69,9 @@ def tables(content: dict[str, Any]) -> str:
         for row in rows:
             if "failed" in row:
                 return "\n".join([*lines, row["failed"]])
-            lines += [row["of"], "", *token_flips.table(row["rows"])]
+            lines += [row["of"], "", *token_flips.lines(row["rows"])]
         return "\n".join(lines)
-    lines += _table(HEAD, [cells(row) for row in rows])
+    lines += table(HEAD, map(cells, rows))
     watched = [row for row in rows if row.get("stages")]
     if content["part"] in ("training", "prediction"):
         for name in dict.fromkeys(row["name"] for row in watched if len(row["stages"]) > 1):
@@ -103,10 +97,7 @@ def _ratios(rows: list[dict[str, Any]]) -> list[str]:
     return [f"Ours is {', '.join(found)}; goal 3."] if found else []
 
 
-def write_page(out: Path, names: Iterable[str], page: Path = PAGE) -> None:
+def write_page(out: Path, names: Iterable[str], target: Path = PAGE) -> None:
     """Put the tables of the named parts, those that lie in the folder, between the marks of the page."""
     found = [json.loads(path.read_text()) for name in names if (path := out / f"{name}.json").is_file()]
-    begin, end = "<!-- measured -->\n", "<!-- end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    text = "\n\n".join(map(tables, found)) or "Not measured yet."
-    page.write_text(before + begin + text + "\n" + end + rest.partition(end)[2], encoding="utf-8")
+    page.write(target, "\n\n".join(map(tables, found)) or "Not measured yet.")

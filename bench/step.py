@@ -11,14 +11,30 @@ CPU has bf16, ours also with `tokenizer.precision: bf16` and, in training, `trai
 
 import argparse
 import json
+import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pairs import HEADINGS, ROOT, child, head, in_turns, line, machine, mark, matrix_peak, row, write
+import page
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "bench" / "step.md"
+HEADINGS = (
+    "what",
+    "s",
+    "oracle s",
+    "time ratio (spread)",
+    "GMAC / oracle's",
+    "share of peak / oracle's",
+    "MiB / oracle's",
+    "memory ratio",
+)
 SUBJECTS = {  # name, peak of the published implementation in MiB
     "ff-train": ("GSS-FF, training step", 3049),
     "ff-predict": ("GSS-FF, prediction", 2769),
@@ -29,6 +45,8 @@ ROUNDS = 5
 BF16 = "bf16"
 NUM_CLASSES, SIDE = 150, 256
 
+Measured = dict[str, Any]  # of one side: `seconds` of CPU time, `baseline` and `peak` (MiB), `gmac`
+
 
 def measure(subject: str, side: str, *, count: bool) -> None:
     """Print the marks after import and after a first step and the CPU seconds of a second one; or multiply-adds."""
@@ -38,12 +56,12 @@ def measure(subject: str, side: str, *, count: bool) -> None:
     import gss.recipes.gss.learners
     import gss.train.optim  # noqa: F401
     from gss._compat import import_timm
-    from gss.benchmark.stopwatch import Counter
+    from gss.benchmark.stopwatch import Counter, resident_peak
 
     import_timm()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    baseline = mark()
+    baseline = resident_peak() >> 20
     variant, task = subject.split("-")
     step = (prediction if task == "predict" else training_step)(variant, side)
     if count:
@@ -52,7 +70,7 @@ def measure(subject: str, side: str, *, count: bool) -> None:
         print(json.dumps({"gmac": counter.take() / 2e9}))
         return
     step()
-    peak = mark()
+    peak = resident_peak() >> 20
     began = time.process_time()
     step()
     seconds = time.process_time() - began
@@ -145,6 +163,53 @@ def training_step(variant: str, side: str) -> Callable[[], None]:
     return step
 
 
+def matrix_peak(precision: str) -> float:
+    """GMAC/s of a large matrix product on one core, by CPU seconds as everything here: the best of six."""
+    import torch
+
+    torch.set_num_threads(1)
+    a = torch.randn(2048, 2048, dtype=getattr(torch, precision))
+    times = []
+    for _ in range(6):
+        began = time.process_time()
+        a @ a
+        times.append(time.process_time() - began)
+    return 2048**3 / 1e9 / min(times)
+
+
+def child(subject: str, side: str, *more: str) -> Measured:
+    """What this script prints in a fresh process with one thread."""
+    command = [sys.executable, __file__, subject, "--measure", side, *more]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def row(name: str, pairs: list[tuple[Measured, Measured]], peaks: tuple[float, float]) -> tuple[str, ...]:
+    """Medians of a side of ours and the oracle, median and spread of the pairs' ratios, shares of the matrix peaks.
+
+    Args:
+        peaks: GMAC/s of a matrix product in the precision of either side.
+    """
+    ours, plain = (
+        {key: median(run[key] for run in side) for key in ("seconds", "baseline", "peak", "gmac")}
+        for side in zip(*pairs, strict=True)
+    )
+    times = sorted(a["seconds"] / b["seconds"] for a, b in pairs)
+    memory = [side["peak"] - side["baseline"] for side in (ours, plain)]
+    shares = [side["gmac"] / side["seconds"] / peak for side, peak in zip((ours, plain), peaks, strict=True)]
+    return (
+        name,
+        f"{ours['seconds']:.1f}",
+        f"{plain['seconds']:.1f}",
+        f"**{median(times):.2f}** ({times[0]:.2f}–{times[-1]:.2f})",
+        f"{ours['gmac']:.0f} / {plain['gmac']:.0f}",
+        f"{shares[0]:.0%} / {shares[1]:.0%}",
+        f"{memory[0]:.0f} / {memory[1]:.0f}",
+        f"**{memory[0] / memory[1]:.2f}**",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], metavar="SUBJECT", help=", ".join(SUBJECTS))
@@ -157,25 +222,28 @@ def main() -> None:
         return
     from gss.recipes.gss.assemble import cpu_has_bf16
 
-    peak = matrix_peak()
-    own_peaks = {"ours": peak} | ({BF16: matrix_peak("bfloat16")} if cpu_has_bf16() else {})
-    sides = [*own_peaks, "oracle"]
-    rows, processes = [head(*HEADINGS)], [head("whole process, MiB", "ours", "published", "ratio")]
+    peaks = {"ours": matrix_peak("float32")} | ({BF16: matrix_peak("bfloat16")} if cpu_has_bf16() else {})
+    machine = (
+        f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, one core: {2 * peaks['ours']:.0f} "
+        f"GFLOP/s in a matrix product of 2048 x 2048. {arguments.rounds} runs."
+    )
+    sides, rows, processes = [*peaks, "oracle"], [], []
     for subject in arguments.subjects or SUBJECTS:
         name, published = SUBJECTS[subject]
-        counts = [child(__file__, subject, side, "--count") for side in sides]
-        runs = [
-            tuple(run | count for run, count in zip(turn, counts, strict=True))
-            for turn in in_turns(__file__, subject, arguments.rounds, sides)
-        ]
-        whole = median(turn[0]["peak"] for turn in runs)
-        for number, (side, own_peak) in enumerate(own_peaks.items()):
-            precision = "" if side == "ours" else f", {side}"
-            rows.append(row(name + precision, [(turn[number], turn[-1]) for turn in runs], peak, own_peak))
-        processes.append(line(name, f"{whole:.0f}", f"{published}", f"{whole / published:.2f}"))
-        print(*rows[-len(own_peaks) :], processes[-1], sep="\n", flush=True)
+        counts = {side: child(subject, side, "--count") for side in sides}
+        turns = [{side: child(subject, side) | counts[side] for side in sides} for _ in range(arguments.rounds)]
+        for side, peak in peaks.items():
+            title = name if side == "ours" else f"{name}, {side}"
+            rows.append(row(title, [(turn[side], turn["oracle"]) for turn in turns], (peak, peaks["ours"])))
+        whole = median(turn["ours"]["peak"] for turn in turns)
+        processes.append((name, f"{whole:.0f}", f"{published}", f"{whole / published:.2f}"))
+        print(*map(page.line, (*rows[-len(peaks) :], processes[-1])), sep="\n", flush=True)
         if not arguments.subjects:
-            write(PAGE, [f"{machine(peak)} {arguments.rounds} runs.", "", *rows, "", *processes])
+            tables = (
+                page.table(HEADINGS, rows),
+                page.table(("whole process, MiB", "ours", "published", "ratio"), processes),
+            )
+            page.write(PAGE, "\n".join([machine, "", *tables[0], "", *tables[1]]))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from page import table
 from torch import Tensor
 
 from gss.data.images import read_label
-from gss.evaluate.metrics import scores
-from gss.evaluate.pictures import evenly_spaced
+from gss.data.manifest import evenly_spaced
+from gss.data.metrics import scores
 from gss.recipes.gss.palette.maskige import nearest, paint
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("experiment")
     parser.add_argument("--labels", type=int, default=24)
     given = parser.parse_args()
-    print("\n".join(table(of_experiment(Run.open(given.experiment).folder, given.labels))))
+    print("\n".join(lines(of_experiment(Run.open(given.experiment).folder, given.labels))))
 
 
 def of_experiment(folder: Path, count: int) -> Iterator[Row]:
@@ -97,16 +98,15 @@ def changed(exact: DVAE, dvae: DVAE, label: np.ndarray, colours: Tensor, *, tf32
         return (dvae.encode(picture) != tokens).float().mean().item(), (classes != others).float().mean().item()
 
 
-def table(rows: Iterable[Row]) -> list[str]:
+def lines(rows: Iterable[Row]) -> list[str]:
     """Markdown."""
-    return [
-        "| arithmetic | tokens changed | pixels changed | mIoU |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {name} | {100 * tokens:.3f} % | {100 * pixels:.4f} % | {miou:.4f} |"
+    return table(
+        ("arithmetic", "tokens changed", "pixels changed", "mIoU"),
+        (
+            (name, f"{100 * tokens:.3f} %", f"{100 * pixels:.4f} %", f"{miou:.4f}")
             for name, tokens, pixels, miou in rows
         ),
-    ]
+    )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 """Files that appear whole or not at all, and the hashes that identify them."""
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from gss.errors import GssError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 REMEDIES = {
     errno.ENOSPC: "free some disk space or point the results folder at another disk, then run the same command again",
@@ -91,6 +95,49 @@ def read_json(path: Path) -> Any:
     except (ValueError, OSError) as error:
         todo = "mend it, or move it away and run again"
         raise GssError(f"cannot be read as JSON: {error}", where=path, todo=todo) from error
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as the files have it: CSV with a heading; numbers in full, an empty cell for None and NaN."""
+    import pandas as pd  # here and below: not for commands that have no table
+
+    return pd.DataFrame(list(rows), columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table atomically, see `table_text`."""
+    write_text(path, table_text(columns, rows))
+
+
+def read_table(path: Path, *, separator: Literal[",", "\t"] = ",") -> "DataFrame":
+    """Read a table with a heading. Every cell is text, as a class may be called `NA` or `1`; one that is missing is "".
+
+    Args:
+        separator: between tabs, quotation marks are letters.
+
+    Raises:
+        GssError: the file is missing, or no table.
+    """
+    import pandas as pd
+
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    try:
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            quoting=quoting,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
+        return table.fillna("")
+    except FileNotFoundError as error:
+        raise GssError("file not found", where=path, todo="run the stage that writes it") from error
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (ValueError, OSError) as error:
+        raise GssError(f"not readable as a table: {error}", where=path) from error
 
 
 def replace_with_link(source: Path, target: Path) -> None:

@@ -2,7 +2,7 @@
 
 One-hot labels, whole maps of scores, one-hot decoding, a distance per class and colour channel, attention as matrix
 products: slow and large, but short enough to be compared with the formulas line by line. The oracle of the equality
-tests (tests/test_oracle.py), and the unit of the benchmark (bench/oracle.py).
+tests (tests/test_oracle.py), and the unit of the benchmark (bench/step.py).
 
 Letters: B batch, H W size of the image, h w token grid, P Q = 8h 8w size of the maskige, N classes, V vocabulary.
 """

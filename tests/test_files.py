@@ -1,6 +1,8 @@
 """Files appear whole or not at all."""
 
+import csv
 import errno
+import io
 import os
 import resource
 import signal
@@ -8,10 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 
 from gss.errors import GssError
-from gss.files import read_json, replace_with_link, sha256_file, sha256_json, write_atomic, write_json
+from gss.files import (
+    read_json,
+    read_table,
+    replace_with_link,
+    sha256_file,
+    sha256_json,
+    table_text,
+    write_atomic,
+    write_json,
+    write_table,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -71,6 +84,39 @@ def test_permissions_are_the_users_also_with_threads(tmp_path: Path, monkeypatch
 def test_nan_is_refused_in_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", float("nan"))
+
+
+NAMES = ["a", "b,c", 'd"e', "f\ng", " h ", "NA", "nan", "None", "True", "1", "", "道路"]
+VALUES = [None, 0.1 + 0.2, 1 / 3, 1e-07, 1e22, -0.0, 12345678901234567890, True, False, np.float64(0.1), np.int64(5)]
+
+
+def test_a_table_has_the_bytes_of_the_csv_module() -> None:
+    rows = [(name, value, other) for name in NAMES for value, other in zip(VALUES, VALUES[::-1], strict=True)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("class", "v,1", "w"), *rows])
+    assert table_text(("class", "v,1", "w"), rows) == text.getvalue()
+    assert table_text(("class", "iou"), []) == "class,iou\n"
+    assert table_text(("class", "iou"), [("a", float("nan")), ("b", 3)]) == "class,iou\na,\nb,3\n"
+
+
+def test_a_table_is_read_as_the_text_it_is(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", ("class", "iou"), [(name, 1 / 3) for name in NAMES])
+    found = read_table(tmp_path / "a.csv")
+    assert list(found) == ["class", "iou"] and list(found["class"]) == NAMES and set(found["iou"]) == {repr(1 / 3)}
+    (tmp_path / "b.tsv").write_bytes(b'\xef\xbb\xbfs\tm"a\r\nNA\t"1\r\n2\r\n')
+    assert read_table(tmp_path / "b.tsv", separator="\t").to_dict("list") == {"s": ["NA", "2"], 'm"a': ['"1', ""]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "file not found"), (b"\xff\xfe,", "not readable"), (b"a,b\n1,2\n1,2,3\n", "not readable")],
+)
+def test_what_is_no_table_is_one_clear_error(content: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(GssError, match=said):
+        read_table(path)
 
 
 def test_linked_file_survives_the_removal_of_the_other(tmp_path: Path) -> None:

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from gss.data.augment import Augment, Draws, draw, fit_size, nearest_indices
 from gss.data.classes import ClassSpace
+from gss.data.metrics import Scores, confusion, h_mean, scores
 from gss.errors import CheckpointError, TokenizerError
 from gss.evaluate.inference import resize_image, windows
-from gss.evaluate.metrics import Scores, confusion, h_mean, scores
 from gss.evaluate.taxonomy import read_taxonomy
 from gss.modelfile import load_model, save_model
 from gss.nets.backbone import Backbone, build_backbone
-from gss.nets.losses import pixel_loss_sum, resize, token_loss_sum
+from gss.nets.losses import pixel_loss_sum, token_loss_sum
 from gss.nets.published import from_published_order, to_published_order
+from gss.nets.tensors import resize
 from gss.nets.window import WindowAttention
 from gss.recipes.gss.assemble import build_model
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
@@ -38,7 +39,13 @@ from gss.recipes.gss.posterior import WindowPosterior
 from gss.recipes.gss.stages.merge import merge
 from gss.recipes.gss.tokenizer import unpickle
 from gss.recipes.gss.tokenizer.dvae import DVAE, map_pixels, unmap_pixels
-from gss.recipes.gss.tokenizer.targets import double_label, fill_ignored, resize_label, token_targets, token_valid
+from gss.recipes.gss.tokenizer.targets import (
+    double_label,
+    fill_ignored,
+    resize_label,
+    token_targets,
+    token_valid,
+)
 from gss.stages.run import Run
 from gss.train.distributed import World
 from gss.train.guard import FiniteGuard
@@ -169,7 +176,7 @@ def test_08_a_token_is_ignored_only_with_all_its_64_pixels() -> None:
     dvae = procedural_dvae(CASE_A)
     label = torch.full((1, 16, 8), 255, dtype=torch.uint8)
     label[0, 3, 5] = 0
-    assert token_valid(label).tolist() == [[[True], [False]]]
+    assert token_valid(label, 255).tolist() == [[[True], [False]]]
     colours = torch.tensor([[9, 9, 9], [0, 0, 0]])
     undoubled = label[:, 1::2, 1::2]  # 8 x 4; doubling it leaves 4 valid pixels in the first token
     tokens, _ = token_targets(dvae, undoubled, torch.zeros(1, 1, 2, 1), colours)

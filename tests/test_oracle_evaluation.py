@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gss.data.device import normalise
+from gss.data.metrics import confusion
 from gss.evaluate.inference import Inference, lowest_best, predict, resize_image
-from gss.evaluate.metrics import confusion
 from gss.nets.backbone import build_backbone
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
 from gss.recipes.gss.model import GSS

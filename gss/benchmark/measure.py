@@ -25,11 +25,11 @@ from gss._compat import import_timm
 from gss.benchmark.stopwatch import WAITING, WARM_UP, Section, Stopwatch
 from gss.cluster.exit import die_with
 from gss.config.schema import Training
+from gss.data.images import write_png
 from gss.data.loader import read_pair
 from gss.errors import is_no_memory
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.run import evaluate_pairs
-from gss.evaluate.write import write_png
 from gss.stages.run import Run
 from gss.stages.training import loop_settings, make_loader
 from gss.train.distributed import World, setup

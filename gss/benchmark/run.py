@@ -18,13 +18,14 @@ from gss.benchmark.table import table
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Manifest, Rows
 from gss.errors import GssError
+from gss.evaluate.plots import stage_times
 from gss.files import write_json
-from gss.report.plots import stage_times
 from gss.stages.memory import less_memory
 from gss.stages.run import Run, environment
 
 IMAGES = 32
 _MADE_UP = 8  # pairs per split
+_NOISE = 3  # standard deviation: 120 KB for a pair of 683 x 512, as ADE20K has them
 
 
 def benchmark(run: Run, images: int = IMAGES, output: Path | None = None) -> str:
@@ -119,19 +120,31 @@ def _prepare_images(run: Run, folder: Path) -> str:
         run.manifest.pairs(run.experiment.last_split)  # is missing before anything was measured
         count = len(run.manifest.pairs("train"))
         return f"those of the data set ({count} for training)"
+    pictures = vars(run)["manifest"] = made_up(run, folder, _MADE_UP)
+    pair = pictures.pairs("train")[0]
+    return f"made up, {pair.width} x {pair.height}: there is no {run.folder / 'data' / 'manifest.json'}"
+
+
+def made_up(run: Run, folder: Path, count: int) -> Manifest:
+    """Write pairs of the size in `augment.base_scale`, the same for every split: smooth colours with the noise that
+    makes a photograph's file as large as it is, and labels in rectangles.
+
+    Args:
+        folder: which is there.
+    """
     space = run.declared_space()
     width, height = run.experiment.augment.base_scale
     if width > 2 * height:  # a bound of the long side, not the proportions of an image
         width = height * 4 // 3
     rng = np.random.default_rng(0)
     rows = Rows()
-    for index in range(_MADE_UP):
-        image = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        label = rng.integers(0, len(space.names), (12, 16), dtype=np.uint8)
+    for index in range(count):
+        smooth = cv2.resize(rng.uniform(0, 255, (12, 16, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+        image = smooth + rng.normal(0, _NOISE, smooth.shape)
+        label = rng.integers(0, len(space.names), (12, 16), dtype=space.dtype)
         names = {"image": f"{index}.jpg", "label": f"{index}.png"}
-        cv2.imwrite(str(folder / names["image"]), cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(str(folder / names["image"]), image.clip(0, 255).astype(np.uint8))
         cv2.imwrite(str(folder / names["label"]), cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST))
         rows.append({**names, "height": height, "width": width, "image_sha256": "", "label_sha256": ""})
     parts = {str(split): rows for split in run.experiment.data.splits}
-    vars(run)["manifest"] = Manifest(folder, ClassSpace(space.names, space.colours), "", parts)
-    return f"made up, {width} x {height}: there is no {run.folder / 'data' / 'manifest.json'}"
+    return Manifest(folder, ClassSpace(space.names, space.colours), "", parts)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gss.data.metrics import divide
+
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
 HEADLINE = ("mIoU", "mAcc", "aAcc")
 _BLOCK_NUMBERS = 1 << 22  # of 8 bytes, in the arrays of one block of resamples
@@ -62,7 +64,7 @@ def bootstrap(baseline: Counts, run: Counts, *, resamples: int = RESAMPLES, seed
     """Draw the images anew many times, the same draw for both runs, and look how the differences spread.
 
     A resample draws I images with replacement and computes each figure from the summed counts. Classes that a resample
-    lacks are left out of its means, as in `gss.evaluate.metrics`; the interval of a class is over the resamples that
+    lacks are left out of its means, as in `gss.data.metrics`; the interval of a class is over the resamples that
     have it. Sums are exact: whole numbers below 2^53.
 
     Args:
@@ -98,16 +100,12 @@ def _resampled(baseline: Counts, run: Counts, resamples: int, seed: int) -> Iter
 
 def _figures(right: np.ndarray, union: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """float [b, F] of summed counts [b, N]."""
-    iou, acc = _divide(right, union), _divide(right, labelled)
-    every = _divide(right.sum(1), labelled.sum(1))
+    iou, acc = divide(right, union), divide(right, labelled)
+    every = divide(right.sum(1), labelled.sum(1))
     return np.concatenate([np.stack([_mean(iou), _mean(acc), every], axis=1), iou], axis=1)
-
-
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is a number."""
     known = ~np.isnan(values)
-    return _divide(np.where(known, values, 0).sum(-1), known.sum(-1))
+    return divide(np.where(known, values, 0).sum(-1), known.sum(-1))

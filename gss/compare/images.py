@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from gss.compare.runs import Evaluated
-from gss.data.classes import IGNORE_INDEX
 from gss.data.images import read_image, read_label, read_native_label
+from gss.data.metrics import divide
 from gss.errors import DataError
 from gss.evaluate.pictures import paint_ids, picture_name
 
@@ -47,7 +47,7 @@ class Shown:
 def right_shares(run: Evaluated) -> np.ndarray:
     """float64 [I]: share of an image's labelled pixels that are right; NaN where none is labelled."""
     right, labelled = run.counts.intersection.sum(1), run.counts.labelled.sum(1)
-    return np.divide(right, labelled, out=np.full(len(right), np.nan), where=labelled > 0)
+    return divide(right, labelled)
 
 
 def most_different(baseline: Evaluated, run: Evaluated, count: int = EACH_WAY) -> list[int]:
@@ -74,7 +74,7 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     pair = manifest.pairs(baseline.split)[index]
     image, label = read_image(pair.image, pair.orientation), read_label(pair.label, manifest.space)
     first, second = (_prediction(each, index, label) for each in (baseline, run))
-    right_first, right_second, scored = first == label, second == label, label != IGNORE_INDEX
+    right_first, right_second, scored = first == label, second == label, label != manifest.space.ignore_index
     who = [
         right_first & right_second,
         ~right_first & right_second,
@@ -96,12 +96,12 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
         run=float(right_shares(run)[index]),
         who=tuple(float(mask[scored].mean()) for mask in who),
         pictures=tuple((heading, _fit(pixels)) for heading, pixels in pictures),
-        classes=frozenset(int(i) for i in present if i != IGNORE_INDEX),
+        classes=frozenset(int(i) for i in present if i < len(baseline.names)),
     )
 
 
 def _prediction(run: Evaluated, index: int, label: np.ndarray) -> np.ndarray:
-    """uint8 [H, W], ids in the order of the baseline's classes."""
+    """[H, W], ids in the order of the baseline's classes."""
     source = run.results.manifest.pairs(run.split)[index].image
     path = run.evaluation.folder / "predictions" / picture_name(index, source)
     if not path.parent.is_dir():
@@ -109,7 +109,7 @@ def _prediction(run: Evaluated, index: int, label: np.ndarray) -> np.ndarray:
     ids = run.ids[read_native_label(path)]
     if ids.shape != label.shape:
         raise DataError(f"size {ids.shape} of the prediction, {label.shape} of the label", where=path, todo=run.again)
-    right = np.bincount(label[ids == label], minlength=256)[: len(run.names)]
+    right = np.bincount(label[ids == label], minlength=len(run.names))
     if not np.array_equal(right, run.counts.intersection[index]):
         raise DataError("the prediction or the label is not the one the figures are of", where=path, todo=run.again)
     return ids

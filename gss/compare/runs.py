@@ -11,8 +11,10 @@ import yaml
 from gss.compare.bootstrap import Counts
 from gss.config import run_parts
 from gss.config.schema import Evaluation as Protocol
+from gss.data.classes import ids_dtype
 from gss.errors import DataError, GssError
-from gss.report.results import SPLITS, Evaluation, Results, flat
+from gss.report.results import SPLITS, Evaluation, Results
+from gss.text import flatten
 
 UNCOMPARED = ("run", "published")  # sections of the configuration that change no result
 
@@ -26,7 +28,7 @@ class Evaluated:
         evaluation: of one model on one split.
         names: N class names.
         counts: per image and class, columns in the order of `names`.
-        ids: uint8 [256], id in its predictions -> place in `names`.
+        ids: uint8 [256] or uint16 [65536], id in its predictions -> place in `names`.
     """
 
     results: Results
@@ -50,7 +52,9 @@ class Evaluated:
 
     def settings(self) -> dict[str, Any]:
         """What of its configuration can change a result, by dotted key."""
-        return {key: value for key, value in flat(self.results.config).items() if key.split(".")[0] not in UNCOMPARED}
+        return {
+            key: value for key, value in flatten(self.results.config).items() if key.split(".")[0] not in UNCOMPARED
+        }
 
 
 def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Evaluated]:
@@ -85,7 +89,7 @@ def warnings(runs: Sequence[Evaluated]) -> list[str]:
     first, *others = [run.evaluation.metrics for run in runs]
     found = []
     for run, other in zip(runs[1:], others, strict=True):
-        mine, theirs = flat(first["protocol"]), flat(other["protocol"])
+        mine, theirs = flatten(first["protocol"]), flatten(other["protocol"])
         own = _own_keys(runs[0]) | _own_keys(run)
         changed = [
             f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"
@@ -131,7 +135,9 @@ def _read(results: Results, model: str, split: str) -> Evaluated:
             todo=f"snakemake {path}",
         )
     counts = Counts(*(evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")))
-    return Evaluated(results, evaluation, tuple(evaluation.metrics["IoU"]), counts, np.arange(256, dtype=np.uint8))
+    names = tuple(evaluation.metrics["IoU"])
+    dtype = ids_dtype(len(names))
+    return Evaluated(results, evaluation, names, counts, np.arange(np.iinfo(dtype).max + 1, dtype=dtype))
 
 
 def _matched(first: Evaluated, other: Evaluated) -> Evaluated:

@@ -1,7 +1,5 @@
 """What a comparison leaves behind: a page, two tables, and lines for the terminal."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +12,10 @@ from gss.compare.bootstrap import HEADLINE, LEVEL, RESAMPLES, SEED, Differences
 from gss.compare.images import Shown, right_shares
 from gss.compare.runs import Evaluated, changed_settings
 from gss.errors import GssError
-from gss.files import write_text
+from gss.files import write_table
 from gss.report.html import image_uri, write_page
 from gss.report.summary import table
+from gss.text import css, percent, shorten
 
 FEW_IMAGES = 10  # a class in fewer images than this has no interval to rely on, see docs/how-to/compare.md
 TERMINAL_CLASSES, NAME_LETTERS = 20, 32
@@ -61,9 +60,10 @@ def write_tables(folder: Path, comparisons: Sequence[Comparison]) -> None:
     """`summary.csv` (mIoU, mAcc, aAcc) and `per_class.csv` (IoU): fractions, an empty cell where there is none."""
     rows = [row for comparison in comparisons for row in comparison.rows()]
     classes = ("class" if name == "name" else name for name in COLUMNS)
-    _write_csv(folder / "summary.csv", COLUMNS, COLUMNS, [row for row in rows if "id" not in row])
     keys = (*COLUMNS, "pixels", "images")
-    _write_csv(folder / "per_class.csv", (*classes, "pixels", "images"), keys, [row for row in rows if "id" in row])
+    write_table(folder / "summary.csv", COLUMNS, ([row[key] for key in COLUMNS] for row in rows if "id" not in row))
+    of_classes = ([row[key] for key in keys] for row in rows if "id" in row)
+    write_table(folder / "per_class.csv", (*classes, "pixels", "images"), of_classes)
 
 
 def as_text(comparisons: Sequence[Comparison], warnings: Sequence[str]) -> str:
@@ -133,7 +133,7 @@ def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
     steady = [row for row in known if row["images"] >= FEW_IMAGES] or known  # a rare class must not flatten all others
     scale = max([1e-4, *(max(abs(row["low"]), abs(row["high"]), abs(row["difference"])) for row in steady)])
     for row in classes:
-        row["colour"], row["places"] = _css(colours[row["id"]]), None
+        row["colour"], row["places"] = css(colours[row["id"]]), None
         if row["low"] is not None:
             low, high, value = (min(max((row[key] / scale + 1) * 50, 0), 100) for key in ("low", "high", "difference"))
             row["places"] = {"low": low, "width": high - low, "value": value}
@@ -164,11 +164,7 @@ def _image(shown: Shown) -> dict[str, Any]:
 
 def _legend(names: Sequence[str], colours: np.ndarray, shown: list[Shown] | GssError) -> list[tuple[str, str]]:
     ids = set() if isinstance(shown, GssError) else {each for image in shown for each in image.classes}
-    return [(names[each], _css(colours[each])) for each in sorted(ids)]
-
-
-def _css(colour: np.ndarray) -> str:
-    return f"rgb({', '.join(str(int(value)) for value in colour)})"
+    return [(names[each], css(colours[each])) for each in sorted(ids)]
 
 
 def _number(value: float) -> float | None:
@@ -179,17 +175,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if row["difference"] is None:
         found = ("-", "-", "-")
     else:
-        other = "-" if row["other_sign"] is None else f"{row['other_sign']:.1%}"
+        other = percent(row["other_sign"], unit="%", nothing="-")
         interval = f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
         found = (f"{100 * row['difference']:+.2f}{'*' if row['is_clear'] else ' '}", interval, other)
-    values = ("-" if row[key] is None else f"{100 * row[key]:.2f}" for key in ("baseline_value", "run_value"))
-    name = "".join(letter if letter.isprintable() else " " for letter in row["name"])
-    return (name if len(name) <= NAME_LETTERS else f"{name[: NAME_LETTERS - 1]}…", *values, *found)
-
-
-def _write_csv(path: Path, heading: Sequence[str], keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")  # writes None as an empty cell
-    writer.writerow(heading)
-    writer.writerows([row[key] for key in keys] for row in rows)
-    write_text(path, text.getvalue())
+    values = (percent(row[key], 2, nothing="-") for key in ("baseline_value", "run_value"))
+    return (shorten(row["name"], NAME_LETTERS), *values, *found)

@@ -53,8 +53,8 @@ class Data(Section):
     """CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
     reduce_zero_label: bool = False
     """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
-    label_map: dict[int, int] = {}
-    """Native id -> class id, 255 to ignore it; ids not listed stay as they are."""
+    label_map: dict[int, int | Literal["ignore"]] = {}
+    """Native id -> class id, or `ignore` (or 255, with up to 254 classes); ids not listed stay as they are."""
     image_suffix: str = ""
     """End of the image names (before the extension) that the label names lack."""
     label_suffix: str = ""

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gss.data.classes import IGNORE_INDEX
-
 NO_PHOTOMETRIC = (0.0, 1.0, 1.0, 0.0, 1.0)
 _CROP_TRIALS = 10
 _WHOLE_TURN = 180  # OpenCV's uint8 hue counts 0..179
@@ -64,7 +62,7 @@ class Sample:
 
     Args:
         image: uint8 [h, w, 3], RGB, 0 in the padded area.
-        label: uint8 [h, w], 0..N-1 or 255; 255 in the padded area.
+        label: uint8 or uint16 [h, w], class ids; the largest value of the type is ignored, and fills the padded area.
         valid: (height, width) of the part that is not padding, at the top left.
         photometric: as in `Draws`: what the device has still to apply.
     """
@@ -103,7 +101,8 @@ def draw(rng: np.random.RandomState, label: np.ndarray, settings: Augment) -> Dr
 
     Args:
         rng: legacy generator of this sample.
-        label: uint8 [H, W], class ids; crops dominated by one class are found with it.
+        label: uint8 or uint16 [H, W], class ids, the largest value ignored; crops dominated by one class are found
+            with it.
     """
     low, high = settings.ratio
     ratio = rng.random_sample() * (high - low) + low
@@ -118,9 +117,10 @@ def _draw_crop(
     rng: np.random.RandomState, label: np.ndarray, size: tuple[int, int], settings: Augment
 ) -> tuple[int, int]:
     height, width = settings.crop
+    ignored = np.iinfo(label.dtype).max
     for _ in range(_CROP_TRIALS):
         offset = _draw_offset(rng, size, settings.crop)
-        counts = np.bincount(crop_label(label, size, offset, (height, width)).ravel(), minlength=256)[:IGNORE_INDEX]
+        counts = np.bincount(crop_label(label, size, offset, (height, width)).ravel())[:ignored]
         if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < settings.cat_max_ratio:
             return offset
     return _draw_offset(rng, size, settings.crop)  # the eleventh box is taken as it is
@@ -149,11 +149,11 @@ def crop_label(label: np.ndarray, size: tuple[int, int], offset: tuple[int, int]
     """The crop of the label resized to `size`, without computing the rest of it.
 
     Args:
-        label: uint8 [H, W].
+        label: uint8 or uint16 [H, W].
         size: (R, S); offset: (y, x); crop: (h, w).
 
     Returns:
-        uint8 [min(h, R - y), min(w, S - x)].
+        [min(h, R - y), min(w, S - x)] of the same type.
     """
     rows, columns = (
         nearest_indices(source, target)[start : start + length]
@@ -166,7 +166,7 @@ def apply(image: np.ndarray, label: np.ndarray, draws: Draws, settings: Augment)
     """Resize, crop, flip, with `uint8` distort, and pad; photometric draws not applied here are passed on.
 
     Args:
-        image: uint8 [H, W, 3], RGB. label: uint8 [H, W].
+        image: uint8 [H, W, 3], RGB. label: as in `draw`.
     """
     (y, x), (height, width) = draws.offset, settings.crop
     resized = cv2.resize(image, draws.size[::-1], interpolation=cv2.INTER_LINEAR)  # OpenCV takes (width, height)
@@ -180,7 +180,7 @@ def apply(image: np.ndarray, label: np.ndarray, draws: Draws, settings: Augment)
     valid_height, valid_width = label.shape
     padded_image = np.zeros((height, width, 3), np.uint8)
     padded_image[:valid_height, :valid_width] = image
-    padded_label = np.full((height, width), IGNORE_INDEX, np.uint8)
+    padded_label = np.full((height, width), np.iinfo(label.dtype).max, label.dtype)
     padded_label[:valid_height, :valid_width] = label
     return Sample(padded_image, padded_label, (valid_height, valid_width), photometric)
 

@@ -16,7 +16,7 @@ def count_borders(native: np.ndarray) -> tuple[int, int]:
     """Borders between classes whose ids are not neighbours, and those with an id in between.
 
     Args:
-        native: uint8 [H, W], native ids.
+        native: uint8 or uint16 [H, W], native ids.
 
     Returns:
         Of three pixels beside each other, how often the ids of the outer ones differ by more than one; and how often

@@ -31,6 +31,7 @@ from gss.files import sha256_file
 from gss.progress import track
 
 _PAIRS_PER_PROCESS = 32  # fewer are scanned in this process: starting another one costs more
+_MOST_IDS = 4096  # in one label
 _CHUNK, _CHUNKS_AHEAD = 8, 4  # pairs given to a process at once, and chunks that wait for each
 
 
@@ -160,8 +161,11 @@ def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> Pa
         hashes[image] = sha256_file(root / image)
     with _noting(faults, label):
         native, palette = inspect_label(root / label)
-        pixels = np.bincount(native.ravel(), minlength=256)
+        pixels = np.bincount(native.ravel())
         found = np.flatnonzero(pixels)
+        if len(found) > _MOST_IDS:
+            values = f"{len(found)} values from {found[0]} to {found[-1]}"
+            raise DataError(f"{values}: measurements, as of depth, and no ids")
         label_size, ids, counts = list(native.shape), found.tolist(), pixels[found].tolist()
         borders = list(count_borders(native))
         if palette is not None:
@@ -286,14 +290,15 @@ class _Tally:
 
     def statistics(self) -> dict:
         table, native = np.array(self.table), self.labels.pixels
-        pixels = np.zeros(256, np.int64)
-        np.add.at(pixels, table[table >= 0], native[table >= 0])
+        is_class = (table >= 0) & (table < self.space.num_classes)
+        pixels = np.zeros(self.space.num_classes, np.int64)
+        np.add.at(pixels, table[is_class], native[is_class])
         unknown = np.flatnonzero((native > 0) & (table < 0))
         return {
             "images": len(self.rows),
             "sizes": dict(sorted(self.sizes.items())),
             "pixels": int(native.sum()),
-            "ignored_pixels": int(native[table == 255].sum()),
+            "ignored_pixels": int(native[table == self.space.ignore_index].sum()),
             "native_ids": {str(found): int(native[found]) for found in np.flatnonzero(native)},
             "unknown_ids": {
                 str(found): {"pixels": int(native[found]), "files": int(self.labels.native_files[found])}

@@ -6,17 +6,29 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from gss.errors import ConfigError, DataError
 
-IGNORE_INDEX = 255
-MAX_CLASSES = 254  # 255 is the ignored label, 254 marks unknown ids inside `to_classes`
-_UNKNOWN = 254
+NATIVE_IDS = 2**16  # label files have 8 or 16 bits
+IGNORE: Literal["ignore"] = "ignore"  # in a label_map: the id is ignored
+MAX_CLASSES = NATIVE_IDS - 2  # the largest id is ignored, the one below marks unknown ids inside `to_classes`
+_RUNS = 128  # of ids in a message, as many as 8 bits can have
 
 Colour = tuple[int, int, int]
+
+
+def ids_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Type of the class ids in arrays and files, ignored pixels included: 8 bits for up to 254 classes, else 16."""
+    return np.uint8 if num_classes <= 254 else np.uint16
+
+
+def ignore_index(num_classes: int) -> int:
+    """The id of ignored pixels, the largest of its type: 255 for up to 254 classes, else 65535."""
+    return int(np.iinfo(ids_dtype(num_classes)).max)
 
 
 @dataclass(frozen=True)
@@ -24,10 +36,10 @@ class ClassSpace:
     """Names of the classes and the way from native ids (those in the files) to class ids.
 
     Args:
-        names: name of class 0, 1, ...; at most 254.
+        names: name of class 0, 1, ...; at most 65534.
         colours: RGB colour of every class, 0..255, or None.
         reduce_zero_label: native 0 is ignored and native k is class k-1.
-        label_map: native id -> class id or 255; wins over every other rule.
+        label_map: native id -> class id, `ignore` or `ignore_index`; wins over every other rule.
 
     Raises:
         ConfigError: no class, too many, names that are empty or given twice, a number of colours that differs, or a map
@@ -37,7 +49,7 @@ class ClassSpace:
     names: tuple[str, ...]
     colours: tuple[Colour, ...] | None = None
     reduce_zero_label: bool = False
-    label_map: Mapping[int, int] = field(default_factory=dict)
+    label_map: Mapping[int, int | Literal["ignore"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
@@ -45,50 +57,64 @@ class ClassSpace:
         _require_distinct(self.names)
         if self.colours is not None and len(self.colours) != len(self.names):
             raise ConfigError(f"{len(self.names)} class names but {len(self.colours)} colours")
+        targets = {*range(len(self.names)), IGNORE, self.ignore_index}
         for native, target in self.label_map.items():
-            if not 0 <= native <= 255 or not (0 <= target < len(self.names) or target == IGNORE_INDEX):
+            if not 0 <= native < NATIVE_IDS or target not in targets:
                 raise ConfigError(
                     f"label_map sends id {native} to {target}",
                     where="label_map",
-                    todo=f"ids in files are 0..255, classes 0..{len(self.names) - 1}, 255 means ignored",
+                    todo=f"ids in files are 0..{NATIVE_IDS - 1}, classes 0..{len(self.names) - 1}, "
+                    f"{self.ignore_index} or {IGNORE} means ignored",
                 )
 
     @property
     def num_classes(self) -> int:
         return len(self.names)
 
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """Type of the class ids in arrays."""
+        return ids_dtype(self.num_classes)
+
+    @property
+    def ignore_index(self) -> int:
+        """The class id of ignored pixels, and a native id that is ignored unless `label_map` says otherwise."""
+        return ignore_index(self.num_classes)
+
     def table(self) -> np.ndarray:
-        """int16 [256]: native id -> class id, 255 (ignored) or -1 (unknown)."""
-        table = np.full(256, -1, np.int16)
+        """int32 [65536]: native id -> class id, `ignore_index` or -1 (unknown)."""
+        table = np.full(NATIVE_IDS, -1, np.int32)
         first = 1 if self.reduce_zero_label else 0
         table[first : first + self.num_classes] = np.arange(self.num_classes)
-        table[:first] = IGNORE_INDEX
-        table[IGNORE_INDEX] = IGNORE_INDEX
+        table[:first] = self.ignore_index
+        table[self.ignore_index] = self.ignore_index
         for native, target in self.label_map.items():
-            table[native] = target
+            table[native] = self.ignore_index if target == IGNORE else target
         return table
 
     @cached_property
     def _lookup(self) -> np.ndarray:
+        """[65536]: like `table`, the id below `ignore_index` for unknown ones."""
         table = self.table()
-        return np.where(table < 0, _UNKNOWN, table).astype(np.uint8)
+        return np.where(table < 0, self.ignore_index - 1, table).astype(self.dtype)
 
     def to_classes(self, native: np.ndarray) -> np.ndarray:
         """Class ids of a label as it stands in the file.
 
         Args:
-            native: uint8 [H, W].
+            native: uint8 or uint16 [H, W].
 
         Returns:
-            uint8 [H, W], 0..N-1 or 255.
+            `dtype` [H, W], 0..N-1 or `ignore_index`.
 
         Raises:
             DataError: the label holds ids that are no class; the message names them.
         """
-        label = cv2.LUT(native, self._lookup)
-        if (label == _UNKNOWN).any():
+        label = cv2.LUT(native, self._lookup[: np.iinfo(native.dtype).max + 1])
+        unknown = label == self.ignore_index - 1
+        if unknown.any():
             raise DataError(
-                f"label ids found: {format_ids(np.unique(native[label == _UNKNOWN]))}; allowed: {self.allowed()}",
+                f"label ids found: {format_ids(np.unique(native[unknown]))}; allowed: {self.allowed()}",
                 todo="run the check stage: it lists all such files and proposes a label_map",
             )
         return label
@@ -163,7 +189,7 @@ def _quoted(name: str | None) -> str:
 
 
 def format_ids(ids: np.ndarray) -> str:
-    """Sorted ids as text, runs of three and more joined: '0..10, 12, 255'."""
+    """Sorted ids as text, runs of three and more joined: '0..10, 12, 255'; of very many the first ones."""
     runs: list[list[int]] = []
     for value in (int(v) for v in ids):
         if runs and value == runs[-1][1] + 1:
@@ -171,7 +197,8 @@ def format_ids(ids: np.ndarray) -> str:
         else:
             runs.append([value, value])
     parts = [f"{a}..{b}" if b > a + 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs]
-    return ", ".join(parts)
+    left_out = sum(b - a + 1 for a, b in runs[_RUNS:])
+    return ", ".join([*parts[:_RUNS], f"and {left_out} more"] if left_out else parts)
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:
@@ -228,12 +255,12 @@ def _class_row(row: list[str], index: int, width: int, path: Path) -> tuple[str,
 
 
 def read_class_space(
-    path: Path, *, reduce_zero_label: bool = False, label_map: Mapping[int, int] | None = None
+    path: Path, *, reduce_zero_label: bool = False, label_map: Mapping[int, int | Literal["ignore"]] | None = None
 ) -> ClassSpace:
     """Class space of a table whose last rows may be void.
 
-    Rows at the end whose id `label_map` sends to 255, and that nothing else is sent to, are no classes: a
-    table that lists `11,Void` together with `label_map: {11: 255}` has eleven classes.
+    Rows at the end whose id `label_map` ignores, and that nothing else is sent to, are no classes: a table that lists
+    `11,Void` together with `label_map: {11: ignore}` has eleven classes.
 
     Raises:
         DataError, ConfigError: see `read_classes` and `ClassSpace`.
@@ -241,6 +268,7 @@ def read_class_space(
     names, colours = read_classes(path)
     label_map = dict(label_map or {})
     count = len(names)
-    while count and label_map.get(count - 1) == IGNORE_INDEX and count - 1 not in label_map.values():
+    targets = label_map.values()
+    while count and label_map.get(count - 1) in (IGNORE, ignore_index(count - 1)) and count - 1 not in targets:
         count -= 1
     return ClassSpace(names[:count], colours and colours[:count], reduce_zero_label, label_map)

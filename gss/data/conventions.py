@@ -12,13 +12,11 @@ import numpy as np
 
 from gss.data.borders import Borders, smoothed
 from gss.data.cases import Cases, together
-from gss.data.classes import IGNORE_INDEX, ClassSpace, Colour, format_ids
+from gss.data.classes import NATIVE_IDS, ClassSpace, Colour, format_ids
 from gss.data.remap import format_map, propose_remap
 
 _COLOURS_KEPT = 16  # of an id, in the palettes of many files: more prove no more
 _FAR, _NEARER = 0.5, 0.25  # shares of the pixels, see `_shifted`
-# The rules on 255 end where the configuration says what it means.
-_AS_IGNORED = f"label_map: {format_map({IGNORE_INDEX: IGNORE_INDEX})}"
 
 
 @dataclass
@@ -30,12 +28,12 @@ class SplitLabels:
 
     Attributes:
         files: number of labels.
-        pixels: int64 [256], of every native id.
-        native_files: int64 [256], labels that hold it.
+        pixels: int64 [65536], of every native id.
+        native_files: int64 [65536], labels that hold it.
         class_files: labels that hold a class, by class.
         unknown: labels with ids that are no class.
         ignored: labels of which everything is ignored.
-        masks: labels of one class and 255, by class.
+        masks: labels of one class and `space.ignore_index`, 255 most often, by class.
         beside: labels with 255 beside two or more classes.
         whole: labels that hold a class, and 255 nowhere, by class.
         palettes: colours of native ids in indexed files.
@@ -44,8 +42,8 @@ class SplitLabels:
 
     space: ClassSpace
     files: int = 0
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    native_files: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(NATIVE_IDS, np.int64))
+    native_files: np.ndarray = field(default_factory=lambda: np.zeros(NATIVE_IDS, np.int64))
     class_files: np.ndarray = field(init=False)
     unknown: Cases = field(default_factory=Cases)
     ignored: Cases = field(default_factory=Cases)
@@ -68,14 +66,15 @@ class SplitLabels:
             self.pixels[native] += count
             self.native_files[native] += 1
         targets = {self._table[native] for native in ids}
-        classes = targets - {-1, IGNORE_INDEX}
+        ignored = self.space.ignore_index
+        classes = targets - {-1, ignored}
         for label in classes:
             self.class_files[label] += 1
         if -1 in targets:
             self.unknown.add(name)
-        if targets == {IGNORE_INDEX}:
+        if targets == {ignored}:
             self.ignored.add(name)
-        if IGNORE_INDEX not in ids:
+        if ignored not in ids:
             for label in classes:
                 self.whole[label].add(name)
         elif len(classes) == 1:
@@ -86,7 +85,8 @@ class SplitLabels:
         self._add_palette(name, ids, [(c >> 16, c >> 8 & 255, c & 255) for c in colours])
 
     def _add_palette(self, name: str, ids: Sequence[int], colours: Sequence[Colour]) -> None:
-        known = [(n, colour) for n, colour in zip(ids, colours, strict=False) if 0 <= self._table[n] < IGNORE_INDEX]
+        classes = range(self.space.num_classes)
+        known = [(n, colour) for n, colour in zip(ids, colours, strict=False) if self._table[n] in classes]
         if all(colour == (native,) * 3 for native, colour in known):
             return  # the ids as grey values: the file says no more than one without a palette
         if len({colour for _, colour in known}) < len({self._table[native] for native, _ in known}):
@@ -107,7 +107,7 @@ def compare(splits: Mapping[str, SplitLabels]) -> tuple[list[str], list[str]]:
     if not splits:
         return [], []
     space = next(iter(splits.values())).space
-    pixels = sum((found.pixels for found in splits.values()), np.zeros(256, np.int64))
+    pixels = sum((found.pixels for found in splits.values()), np.zeros(NATIVE_IDS, np.int64))
     if space.num_classes == 1:
         return [_one_class(pixels, space)], []
     palettes = _joined(splits.values())
@@ -131,24 +131,25 @@ def compare(splits: Mapping[str, SplitLabels]) -> tuple[list[str], list[str]]:
 def _one_class(pixels: np.ndarray, space: ClassSpace) -> str:
     found = {int(native) for native in np.flatnonzero(pixels)}
     zero = ", without reduce_zero_label" if space.reduce_zero_label else ""
-    others = sorted(found - {0, 1, IGNORE_INDEX})
-    value = others[0] if others and IGNORE_INDEX not in found else IGNORE_INDEX
+    others = sorted(found - {0, 1, space.ignore_index})
+    value = others[0] if others and space.ignore_index not in found else space.ignore_index
     where = "" if 1 not in found else f", where the object is {value} and not 1,"
     return (
         "one class cannot be learned against itself: whatever is predicted would be right. Name the background as well "
         f"and say which id is the object: classes: [background, {space.names[0]}]{zero}{where} with label_map: "
-        f"{format_map({value: 1})}. Ids found: {format_ids(np.flatnonzero(pixels))}; 255 means ignored"
+        f"{format_map({value: 1})}. Ids found: {format_ids(np.flatnonzero(pixels))}; {space.ignore_index} means ignored"
     )
 
 
 def _masks(splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSpace) -> tuple[list[str], list[str]]:
-    """Masks whose object is 255, which means ignored.
+    """Masks whose object is 255, which means ignored (in spaces of more classes 65535, as everywhere below).
 
     Labels that hold one class and 255 are such masks unless something speaks against it: in other labels 255 stands
     beside two or more classes, or beside another one. A split of nothing else is asked about in any case.
     """
     classes = {label for found in splits.values() for label in found.masks}
-    if IGNORE_INDEX in space.label_map or len(classes) != 1:
+    ignored = space.ignore_index
+    if ignored in space.label_map or len(classes) != 1:
         return [], []
     (label,) = classes
     masks = together(found.masks[label] for found in splits.values() if label in found.masks)
@@ -156,46 +157,52 @@ def _masks(splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSp
     beside = together(found.beside for found in splits.values())
     alone = [split for split, found in splits.items() if found.masks and not np.delete(found.class_files, label).any()]
     ids = format_ids(np.flatnonzero((space.table() == label) & (pixels > 0)))
-    like = f"{masks} hold only {ids} and 255, like masks whose object is 255"
+    like = f"{masks} hold only {ids} and {ignored}, like masks whose object is {ignored}"
     cure = _as_object(label, ids, space, others, beside)
     if not others and not beside:
-        return [f"remap: {like}, but 255 means ignored: {cure}"], []
+        return [f"remap: {like}, but {ignored} means ignored: {cure}"], []
     if alone and len(alone) < len(splits):
         return [
             f"the labels of {' and '.join(alone)} follow another convention than the others: {like}, while "
-            f"{together((others, beside))} hold other classes by their own ids. 255 means ignored: {cure}"
+            f"{together((others, beside))} hold other classes by their own ids. {ignored} means ignored: {cure}"
         ], []
     if not beside:
         return [
-            f"the labels follow two conventions: {like}, and {others} hold other classes by their own ids. 255 means "
-            f"ignored: {cure}"
+            f"the labels follow two conventions: {like}, and {others} hold other classes by their own ids. {ignored} "
+            f"means ignored: {cure}"
         ], []
     if masks.count <= beside.count:
         return [], []
     return [], [
-        f"{like}, more than the {beside.count} in which 255 stands beside several classes; it is read as ignored, and "
-        f"{_AS_IGNORED} says that this is right"
+        f"{like}, more than the {beside.count} in which {ignored} stands beside several classes; it is read as "
+        f"ignored, and {_as_ignored(space)} says that this is right"
     ]
+
+
+def _as_ignored(space: ClassSpace) -> str:
+    """The key that says what 255 means; the rules on it end there."""
+    return f"label_map: {format_map({space.ignore_index: space.ignore_index})}"
 
 
 def _as_object(label: int, ids: str, space: ClassSpace, others: Cases, beside: Cases) -> str:
     """What cures labels of one class and 255, by what other labels hold."""
+    ignored = space.ignore_index
     if beside:
-        remedy = "if 255 is a class in the former, write them again with its id"
+        remedy = f"if {ignored} is a class in the former, write them again with its id"
     elif space.num_classes > 2:
-        remedy = "if 255 is a class set label_map: {255: its number}"
+        remedy = f"if {ignored} is a class set label_map: {{{ignored}: its number}}"
     elif others or label == 0:
-        remedy = f"if 255 is {space.names[1 - label]} set label_map: {format_map({IGNORE_INDEX: 1 - label})}"
+        remedy = f"if {ignored} is {space.names[1 - label]} set label_map: {format_map({ignored: 1 - label})}"
         remedy += ", which reads both" if others else ""
     else:
-        remedy = f"if 255 is {space.names[1]} set label_map: {{{ids}: 0, 255: 1}}"
-    return f"{remedy}; if it is to be ignored in all of them, {_AS_IGNORED}"
+        remedy = f"if {ignored} is {space.names[1]} set label_map: {{{ids}: 0, {ignored}: 1}}"
+    return f"{remedy}; if it is to be ignored in all of them, {_as_ignored(space)}"
 
 
 def _shifted(splits: Mapping[str, SplitLabels]) -> list[str]:
     """Splits whose ids are shifted by one: their shares of the pixels fit those of the first split far better then."""
     first = "train" if "train" in splits else next(iter(splits))
-    shares = {split: _shares(found.pixels) for split, found in splits.items()}
+    shares = {split: _shares(found) for split, found in splits.items()}
     faults = []
     for split, found in shares.items():
         far = _distance(shares[first], found)
@@ -212,9 +219,11 @@ def _shifted(splits: Mapping[str, SplitLabels]) -> list[str]:
     return faults
 
 
-def _shares(pixels: np.ndarray) -> np.ndarray:
-    """float64 [255]: share of every id but 255."""
-    return pixels[:IGNORE_INDEX] / max(1, pixels[:IGNORE_INDEX].sum())
+def _shares(labels: SplitLabels) -> np.ndarray:
+    """float64 [65536]: share of every id, without 255."""
+    pixels = labels.pixels.copy()
+    pixels[labels.space.ignore_index] = 0
+    return pixels / max(1, pixels.sum())
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -274,12 +283,12 @@ def _unseen(splits: Mapping[str, SplitLabels], pixels: np.ndarray) -> list[str]:
         if len(unseen):
             lines.append(f"classes that never occur in {split}: {', '.join(found.space.names[k] for k in unseen)}")
     space, seen = found.space, np.sum([found.class_files for found in splits.values()], axis=0) > 0
-    *_, last = space.names
-    in_place_of_last = space.num_classes > 2 and seen[:-1].all() and not seen[-1] and pixels[IGNORE_INDEX] > 0
-    if in_place_of_last and IGNORE_INDEX not in space.label_map:
+    (*_, last), ignored = space.names, space.ignore_index
+    in_place_of_last = space.num_classes > 2 and seen[:-1].all() and not seen[-1] and pixels[ignored] > 0
+    if in_place_of_last and ignored not in space.label_map:
         lines.append(
-            f"{last} never occurs, and 255 is read as ignored: if 255 is {last} set label_map: "
-            f"{format_map({IGNORE_INDEX: space.num_classes - 1})}; {_AS_IGNORED} says that it is not"
+            f"{last} never occurs, and {ignored} is read as ignored: if {ignored} is {last} set label_map: "
+            f"{format_map({ignored: space.num_classes - 1})}; {_as_ignored(space)} says that it is not"
         )
     return lines
 
@@ -301,7 +310,8 @@ def _known_colours(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassS
     """Colours of classes by the class table, else by the palettes."""
     if space.colours:
         return dict(enumerate(space.colours))
-    return {int(space.table()[native]): next(iter(seen)) for native, seen in palettes.items()}
+    table = space.table().tolist()
+    return {table[native]: next(iter(seen)) for native, seen in palettes.items()}
 
 
 def _palettes(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace) -> list[str]:
@@ -357,7 +367,8 @@ def _other_class(colours: Mapping[int, Colour], space: ClassSpace) -> dict[int, 
 def _other_id(colours: Mapping[int, Colour], space: ClassSpace) -> dict[int, str]:
     """Indices whose colour is the grey value of another id, where all are of some: converted grayscale labels."""
     table = space.table().tolist()
-    if not all(len({*colour}) == 1 and 0 <= table[colour[0]] < IGNORE_INDEX for colour in colours.values()):
+    classes = range(space.num_classes)
+    if not all(len({*colour}) == 1 and table[colour[0]] in classes for colour in colours.values()):
         return {}
     return {
         native: f"the palettes of indexed labels are grey, as of converted grayscale labels, but index {native} has "

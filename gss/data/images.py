@@ -1,4 +1,4 @@
-"""Reading one image, one label; and what else stands in their files, for the check."""
+"""Reading one image, one label; what else stands in their files, for the check; and writing a picture."""
 
 import contextlib
 import io
@@ -17,9 +17,10 @@ from gss.data import tiff
 from gss.data.classes import ClassSpace
 from gss.errors import DataError, is_no_memory
 from gss.filekind import content_kind, file_kind
+from gss.files import write_atomic
 
-_ID_MODES = ("L", "P", "1")
-_TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored)"
+_ID_MODES = ("L", "P", "1", "I;16", "I;16B")
+_TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored; above 254 classes 16-bit)"
 NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
 
 Orientation = Literal["apply", "stored"]
@@ -107,11 +108,11 @@ def read_native_label(path: Path) -> np.ndarray:
     """Decode a label file as it is: ids of a one-channel file, indices of a palette file.
 
     Returns:
-        uint8 [H, W], native ids.
+        uint8 or, of a 16-bit file, uint16 [H, W], native ids.
 
     Raises:
-        DataError: missing or damaged file, 16-bit, more than one channel, more than one picture, turned by an EXIF
-            orientation, or JPEG (its ids are not exact).
+        DataError: missing or damaged file, 32-bit or floating point, more than one channel, more than one picture,
+            turned by an EXIF orientation, or JPEG (its ids are not exact).
     """
     with _label(path) as file:
         return _ids(file, path)
@@ -135,7 +136,7 @@ def read_label(path: Path, space: ClassSpace) -> np.ndarray:
     """Decode a label file into class ids.
 
     Returns:
-        uint8 [H, W], 0..N-1 or 255.
+        `space.dtype` [H, W], 0..N-1 or `space.ignore_index`.
 
     Raises:
         DataError: see `read_native_label`; or ids that are no class.
@@ -281,6 +282,8 @@ def _label(path: Path) -> Iterator[Image.Image]:
 def _ids(file: Image.Image, path: Path) -> np.ndarray:
     bits = re.match(r"L;([24])", _raw_mode(file))  # looked at first: decoding forgets it
     _refuse_other_than_ids(file, path)
+    if file.mode.startswith("I;16"):
+        return np.asarray(file).astype(np.uint16)  # in this machine's order of bytes
     ids = np.asarray(file, np.uint8)
     # Pillow spreads grey values of two and four bits over 0..255.
     return ids // (255 // (2 ** int(bits[1]) - 1)) if bits else ids
@@ -300,7 +303,8 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         raise DataError("the label is a JPEG: compression has changed its ids", where=path, todo=_TO_IDS)
     if pictures > 1:
         raise DataError(f"the label file holds {pictures} pictures (pages, frames)", where=path, todo=_TO_IDS)
-    if re.match(r"L;\d?I", _raw_mode(file)):
+    is_white_0 = file.mode.startswith("I;16") and file.getexif().get(tiff.PHOTOMETRIC) == 0
+    if is_white_0 or re.match(r"L;\d?I", _raw_mode(file)):
         raise DataError("the label's values are stored inverted (MinIsWhite)", where=path, todo=_TO_IDS)
     if file.mode in _ID_MODES:
         orientation = file.getexif().get(tiff.ORIENTATION, 1)
@@ -310,12 +314,23 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         return
     if file.mode == "F" or file.mode.startswith("I"):
         low, high = file.getextrema()
-        kind = {"F": "floating point", "I": "32-bit"}.get(file.mode, "16-bit")
+        kind = "floating point" if file.mode == "F" else "32-bit"
         found = f"a {kind} label with values {low}..{high}"
-        todo = f"{_TO_IDS}; values up to 255 can be cast, others need a table of ids"
+        todo = f"{_TO_IDS}; whole numbers up to 65535 can be cast, others need a table of ids"
     else:
         colours = file.convert("RGB").getcolors(maxcolors=1 << 12) or []
         examples = ", ".join(str(colour) for _, colour in sorted(colours, reverse=True)[:3]) or "those of a photograph"
         found = f"a label with {len(file.getbands())} channels ({file.mode}), colours such as {examples}"
         todo = f"{_TO_IDS}, every colour replaced by its class: see `Labels as colours` in docs/how-to/check.md"
     raise DataError(found, where=path, todo=todo)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a picture without loss, atomically.
+
+    Args:
+        pixels: uint8 or uint16 [H, W], ids or grey levels, or uint8 [H, W, 3], RGB.
+    """
+    done, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else pixels[..., ::-1])
+    assert done, f"{pixels.dtype} {pixels.shape} is no picture"
+    write_atomic(path, lambda file: file.write(encoded.tobytes()))

@@ -5,10 +5,12 @@ import hashlib
 import os
 import signal
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from typing import TypedDict, cast
+from typing import TypedDict, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -20,19 +22,24 @@ from gss.cluster.exit import die_with
 from gss.data import waiting
 from gss.data.augment import Augment, apply, draw
 from gss.data.classes import ClassSpace
+from gss.data.ids import tensor_dtype
 from gss.data.images import read_image, read_label
 from gss.data.manifest import Pair
 from gss.data.shared_memory import PREFETCH, REMEDY
 from gss.errors import ConfigError, DataError, GssError
 
 _GRACE_SECONDS = 60  # a worker told to stop goes on this long, so that its training process can stop in order
+READ_AHEAD = 2  # items on a thread while one is worked on
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Batch(TypedDict):
     """One micro-batch of b samples.
 
-    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: uint8 [b, h, w]; valid: int64 [b, 2], height
-    and width of the part that is not padding; photometric: float32 [b, 5], see `gss.data.augment.Draws`;
+    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: [b, h, w], see `gss.data.ids`; valid: int64 [b, 2],
+    height and width of the part that is not padding; photometric: float32 [b, 5], see `gss.data.augment.Draws`;
     position: int64 [b], place of the sample in the endless stream of samples.
     """
 
@@ -47,7 +54,7 @@ def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
     """Read an image and its label.
 
     Returns:
-        uint8 [H, W, 3] RGB and uint8 [H, W] class ids or 255.
+        uint8 [H, W, 3] RGB and `space.dtype` [H, W] class ids or `space.ignore_index`.
 
     Raises:
         DataError: a file is missing, damaged or not what the check saw.
@@ -66,6 +73,17 @@ def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
 def shard(num_items: int, rank: int, world_size: int) -> range:
     """The items of one process: disjoint over the ranks, together all, none twice."""
     return range(rank, num_items, world_size)
+
+
+def read_ahead(read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Found]]]:
+    """The items in their order, each with what a thread has read of it, or raised; the next ones are read meanwhile."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        waiting: deque[tuple[Item, Future[Found]]] = deque()
+        for item in items:
+            waiting.append((item, reader.submit(read, item)))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def sample_seed(seed: int, position: int) -> int:
@@ -210,7 +228,7 @@ class _MicroBatches(Dataset):
     def __getitem__(self, positions: range) -> Batch | GssError:
         size, (height, width) = len(positions), self.augment.crop
         image = torch.empty(size, height, width, 3, dtype=torch.uint8)
-        label = torch.empty(size, height, width, dtype=torch.uint8)
+        label = torch.empty(size, height, width, dtype=tensor_dtype(self.space.num_classes))
         valid = torch.empty(size, 2, dtype=torch.int64)
         photometric = torch.empty(size, 5)
         for row, position in enumerate(positions):

@@ -139,6 +139,12 @@ class Manifest:
         return Pairs(self.root, self.rows[split], self.orientation)
 
 
+def evenly_spaced(num_images: int, count: int) -> list[int]:
+    """Ascending, distinct indices of some images of a split: the middle of each of `count` equal parts."""
+    count = min(count, num_images)
+    return [(2 * index + 1) * num_images // (2 * count) for index in range(count)]
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest that the check stage wrote.
 

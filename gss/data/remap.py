@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gss.data.classes import IGNORE_INDEX, ClassSpace, Colour, format_ids
+from gss.data.classes import IGNORE, NATIVE_IDS, ClassSpace, Colour, format_ids
 
 _MANY_IDS = 24  # more unknown ids than this are no convention but damage
 
@@ -15,11 +15,12 @@ def propose_remap(
     """One line that names the pattern and the option that mends it, or None when all ids are known.
 
     Args:
-        native_pixels: int64 [256], pixels of every native id over all splits.
+        native_pixels: int64 [65536], pixels of every native id over all splits.
         colours: RGB of classes, where they are known.
     """
     found = {int(native) for native in np.flatnonzero(native_pixels)}
-    unknown = sorted(native for native in found if space.table()[native] < 0)
+    table = space.table()
+    unknown = sorted(native for native in found if table[native] < 0)
     if not unknown:
         return None
     last = space.num_classes
@@ -47,10 +48,10 @@ def propose_remap(
             )
         return (
             f"remap: ids 0..{last} are one more than the {last} classes: if {last} is void "
-            f"({_share(native_pixels, last)}) set label_map: {{{last}: {IGNORE_INDEX}}}; if 0 is void "
+            f"({_share(native_pixels, last)}) set label_map: {format_map({last: space.ignore_index})}; if 0 is void "
             f"({_share(native_pixels, 0)}) set reduce_zero_label: true"
         )
-    entries = format_map(dict.fromkeys(unknown, IGNORE_INDEX))
+    entries = format_map(dict.fromkeys(unknown, space.ignore_index))
     shares = ", ".join(f"{native} {_share(native_pixels, native)}" for native in unknown)
     if len(unknown) == 1 and space.num_classes == 2:  # a mask of one object, whatever value that has
         return (
@@ -64,22 +65,25 @@ def propose_remap(
 
 
 def format_map(entries: Mapping[int, int]) -> str:
-    """A `label_map` as it is written in an experiment: `{0: 0, 255: 1}`."""
-    return "{" + ", ".join(f"{native}: {target}" for native, target in entries.items()) + "}"
+    """A `label_map` as it is written in an experiment: `{0: 0, 255: 1}`, of many classes `{1000: ignore}`."""
+    said = {native: IGNORE if target == NATIVE_IDS - 1 else target for native, target in entries.items()}
+    return "{" + ", ".join(f"{native}: {target}" for native, target in said.items()) + "}"
 
 
 def _by_brightness(found: set[int], colours: Mapping[int, Colour]) -> dict[int, int] | None:
     """Class of each id, when all ids are the grey values of the colours of classes, each of one."""
+    if not 2 <= len(found) <= 256:
+        return None
     grey = {label: round(0.299 * r + 0.587 * g + 0.114 * b) for label, (r, g, b) in colours.items()}
     near = {native: [label for label, value in grey.items() if abs(value - native) <= 1] for native in found}
-    if len(found) < 2 or any(len(labels) != 1 for labels in near.values()):
+    if any(len(labels) != 1 for labels in near.values()):
         return None
     return {native: label for native, (label,) in sorted(near.items()) if native != label}
 
 
 def _evenly_spread(found: set[int], space: ClassSpace) -> dict[int, int] | None:
     """Class of each id, when there are as many ids as classes, evenly spread from 0 on: 0, 127, 255."""
-    for ids in (sorted(found), sorted(found - {IGNORE_INDEX})):
+    for ids in (sorted(found), sorted(found - {space.ignore_index})):
         step = ids[-1] / max(1, len(ids) - 1)
         is_even = all(abs(native - step * label) <= 1 for label, native in enumerate(ids))
         if len(ids) == space.num_classes > 2 and step > 2 and is_even:

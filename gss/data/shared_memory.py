@@ -25,6 +25,7 @@ class Demand:
         accumulation: micro-batches of a step.
         workers: loader processes of each training process.
         processes: training processes on this machine.
+        label_bytes: of a pixel of the label.
     """
 
     samples: int
@@ -32,12 +33,14 @@ class Demand:
     accumulation: int
     workers: int
     processes: int
+    label_bytes: int = 1
 
     @property
     def micro_batch(self) -> int:
         """Bytes of one, each of its tensors in whole pages."""
         pixels = self.crop[0] * self.crop[1]
-        return sum(-(-self.samples * size // _PAGE) * _PAGE for size in (3 * pixels, pixels, 16, 20, 8))
+        sizes = (3 * pixels, self.label_bytes * pixels, 16, 20, 8)
+        return sum(-(-self.samples * size // _PAGE) * _PAGE for size in sizes)
 
     @property
     def bytes(self) -> int:

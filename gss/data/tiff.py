@@ -9,7 +9,7 @@ from gss.errors import DataError
 
 ORIENTATION = 274  # EXIF tag: 1 upright, 2..4 mirrored or upside down, 5..8 turned by a quarter
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
-_BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES = 258, 262, 277, 338  # TIFF tags; the last two: channels, those beside
+_BITS, PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES = 258, 262, 277, 338  # TIFF tags; the last two: channels, those beside
 _GREY, _COLOURS = (0, 1), {2: 3, 5: 4, 6: 3, 8: 3}  # photometric values; channels that make a colour
 _OPACITY = 2  # an extra sample that the stored colours do not hold yet
 
@@ -51,7 +51,7 @@ def _tags(tiff: bytes) -> Iterator[tuple[int, int, int]]:
 def refuse_misread(tiff: bytes, path: Path) -> None:
     """Raise DataError for a TIFF that OpenCV makes something else of."""
     tags = _values(tiff)
-    channels, kind = tags.get(_SAMPLES, 1), tags.get(_PHOTOMETRIC, 1)
+    channels, kind = tags.get(_SAMPLES, 1), tags.get(PHOTOMETRIC, 1)
     what, todo = "", "save three of them, scaled to 0..255, as an RGB picture of 8 bits"
     if channels > 4:
         what = f"the image has {channels} channels, not 1, 3 or 4"
@@ -67,7 +67,7 @@ def refuse_misread(tiff: bytes, path: Path) -> None:
 def extra_channels(tiff: bytes) -> int:
     """Channels beside grey or colours."""
     tags = _values(tiff)
-    return tags.get(_SAMPLES, 1) - _COLOURS.get(tags.get(_PHOTOMETRIC, 1), 1)
+    return tags.get(_SAMPLES, 1) - _COLOURS.get(tags.get(PHOTOMETRIC, 1), 1)
 
 
 def with_plain_colours(tiff: bytes) -> bytes:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 from gss.files import write_atomic, write_text
 
 TOY_SIZES = {"train": 96, "val": 16, "test": 16}
@@ -74,7 +74,7 @@ def toy_sample(rng: np.random.RandomState, index: int, image_size: tuple[int, in
         image = np.where(inside[..., None], _TEXTURES[texture - 1](rng, image_size), image)
         rim = inside & ~cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
         label[inside] = texture
-        label[rim] = IGNORE_INDEX
+        label[rim] = ignore_index(len(_CLASSES))
     noisy = image + rng.normal(0, _NOISE, image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), label
 

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gss.data.augment import fit_size
+from gss.data.ids import tensor_dtype
 from gss.errors import ConfigError
 from gss.evaluate.segmenter import Segmenter
 from gss.evaluate.taxonomy import Mapping, TestTaxonomy
-from gss.nets.losses import class_chunks
+from gss.nets.tensors import class_chunks
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def predict(
         probabilities: [N, H, W], filled with the model's: float32 in 0..1, or uint8 in 255ths.
 
     Returns:
-        uint8 [H, W] on `device`, 0..N-1 (N <= 256) or an id of the test set; the lowest id on ties.
+        [H, W] on `device`, 0..N-1 or an id of the test set, uint8 or int32 (`gss.data.ids`); the lowest id on ties.
 
     Source: test pipelines and inference of mmsegmentation 0.26 (`whole_inference`, `slide_inference`).
 
@@ -95,17 +96,17 @@ def predict(
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
     with torch.inference_mode():
         pixels = _pixels(image, inference, device)  # [1, 3, R, S]
-        ids = torch.empty(image.shape[:2], dtype=torch.uint8, device=device)  # [H, W]
+        strips: list[Tensor] = []  # [., W]
 
         def scores(part: Tensor) -> Tensor:
             return model.scores(model.normalise(part))[0]
 
         for rows, views in _strips(scores, pixels, inference, (image.shape[0], image.shape[1])):
             size = rows.stop - rows.start, image.shape[1]
-            ids[rows] = _decide(views, size, taxonomy, mapping)
+            strips.append(_decide(views, size, taxonomy, mapping))
             if probabilities is not None:
                 _fill(probabilities[:, rows], views, size, model.are_votes)
-        return ids
+        return torch.cat(strips)
 
 
 def _decide(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy | None, mapping: Mapping) -> Tensor:
@@ -115,7 +116,7 @@ def _decide(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy |
         return taxonomy.hard(lowest_best(views, size))
     if mapping == "votes":
         return lowest_best([torch.stack([taxonomy.soft(view) for view in views]).mean(dim=0)], size)
-    return _first_maximum(_test_probabilities(views, size, taxonomy), size)
+    return _first_maximum(_test_probabilities(views, size, taxonomy), len(taxonomy.names))
 
 
 def extra_pictures(
@@ -265,18 +266,18 @@ def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
             averaged; with one the softmax is left out, as it changes no order.
 
     Returns:
-        uint8 [H, W] for `size` = (H, W).
+        [H, W] for `size` = (H, W), uint8 or int32 (`gss.data.ids`).
 
     Note: classes are resized a few at a time beside a running maximum; `N x H x W` numbers never exist.
     """
     chunks = _resized(views[0], size) if len(views) == 1 else _probabilities(views, size)
-    return _first_maximum((scores for chunk in chunks for scores in chunk), size)
+    return _first_maximum((scores for chunk in chunks for scores in chunk), len(views[0]))
 
 
-def _first_maximum(maps: Iterator[Tensor], size: tuple[int, int]) -> Tensor:
-    """uint8 [H, W]: the number of the largest of the maps [H, W] at every pixel."""
+def _first_maximum(maps: Iterator[Tensor], count: int) -> Tensor:
+    """uint8 or int32 [H, W]: the number of the largest of `count` maps [H, W] at every pixel."""
     best = next(maps).clone()  # [H, W]
-    ids = torch.zeros(size, dtype=torch.uint8, device=best.device)  # [H, W]
+    ids = torch.zeros_like(best, dtype=tensor_dtype(count))  # [H, W]
     for index, scores in enumerate(maps, 1):
         ids.masked_fill_(scores > best, index)  # strict: an equal score of a later class loses
         torch.maximum(best, scores, out=best)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gss.data.classes import IGNORE_INDEX
-from gss.evaluate.metrics import confusion, scores
+from gss.data.metrics import confusion, scores
 from gss.files import write_atomic
+from gss.text import percent, shorten
 
 TILE = 400  # longest side of a tile, pixels
 MIN_INNER = 760  # width of the headings, for panels of tall images
@@ -23,12 +23,6 @@ VOID = (0, 0, 0)  # ignored pixels of the label picture
 
 Picture = np.ndarray  # uint8 [height, width, 3], RGB
 Colour = tuple[int, int, int]
-
-
-def evenly_spaced(num_images: int, count: int) -> list[int]:
-    """Ascending, distinct indices of the images to draw: the middle of each of `count` equal parts."""
-    count = min(count, num_images)
-    return [(2 * index + 1) * num_images // (2 * count) for index in range(count)]
 
 
 def picture_name(index: int, image: Path) -> str:
@@ -53,8 +47,8 @@ def panel(
     Args:
         path: PNG to write, atomically.
         image: uint8 [H, W, 3], RGB.
-        label: uint8 [H, W], 0..N-1 or 255.
-        prediction: uint8 [H, W], 0..N-1.
+        label: uint8 or uint16 [H, W], 0..N-1 or the largest value of the type: ignored.
+        prediction: [H, W] of the same type, 0..N-1.
         names: N class names.
         colours: [N, 3], 0..255, for label and prediction; None: those of the palette.
         palette: [N+1, 3], 0..255, colours of maskiges, the ignore colour last; None: there are none, and `colours` are.
@@ -64,7 +58,7 @@ def panel(
     Raises:
         GssError: the file cannot be written.
     """
-    import torch
+    from gss.data.ids import ids_tensor
 
     painted = np.asarray(palette if palette is not None else [*np.asarray(colours), VOID], np.uint8)
     shown, void = (painted[:-1], painted[-1]) if colours is None else (np.asarray(colours, np.uint8), np.array(VOID))
@@ -73,15 +67,16 @@ def panel(
     for name, picture in (extras or {}).items():
         above.append((name, paint_ids(label, painted[:-1], painted[-1])))
         below.append((f"predicted {name}", picture))
-    found = scores(confusion(torch.from_numpy(prediction), torch.from_numpy(label), len(names)).numpy())
-    present = [int(index) for index in np.union1d(label, prediction) if index != IGNORE_INDEX]
+    found = scores(confusion(ids_tensor(prediction), ids_tensor(label), len(names)).numpy())
+    present = [int(index) for index in np.union1d(label, prediction) if index < len(names)]
     entries = [
-        (f"{_shorten(names[i], 30)}  {_percent(found.iou[i])}", _rgb(shown[i]), _rgb(painted[i])) for i in present
+        (f"{shorten(names[i], 30)}  {percent(found.iou[i], unit=' %')}", _rgb(shown[i]), _rgb(painted[i]))
+        for i in present
     ]
     entries += [("wrong", WRONG, WRONG), ("ignored", IGNORED, IGNORED)]
     heading = (
-        _shorten(title, 90),
-        f"mIoU {_percent(found.mIoU)},  pixels right {_percent(found.aAcc)}.  "
+        shorten(title, 90),
+        f"mIoU {percent(found.mIoU, unit=' %')},  pixels right {percent(found.aAcc, unit=' %')}.  "
         "Below: IoU of each class in this image" + ("; colour in the label | in the maskige" if extras else ""),
     )
     canvas = _compose(heading, above, below, entries, (image.shape[0], image.shape[1]))
@@ -93,7 +88,7 @@ def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) 
     faded = 160 + image.mean(axis=2, keepdims=True) * (95 / 255)  # [H, W, 1], 160..255
     result = np.broadcast_to(faded, image.shape).astype(np.uint8)
     result[label != prediction] = WRONG
-    result[label == IGNORE_INDEX] = IGNORED
+    result[label == np.iinfo(label.dtype).max] = IGNORED
     return result
 
 
@@ -101,26 +96,16 @@ def paint_ids(ids: np.ndarray, colours: np.ndarray, void: Sequence[int] | np.nda
     """Every id in the colour of its class, uint8 [H, W, 3].
 
     Args:
-        ids: uint8 [H, W]. colours: uint8 [N, 3]. void: of ids that are no class, RGB.
+        ids: uint8 or uint16 [H, W]. colours: uint8 [N, 3]. void: of ids that are no class, RGB.
     """
-    table = np.empty((256, 3), np.uint8)
+    table = np.empty((np.iinfo(ids.dtype).max + 1, 3), np.uint8)
     table[:] = void
     table[: len(colours)] = colours
     return table[ids]
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
-
-
 def _rgb(colour: np.ndarray) -> Colour:
     return int(colour[0]), int(colour[1]), int(colour[2])
-
-
-def _shorten(text: str, length: int) -> str:
-    """One line (Pillow measures no text with line breaks) of at most `length` letters."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _compose(

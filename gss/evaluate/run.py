@@ -3,9 +3,7 @@
 Letters: I images, N classes; H, W size of an image.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -14,14 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gss.data.loader import shard
+from gss.data.classes import ids_dtype
+from gss.data.ids import ids_tensor
+from gss.data.loader import read_ahead, shard
+from gss.data.metrics import Scores, confusion, scores
 from gss.errors import GssError, Interrupted
 from gss.evaluate.inference import Inference, predict
-from gss.evaluate.metrics import Scores, confusion, scores
 from gss.evaluate.segmenter import Segmenter
 from gss.progress import Progress
 
-READ_AHEAD = 2  # images decoded on a thread while the model works
 AGREE_EVERY = 8  # images of a process between two looks at whether another one has failed
 
 Item = TypeVar("Item")
@@ -53,7 +52,7 @@ class Evaluation:
         intersection: int64 [I, N], pixels of an image that are right, by class.
         predicted: int64 [I, N], pixels predicted as the class where the label is not ignored.
         labelled: int64 [I, N], pixels of the class in the label.
-        ignored_pixels: pixels whose label is 255.
+        ignored_pixels: pixels whose label is ignored.
     """
 
     confusion: np.ndarray
@@ -108,8 +107,8 @@ def measure(
     Args:
         segment: image and label -> integer [H, W], 0..N-1, on any device.
         pairs: the same sequence in every process.
-        read: gives image uint8 [H, W, 3] RGB and label uint8 [H, W], 0..N-1 or 255; called on a thread.
-        each: called with index, image, label and prediction (uint8 [H, W]) by the process that has the image.
+        read: gives image uint8 [H, W, 3] RGB and label [H, W] as `gss.data.images.read_label` does; called on a thread.
+        each: called with index, image, label and prediction (of the label's type) by the process that has the image.
         title: first word of the progress line.
 
     Returns:
@@ -119,7 +118,7 @@ def measure(
         GssError, Interrupted: raised by `read`, `segment` or `each` in any process; all processes raise it.
     """
     mine = shard(len(pairs), world.rank, world.size)
-    images = _read_ahead(read, [pairs[index] for index in mine])
+    images = read_ahead(read, [pairs[index] for index in mine])
     tally = _Tally(len(pairs), num_classes)
     progress = Progress(title, len(pairs), "img", quiet=world.rank != 0)
     rounds = len(shard(len(pairs), 0, world.size))  # the first process has the most images
@@ -127,11 +126,12 @@ def measure(
     for done in range(rounds):
         if failure is None and done < len(mine):
             try:
-                image, label = next(images)
+                _, reading = next(images)
+                image, label = reading.result()
                 prediction = segment(image, label)
                 tally.add(mine[done], prediction, label)
                 if each is not None:
-                    each(mine[done], image, label, prediction.to("cpu", torch.uint8).numpy())
+                    each(mine[done], image, label, prediction.cpu().numpy().astype(ids_dtype(num_classes), copy=False))
             except Exception as error:
                 failure = error
         if (done + 1) % AGREE_EVERY == 0 or done + 1 == rounds or world.size == 1:
@@ -149,7 +149,7 @@ class _Tally:
         self.ignored = np.zeros(1, np.int64)
 
     def add(self, index: int, prediction: Tensor, label: np.ndarray) -> None:
-        on_device = torch.from_numpy(label).to(prediction.device)
+        on_device = ids_tensor(label).to(prediction.device)
         counts = confusion(prediction, on_device, len(self.confusion)).numpy()
         self.confusion += counts
         self.per_image[:, index] = np.diag(counts), counts.sum(0), counts.sum(1)
@@ -177,16 +177,3 @@ def _raise_together(failure: Exception | None, world: Processes) -> None:
             failure = first if known else RuntimeError(f"in another process: {first}")
     assert failure is not None
     raise failure
-
-
-def _read_ahead(
-    read: Callable[[Item], tuple[np.ndarray, np.ndarray]], pairs: Sequence[Item]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
-        for pair in pairs:
-            waiting.append(pool.submit(read, pair))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -3,7 +3,6 @@
 Letters: U universal classes, T classes of the test set.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gss.errors import DataError
+from gss.data.ids import tensor_dtype
+from gss.errors import DataError, GssError
+from gss.files import read_table
 
 _UNIVERSAL, _UNLABELED = "universal", "unlabeled"
 
@@ -38,13 +39,13 @@ class TestTaxonomy:
         """Test ids of winning universal classes; one that belongs to no test class becomes 0, as published.
 
         Args:
-            ids: uint8 [...], 0..U-1.
+            ids: integer [...], 0..U-1.
 
         Returns:
-            uint8 [...], 0..T-1.
+            [...], 0..T-1, of the type of `gss.data.ids`.
         """
-        table = self.matrix.byte().argmax(dim=0).byte().to(ids.device)  # [U], the first of equals
-        return table[ids.long()]
+        table = self.matrix.byte().argmax(dim=0).to(tensor_dtype(len(self.names)))  # [U], the first of equals
+        return table.to(ids.device)[ids.long()]
 
     def soft(self, scores: Tensor) -> Tensor:
         """Scores of the test classes: sums over their universal classes; the rest is dropped.
@@ -73,24 +74,22 @@ def read_taxonomy(path: Path, test_set: str, names: Sequence[str]) -> TestTaxono
         DataError: the file cannot be read, has no such column, or a cell names no class of the test set.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the taxonomy cannot be read: {error}", where=path) from error
-    known = list(rows[0]) if rows else []
-    if missing := [column for column in (_UNIVERSAL, test_set) if column not in known]:
+        table = read_table(path, separator="\t")
+    except GssError as error:
+        raise DataError(f"the taxonomy cannot be read: {error.what}", where=path) from error
+    if missing := [column for column in (_UNIVERSAL, test_set) if column not in table]:
         raise DataError(
             f"the taxonomy has no column {missing[0]!r}",
             where=path,
-            todo=f"this is MSeg's master table, tab separated; columns found: {', '.join(known) or 'none'}",
+            todo=f"this is MSeg's master table, tab separated; columns found: {', '.join(table.columns) or 'none'}",
         )
-    rows = [row for row in rows if row[_UNIVERSAL] != _UNLABELED]
-    matrix = torch.zeros(len(names), len(rows), dtype=torch.bool)
-    for universal, row in enumerate(rows):
-        name = (row[test_set] or "").strip()
+    table = table[table[_UNIVERSAL] != _UNLABELED]
+    matrix = torch.zeros(len(names), len(table), dtype=torch.bool)
+    pairs = zip(table[_UNIVERSAL], table[test_set].str.strip(), strict=True)
+    for universal, (source, name) in enumerate(pairs):
         if name and name not in names:
             raise DataError(
-                f"column {test_set!r} maps {row[_UNIVERSAL]!r} to {name!r}, which is no class of the test set",
+                f"column {test_set!r} maps {source!r} to {name!r}, which is no class of the test set",
                 where=path,
                 todo=f"its classes, in the order of their ids, were given as: {', '.join(names)}",
             )

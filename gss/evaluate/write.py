@@ -1,17 +1,14 @@
-"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`, and one PNG per prediction."""
+"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gss import __version__
 from gss.evaluate.run import Evaluation
-from gss.files import write_atomic, write_json, write_text
+from gss.files import write_atomic, write_json, write_table
 
 
 def summarise(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
@@ -81,19 +78,5 @@ def write_confusion(path: Path, evaluation: Evaluation) -> None:
 def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
     """The table `class,iou,acc,precision,pixels`: fractions, an empty cell where there is none."""
     found = evaluation.scores
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")  # writes None as an empty cell
-    table.writerow(("class", "iou", "acc", "precision", "pixels"))
-    table.writerows(zip(names, found.iou, found.acc, found.precision, found.pixels, strict=True))
-    write_text(path, text.getvalue())
-
-
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write a picture without loss, atomically.
-
-    Args:
-        pixels: uint8 [H, W], ids or grey levels, or uint8 [H, W, 3], RGB.
-    """
-    done, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else pixels[..., ::-1])
-    assert done, f"{pixels.dtype} {pixels.shape} is no picture"
-    write_atomic(path, lambda file: file.write(encoded.tobytes()))
+    rows = zip(names, found.iou, found.acc, found.precision, found.pixels, strict=True)
+    write_table(path, ("class", "iou", "acc", "precision", "pixels"), rows)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
+from gss.nets.tensors import resize
 
 _SCORES, _SCORES_ON_GPU = 2**22, 2**25  # that exist at a time, beside their logarithms and their gradients
 
@@ -107,30 +108,14 @@ def pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
     """Class weight of every pixel, 0 where the label is ignored.
 
     Args:
-        label: uint8, 0..N-1 or 255. class_weights: [N].
+        label: integers 0..N-1 or `ignore_index(N)`. class_weights: [N].
 
     Returns:
         the shape of `label`.
     """
-    table = class_weights.new_zeros(IGNORE_INDEX + 1)
+    table = class_weights.new_zeros(ignore_index(len(class_weights)) + 1)
     table[: len(class_weights)] = class_weights
     return table[label.long()]
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, h, w] -> [B, C, *size]: bilinear with half-pixel centres, no antialiasing."""
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-def class_chunks(scores: Tensor, dim: int) -> tuple[Tensor, ...]:
-    """Views of the scores of 16 classes each along `dim`, of up to 23 at the end.
-
-    Resizing a chunk in channels-last layout gives the bits of resizing the whole: full vector registers, the same rest,
-    and never the few channels for which torch takes another way.
-    """
-    return scores.tensor_split(list(range(16, scores.shape[dim] - 7, 16)), dim)
 
 
 def _single(x: Tensor) -> Tensor:

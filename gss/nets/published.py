@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gss.nets.losses import resize
+from gss.nets.tensors import resize
 from gss.nets.window import WindowAttention
 
 

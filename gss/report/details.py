@@ -1,15 +1,18 @@
 """Sections of the report about what the figures rest on: data, palette, configuration, time."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gss.config import reference
+from gss.config import leaves, reference
 from gss.errors import GssError
-from gss.files import read_json
+from gss.files import read_json, read_table
 from gss.progress import clock
 from gss.records import read_record
-from gss.report.results import Results, flat, read_table
+from gss.report.results import Results
 from gss.report.scores import class_colours
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SIZES = 4  # image sizes named per split
 
@@ -68,7 +71,8 @@ def configuration(results: Results) -> dict[str, Any]:
     known = {key: (default, text) for key, _, default, text in reference(results.recipe.experiment)}
     origins = results.origins or {}
     rows = []
-    for key, value in flat(results.config).items():
+    for path, value in leaves(results.config):
+        key = ".".join(path)
         default, text = known.get(key, known.get(_pattern(key), ("", "")))
         shown = _plain(value)
         changed = _normal(default) != _normal(shown)
@@ -116,7 +120,7 @@ def cost(results: Results) -> dict[str, Any]:
             todo="Snakemake writes them; stages started by hand (`gss VERB`) have none",
         )
     files.sort(key=lambda path: (_place(results, path.stem), path.stem))
-    jobs = [_job(results, path.stem, read_table(path, delimiter="\t")) for path in files]
+    jobs = [_job(results, path.stem, read_table(path, separator="\t")) for path in files]
     total = {key: sum(job[key] or 0 for job in jobs) for key in ("wall", "cpu", "gpu_hours")}
     return {
         "jobs": jobs,
@@ -126,17 +130,21 @@ def cost(results: Results) -> dict[str, Any]:
     }
 
 
-def _job(results: Results, name: str, rows: list[dict[str, str]]) -> dict[str, Any]:
-    """One benchmark file; its rows are repetitions."""
+def _job(results: Results, name: str, table: "DataFrame") -> dict[str, Any]:
+    """One benchmark file; its rows are repetitions, with `NA` or `-` where a job was too short to look at."""
+    import pandas as pd
+
     stage = stage_of(results, name)
     gpus = _gpus(results, name, stage)
-    wall = sum(_measured(row, "s") or 0 for row in rows)
+    measured = table.reindex(columns=["s", "cpu_time", "max_rss"]).apply(pd.to_numeric, errors="coerce")
+    cpu, memory = measured["cpu_time"].sum(min_count=1), measured["max_rss"].max()
+    wall = float(measured["s"].sum())
     events = results.journals.get(name, [])
     return {
         "name": name,
         "wall": wall,
-        "cpu": _sum(rows, "cpu_time"),
-        "memory": max([value for row in rows if (value := _measured(row, "max_rss"))], default=None),
+        "cpu": None if pd.isna(cpu) else float(cpu),
+        "memory": None if pd.isna(memory) else float(memory),
         "gpus": gpus,
         "gpu_hours": gpus * wall / 3600,
         "stopped": sum(event.get("end") in ("interrupted", "failed") for event in events),
@@ -163,16 +171,3 @@ def _place(results: Results, name: str) -> int:
     stages = [stage.name for stage in results.recipe.stages]
     stage = stage_of(results, name)
     return len(stages) if stage is None else stages.index(stage)
-
-
-def _measured(row: dict[str, str], key: str) -> float | None:
-    """A number of a benchmark; Snakemake writes `NA` or `-` where a job was too short to look at."""
-    try:
-        return float(row[key])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _sum(rows: list[dict[str, str]], key: str) -> float | None:
-    values = [value for row in rows if (value := _measured(row, key)) is not None]
-    return sum(values) if values else None

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from gss.files import write_text
+from gss.text import percent
 
 _PAGES = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", Path(__file__).parents[1] / "recipes"]),
@@ -19,11 +20,6 @@ _PAGES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """0.1234 -> `12.3`; a dash where there is no number."""
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def points(difference: float | None, digits: int = 1) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from gss.data.images import read_image, read_label, read_native_label
-from gss.data.manifest import Pair
+from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
-from gss.evaluate.pictures import evenly_spaced, picture_name
+from gss.evaluate.pictures import picture_name
 from gss.report.html import image_uri
 from gss.report.results import Evaluation, Results
 from gss.report.scores import packed, require_evaluations

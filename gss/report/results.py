@@ -1,7 +1,6 @@
 """What lies in the results folder of an experiment, read when it is asked for."""
 
 import contextlib
-import csv
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,21 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gss.config import Data, Published, Recipe, data_set_folder, experiment_class, find_recipe, leaves, load_experiment
+from gss.config import (
+    Data,
+    Published,
+    Recipe,
+    data_set_folder,
+    experiment_class,
+    find_recipe,
+    load_experiment,
+)
 from gss.data.manifest import Manifest, read_manifest
+from gss.data.metrics import Scores, divide, scores
 from gss.errors import ConfigError, GssError
-from gss.evaluate.metrics import Scores, scores
-from gss.files import read_json, sha256_file
+from gss.files import read_json, read_table, sha256_file
 from gss.records import Made, as_made, model_metadata
+from gss.text import flatten
 from gss.tracking.journal import read_journal
 
 SPLITS = ("test", "val")  # in the order in which pages show them
@@ -61,8 +69,7 @@ class Evaluation:
     def image_iou(self) -> np.ndarray:
         """float64 [image, class], NaN where a class is neither in the label nor in the prediction of the image."""
         either = self.counts["labelled"] + self.counts["predicted"] - self.counts["intersection"]
-        with np.errstate(invalid="ignore"):
-            return np.where(either > 0, self.counts["intersection"] / either, np.nan)
+        return divide(self.counts["intersection"], either)
 
     def image_miou(self, index: int) -> float | None:
         """Mean IoU over the classes of one image; None when nothing of it is labelled."""
@@ -123,8 +130,8 @@ class Results:
     def edited(self) -> dict[str, tuple[Any, Any]]:
         """Settings that the experiment's file has changed since, by dotted key: as made, and now."""
         try:
-            now = flat(load_experiment(self.name).settings())
-            made = flat(experiment_class(self.config).model_validate(self.config).settings())
+            now = flatten(load_experiment(self.name).settings())
+            made = flatten(experiment_class(self.config).model_validate(self.config).settings())
         except (GssError, ValueError):  # no experiment of this project any more, or results of another version
             return {}
         return {key: (made.get(key), now.get(key)) for key in {**made, **now} if made.get(key) != now.get(key)}
@@ -227,7 +234,7 @@ class Results:
         path = self.folder / "palette.csv"
         if not path.is_file():
             return {}
-        return {row["name"]: [int(row[channel]) for channel in "rgb"] for row in read_table(path)}
+        return {row["name"]: [int(row[channel]) for channel in "rgb"] for _, row in read_table(path).iterrows()}
 
     @cached_property
     def journals(self) -> dict[str, list[dict[str, Any]]]:
@@ -283,22 +290,3 @@ def _read_safetensors_metadata(path: Path) -> dict[str, Any]:
 
 def _said(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def read_table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
-    """The rows of a CSV file with a heading, by name of the column.
-
-    Raises:
-        GssError: the file is missing or no text.
-    """
-    try:
-        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter=delimiter))
-    except FileNotFoundError as error:
-        raise GssError("file not found", where=path, todo="run the stage that writes it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise GssError(f"not readable as a table: {error}", where=path) from error
-
-
-def flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with dotted keys."""
-    return {".".join(key): value for key, value in leaves(content)}

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gss.data.metrics import Scores
 from gss.errors import GssError
-from gss.evaluate.metrics import Scores
 from gss.report.results import Evaluation, Results
+from gss.text import css
 
 DESTINATIONS = 3  # classes named per class
 
@@ -161,11 +162,6 @@ def class_colours(results: Results, count: int) -> Sequence[str | None]:
         return [css(colour) for colour in results.colours[1]]
     except GssError:
         return [None] * count
-
-
-def css(colour: Sequence[int] | np.ndarray) -> str:
-    """(255, 0, 16) -> `#ff0010`."""
-    return "#" + "".join(f"{int(value):02x}" for value in colour)
 
 
 def confusion(results: Results) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gss.report.results import Results
+from gss.text import percent
 
 
 def summary(folder: Path, page: Path) -> str:
@@ -80,4 +81,4 @@ def _figures(metrics: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _cell(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
+    return percent(fraction, 2, nothing="-")

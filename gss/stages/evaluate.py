@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from gss.data.images import write_png
 from gss.data.loader import read_pair
-from gss.data.manifest import Pair
+from gss.data.manifest import Pair, evenly_spaced
 from gss.evaluate.inference import Inference, extra_pictures
-from gss.evaluate.pictures import evenly_spaced, panel, picture_name
+from gss.evaluate.pictures import panel, picture_name
+from gss.evaluate.plots import iou_bars
 from gss.evaluate.run import evaluate_pairs
-from gss.evaluate.write import write_evaluation, write_png
+from gss.evaluate.write import write_evaluation
 from gss.files import remove
 from gss.modelfile import load_model
-from gss.report.plots import iou_bars
 from gss.stages.run import Run
 from gss.train.distributed import World
 
@@ -18,9 +19,9 @@ from gss.train.distributed import World
 def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """Measure a model on a split and write the files of `evaluation/<name>/<split>/`.
 
-    Beside the declared ones stay `predictions/` (uint8 ids, one PNG per image), and of the images drawn in `pictures/`
-    what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or shows
-    results needs no model.
+    Beside the declared ones stay `predictions/` (ids of 8 or 16 bits, one PNG per image), and of the images drawn in
+    `pictures/` what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or
+    shows results needs no model.
 
     Args:
         name: of the model, one of its recipe's.

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import torch
 
-from gss._compat import postpone_compiler
 from gss.config import Experiment
 from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError, ConfigError
@@ -22,7 +21,6 @@ def rehearse(run: Run, space: ClassSpace) -> None:
     Raises:
         ConfigError, CheckpointError: what cannot be, with the key that says it.
     """
-    postpone_compiler()
     experiment = run.experiment
     for cause, keys in experiment.idle.items():
         print(f"warning: with {cause} there is no effect of {', '.join(keys)}", flush=True)

@@ -16,11 +16,12 @@ from gss.config import data_folder
 from gss.config.schema import Backbone, Training
 from gss.data.augment import Augment
 from gss.data.classes import ClassSpace
+from gss.data.ids import tensor_dtype
 from gss.data.loader import TrainLoader, read_pair
+from gss.data.manifest import evenly_spaced
 from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
-from gss.evaluate.pictures import evenly_spaced
 from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.segmenter import Segmenter
 from gss.files import read_json, replace_with_link, sha256_json
@@ -165,7 +166,8 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
     config, workers = run.experiment.augment, run.experiment.run.workers
     samples = training.batch_size // (training.accumulation * world.size)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    shortage = Demand(samples, config.crop, training.accumulation, workers, processes).shortage()
+    label_bytes = tensor_dtype(run.space.num_classes).itemsize
+    shortage = Demand(samples, config.crop, training.accumulation, workers, processes, label_bytes).shortage()
     if shortage:
         raise GssError(shortage, where=f"run.workers of {run.name}", todo=REMEDY)
     augment = Augment(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gss.errors import GssError, Interrupted
+from gss.text import flatten
 
 
 class Journal:
@@ -154,17 +155,6 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """
     content = path.read_bytes() if path.is_file() else b""
     return _parse(path, content[: content.rfind(b"\n") + 1])
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:

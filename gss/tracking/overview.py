@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from gss.config import Recipe, experiment_class, find_recipe
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, sha256_file
-from gss.tracking.journal import flatten, read_journal
+from gss.text import flatten, percent
+from gss.tracking.journal import read_journal
 from gss.tracking.store import sanitise
 
 EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
@@ -217,7 +218,7 @@ def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model:
     lines = ["| percent | split | mIoU | mAcc | aAcc |", "|---|---|---|---|---|"]
     lines += [
         f"| {title} | {split} | "
-        + " | ".join(_percent(latest.get(f"{prefix}{split}/{metric}")) for metric in ("mIoU", "mAcc", "aAcc"))
+        + " | ".join(percent(latest.get(f"{prefix}{split}/{metric}"), 2) for metric in ("mIoU", "mAcc", "aAcc"))
         + " |"
         for split in splits
         for prefix, title in shown(recipe).items()
@@ -267,7 +268,7 @@ def _per_class(latest: Mapping[str, float], recipe: Recipe, split: str, room: in
         + " | ".join(
             [
                 name.replace("_", r"\_"),
-                *(_percent(iou[prefix].get(name)) for prefix in titles),
+                *(percent(iou[prefix].get(name), 2) for prefix in titles),
                 *([f"{100 * gain[name]:+.2f}" if name in gain else "–"] if compared else []),
             ]
         )
@@ -287,10 +288,6 @@ def _per_class(latest: Mapping[str, float], recipe: Recipe, split: str, room: in
     cut = len(order) - len(rows)
     note = ["", f"{cut} classes with smaller differences are left out here; the report has all."] if cut else []
     return [*head, *rows.values(), *note]
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def saved_view(created: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
-from gss.tracking.journal import flatten
+from gss.text import flatten
 
 LAUNCHER_FILES = {"lock", "writer.lock", "owners.jsonl", "exit.json"}
 

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gss._compat import postpone_compiler
 from gss.cluster import gpus
 from gss.cluster.exit import die_with_torchrun, worker_exit
 from gss.cluster.lock import writer_lock
@@ -126,7 +125,6 @@ def worker(work: Path) -> Iterator[World]:
     The main process is the only one that writes into the work folder, as long as it lives.
     """
     die_with_torchrun()
-    postpone_compiler()
     is_main = os.environ.get("RANK", "0") == "0"  # the others wait for it where they meet
     with writer_lock(work) if is_main else contextlib.nullcontext(), worker_exit(work):
         world = setup()

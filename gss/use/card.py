@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 import gss
 from gss.config import recipe_of_model
 from gss.modelfile import ModelFile
-from gss.report.html import percent
+from gss.text import css, percent
 from gss.use.predictor import Predictor
 
 _WEAK_IOU = 0.5  # classes below it are named among the limits
@@ -57,8 +57,8 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
         {
             "id": index,
             "name": name,
-            "colour": _hex(colour),
-            "maskige": painted and _hex(painted),
+            "colour": css(colour),
+            "maskige": painted and css(painted),
             "iou": [percent(measured["IoU"][name], 1) for measured in metrics.values()],
         }
         for index, (name, colour, painted) in enumerate(
@@ -118,10 +118,6 @@ def _limits(predictor: Predictor, metrics: dict[str, Any]) -> list[str]:
         if weak:
             limits.append(f"IoU below {percent(_WEAK_IOU, 0)} % on the {split} split: {', '.join(weak)}.")
     return limits
-
-
-def _hex(colour: list[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 class Markdown(str):

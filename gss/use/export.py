@@ -6,9 +6,8 @@ from pathlib import Path
 
 from gss.config import imported
 from gss.data.augment import fit_size
-from gss.data.manifest import Pair
+from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
-from gss.evaluate.pictures import evenly_spaced
 from gss.files import read_json, sha256_file
 from gss.modelfile import load_model
 from gss.stages.run import Run

@@ -4,9 +4,7 @@ Letters: N classes; H, W size of an image.
 """
 
 import contextlib
-import csv
 import glob
-import io
 import os
 import sys
 import warnings
@@ -23,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gss.data.images import Orientation, nearly_black, read_image
+from gss.data.classes import ids_dtype
+from gss.data.images import nearly_black, read_image, write_png
+from gss.data.loader import read_ahead
 from gss.data.walk import Walk, remarks, without_extension
 from gss.errors import DataError, GssError, is_no_memory, shown
-from gss.files import remove, write_atomic, write_text
+from gss.files import remove, table_text, write_atomic, write_text
 from gss.progress import Progress
 from gss.use.given import refuse_models
 from gss.use.predictor import Predictor, load
@@ -34,7 +34,7 @@ from gss.use.predictor import Predictor, load
 SCORES = "_scores.npz"
 ENDINGS = (".png", "_colour.png", "_overlay.png", SCORES)
 LONGEST = 255  # bytes of a file name
-READ_AHEAD, WRITE_BEHIND = 2, 3  # images in memory before and after the model has them
+WRITE_BEHIND = 3  # images in memory after the model has them
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,12 @@ def predict_files(
         with _memory_told(partial(fail, job)):
             written.result()
 
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
+    def read(job: Job) -> np.ndarray:
+        return read_image(job.image, predictor.orientation)
+
+    with ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
         writing: deque[tuple[Job, Future[None]]] = deque()
-        for done, (job, reading) in enumerate(_read_ahead(reader, jobs, predictor.orientation), 1):
+        for done, (job, reading) in enumerate(read_ahead(read, jobs), 1):
             with _memory_told(partial(fail, job)):
                 image = reading.result()  # [H, W, 3]
                 for kind, message in (("size", predictor.cut(*image.shape[:2])), ("light", nearly_black(image))):
@@ -215,37 +218,22 @@ def _is_within(path: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(path) and fnmatchcase(path[0], pattern[0]) and _is_within(path[1:], pattern[1:])
 
 
-def _read_ahead(
-    reader: ThreadPoolExecutor, jobs: Sequence[Job], orientation: Orientation
-) -> Iterator[tuple[Job, Future[np.ndarray]]]:
-    waiting: deque[tuple[Job, Future[np.ndarray]]] = deque()
-    for job in jobs:
-        waiting.append((job, reader.submit(read_image, job.image, orientation)))
-        if len(waiting) > READ_AHEAD:
-            yield waiting.popleft()
-    yield from waiting
-
-
 def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | None, colours: np.ndarray) -> None:
     """Write the files of an image; that of the ids is the last one, so that with it all are there."""
     _take_away(job)
     ids = prediction.cpu().numpy()  # waits for the device, here and not where the next image is launched
+    ids = ids.astype(ids_dtype(len(colours)), copy=False)
     colour = colours[ids]  # [H, W, 3]
     if shares is not None:
         write_atomic(job.file(SCORES), partial(np.savez_compressed, probabilities=shares.cpu().numpy()))
-    _write_png(job.file("_overlay.png"), cv2.addWeighted(image, 0.5, colour, 0.5, 0))
-    _write_png(job.file("_colour.png"), colour)
-    _write_png(job.file(".png"), ids)
+    write_png(job.file("_overlay.png"), cv2.addWeighted(image, 0.5, colour, 0.5, 0))
+    write_png(job.file("_colour.png"), colour)
+    write_png(job.file(".png"), ids)
 
 
 def _take_away(job: Job) -> None:
     """Remove what an earlier run left of an image, that of the ids first."""
     remove(*map(job.file, ENDINGS))
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])[1]  # OpenCV's order is BGR
-    write_atomic(path, lambda file: file.write(encoded.tobytes()))
 
 
 def _take_folder(out: Path, targets: Sequence[Path], predictor: Predictor) -> None:
@@ -254,12 +242,9 @@ def _take_folder(out: Path, targets: Sequence[Path], predictor: Predictor) -> No
     Raises:
         GssError: it says something else, or a target is there without it: that file is not ours to replace.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("index", "name", "r", "g", "b"))
-    for index, (name, colour) in enumerate(zip(predictor.classes, predictor.colours.tolist(), strict=True)):
-        table.writerow((index, name, *colour))
-    path, content = out / "classes.csv", text.getvalue()
+    classes = enumerate(zip(predictor.classes, predictor.colours.tolist(), strict=True))
+    rows = ((index, name, *colour) for index, (name, colour) in classes)
+    path, content = out / "classes.csv", table_text(("index", "name", "r", "g", "b"), rows)
     if not path.is_file():
         if stranger := next((target for target in targets if target.exists()), None):
             raise GssError("a file is there that no earlier prediction wrote", where=stranger, todo="choose another -o")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import gss
+from gss.data.ids import tensor_dtype
 from gss.data.images import read_image
 from gss.errors import GssError
 from gss.evaluate.segmenter import Segmenter
@@ -51,7 +52,7 @@ class Agreement:
 
 
 class _Graph(nn.Module):
-    """uint8 [1, H, W, 3] RGB -> ids uint8 [1, H, W], scores float32 [1, N, H, W]."""
+    """uint8 [1, H, W, 3] RGB -> ids uint8 or int32 [1, H, W], scores float32 [1, N, H, W]."""
 
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class _Graph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.model.scores(self.model.normalise(image.permute(0, 3, 1, 2)))
-        return scores.argmax(1).to(torch.uint8), scores  # the lowest id on ties
+        return scores.argmax(1).to(tensor_dtype(scores.shape[1])), scores  # the lowest id on ties
 
 
 def write_onnx(
@@ -115,11 +116,12 @@ def write_onnx(
 def describe(predictor: Predictor, size: tuple[int, int], origin: dict[str, Any]) -> dict[str, str]:
     """`metadata_props` of the file: every value but text is JSON."""
     height, width = size
+    ids = str(tensor_dtype(len(predictor.classes))).removeprefix("torch.")
     content: dict[str, Any] = {
         "classes": list(predictor.classes),
         "colours": predictor.colours.tolist(),
         "image": f"uint8 [1, {height}, {width}, 3], RGB, 0..255; the graph normalises it itself",
-        "ids": f"uint8 [1, {height}, {width}], index into classes",
+        "ids": f"{ids} [1, {height}, {width}], index into classes",
         "scores": f"float32 [1, {len(predictor.classes)}, {height}, {width}], before softmax; the largest wins",
         "protocol": asdict(predictor.inference),
         **origin,

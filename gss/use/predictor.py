@@ -18,6 +18,7 @@ from torch import Tensor
 from gss import __version__
 from gss.config import all_models, recipe_of_model
 from gss.data.augment import fit_size
+from gss.data.classes import ids_dtype
 from gss.data.images import Orientation, nearly_black, read_image
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError, GssError
@@ -63,7 +64,7 @@ class Predictor:
             image: of any size. The EXIF orientation is applied, or not, as `orientation` says; transparency is ignored.
 
         Returns:
-            uint8 [H, W], 0..N-1.
+            [H, W], 0..N-1: uint8 for up to 254 classes, else uint16.
 
         Raises:
             DataError: the file cannot be read.
@@ -72,7 +73,7 @@ class Predictor:
         pixels = as_array(image, self.orientation)
         for message in filter(None, (self.cut(pixels.shape[0], pixels.shape[1]), nearly_black(pixels))):
             warnings.warn(message, stacklevel=2)
-        return self.launch(pixels).cpu().numpy()
+        return self.launch(pixels).cpu().numpy().astype(ids_dtype(len(self.classes)), copy=False)
 
     def scores(self, image: Picture) -> np.ndarray:
         """The probability of every class at every pixel.
@@ -86,7 +87,7 @@ class Predictor:
         return result.numpy()
 
     def launch(self, pixels: np.ndarray, *, probabilities: Tensor | None = None) -> Tensor:
-        """Like `predict`, of uint8 [H, W, 3] RGB: uint8 [H, W] on the device, which may still be at work on it.
+        """Like `predict`, of uint8 [H, W, 3] RGB: a tensor [H, W] on the device, which may still be at work on it.
 
         Args:
             probabilities: [N, H, W], filled: float32 in 0..1, or uint8 in 255ths.

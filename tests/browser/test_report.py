@@ -87,7 +87,10 @@ def layer(browser: Browser, name: str) -> dict[str, int]:
     return browser.script(COLOURS)
 
 
-def test_layers_show_what_they_say(browser: Browser, made: SyntheticResults) -> None:
+@pytest.mark.parametrize("bits", [8, 16])
+def test_layers_show_what_they_say(browser: Browser, made: SyntheticResults, tmp_path: Path, bits: int) -> None:
+    if bits == 16:
+        made = SyntheticResults(tmp_path, [f"class {index}" for index in range(300)])
     shown(browser, write_report(made.folder))
     browser.script("const o = document.getElementById('opacity'); o.value = 100; o.dispatchEvent(new Event('input'))")
     palette = {",".join(map(str, colour)) for colour in made.palette.colours.tolist()}

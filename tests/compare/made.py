@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 
 from gss.config import load_experiment
-from gss.data.classes import ClassSpace
+from gss.data.classes import ClassSpace, ids_dtype, ignore_index
+from gss.data.ids import ids_tensor
+from gss.data.images import write_png
+from gss.data.metrics import confusion
 from gss.evaluate.inference import Inference
-from gss.evaluate.metrics import confusion
 from gss.evaluate.pictures import picture_name
 from gss.evaluate.run import Evaluation
-from gss.evaluate.write import write_evaluation, write_png
+from gss.evaluate.write import write_evaluation
 from gss.files import sha256_file, write_json, write_text
-from gss.recipes.gss.palette.maximal import maximal_colours
+from gss.recipes.gss.palette.strategies import grid_colours
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("sky", "road", "car", "pole")
@@ -30,7 +31,8 @@ def noisy(labels: Sequence[np.ndarray], num_classes: int, errors: float, seed: i
     for label in labels:
         changed = np.kron(rng.random((HEIGHT // 8, WIDTH // 8)) < errors * rng.uniform(0, 2), np.ones((8, 8))) > 0
         other = np.kron(rng.integers(0, num_classes, (HEIGHT // 8, WIDTH // 8)), np.ones((8, 8), int))
-        predictions.append(np.where(changed | (label == 255), other, label).astype(np.uint8))
+        ignored = label == ignore_index(num_classes)
+        predictions.append(np.where(changed | ignored, other, label).astype(label.dtype))
     return predictions
 
 
@@ -44,12 +46,13 @@ class Made:
 
     def __init__(self, folder: Path, names: Sequence[str] = NAMES, num_images: int = 12) -> None:
         self.data, self.results, self.names = folder / "set", folder / "results", tuple(names)
+        self.dtype = ids_dtype(len(names))
         rng = np.random.default_rng(0)
         self.labels, self.rows = [], []
         for index in range(num_images):
             label = np.sort(rng.integers(0, len(names) - (index > 2), (HEIGHT // 8, WIDTH // 8)), axis=0)
-            label = np.kron(label, np.ones((8, 8))).astype(np.uint8)
-            label[:3, :10] = 255
+            label = np.kron(label, np.ones((8, 8))).astype(self.dtype)
+            label[:3, :10] = ignore_index(len(names))
             files = {kind: self.data / kind / f"{index:02}.png" for kind in ("images", "labels")}
             write_png(files["labels"], label)
             grey = rng.integers(0, 60, (*label.shape, 3)) + 40 * label[..., None] % 180
@@ -89,12 +92,12 @@ class Made:
         number = len(self.names)
         order = list(range(number) if order is None else order)
         names = [self.names[order.index(place)] for place in range(number)]
-        own = np.arange(256, dtype=np.uint8)
+        own = np.arange(np.iinfo(self.dtype).max + 1, dtype=self.dtype)
         own[:number] = order
         overrides = [f"data.root={self.data}", "data.generate=null", *overrides]
         config = load_experiment(ROOT / "config/experiments/toy.yaml", overrides)
         write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
-        colours = tuple(tuple(map(int, colour)) for colour in maximal_colours(number + 1)[:-1])
+        colours = tuple(tuple(map(int, colour)) for colour in grid_colours(number, np.random.default_rng(0)))
         space = ClassSpace(tuple(names), colours, label_map=dict(enumerate(order)))
         rows = self.rows if rows is None else rows
         write_json(
@@ -104,7 +107,7 @@ class Made:
         predicted = [own[each] for each in noisy(self.labels, number, errors, seed)]
         counts = np.stack(
             [
-                confusion(torch.from_numpy(ids), torch.from_numpy(own[label]), number).numpy()
+                confusion(ids_tensor(ids), ids_tensor(own[label]), number).numpy()
                 for ids, label in zip(predicted, self.labels, strict=True)
             ]
         )

@@ -9,7 +9,7 @@ from simulate import coverage, draw
 
 import gss.compare.bootstrap as bootstrap_module
 from gss.compare.bootstrap import LEVEL, Counts, bootstrap
-from gss.evaluate.metrics import scores
+from gss.data.metrics import scores
 
 ARRAYS = ("value", "low", "high", "other_sign")
 
@@ -20,7 +20,7 @@ def of_confusion(matrices: np.ndarray) -> Counts:
 
 
 def by_hand(baseline: Counts, run: Counts, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Image after image into a sum, figures by `gss.evaluate.metrics`, percentiles by sorting."""
+    """Image after image into a sum, figures by `gss.data.metrics`, percentiles by sorting."""
     rng = np.random.Generator(np.random.PCG64(seed))
     num_images, num_classes = baseline.labelled.shape
 

@@ -106,16 +106,26 @@ def test_unreadable_files_are_faults_and_the_scan_goes_on(tiny):
     tiny.image("train/a").write_bytes(whole[: len(whole) // 2])
     tiny.image("train/b").write_text("no picture")
     Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(tiny.label("train/c"))
-    Image.fromarray(np.zeros((40, 56), np.uint16)).save(tiny.label("train/d"))
+    Image.fromarray(np.zeros((40, 56), np.int32)).save(tiny.label("train/d").with_suffix(".tif"))
+    tiny.label("train/d").with_suffix(".tif").rename(tiny.label("train/d"))
     manifest, _, faults = tiny.scan()
     assert len(faults) == 4
     assert faults[0].startswith(f"images/train/a.jpg: the image cannot be decoded ({len(whole) // 2} bytes")
     assert faults[1].startswith("images/train/b.jpg: the image cannot be decoded because it is text")
     assert faults[2].startswith("labels/train/c.png: a label with 3 channels (RGB)")
-    assert faults[3].startswith("labels/train/d.png: a 16-bit label")
+    assert faults[3].startswith("labels/train/d.png: a 32-bit label")
     assert all("\n" not in fault for fault in faults)
     assert len(manifest["splits"]["train"]) == 0
     assert len(manifest["splits"]["val"]) == 2
+
+
+def test_measurements_of_16_bits_are_no_labels(tiny):
+    rng = np.random.RandomState(0)
+    tiny.image("train/d").unlink()
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tiny.image("train/d"))
+    tiny.write_label("train/d", rng.permutation(10000).reshape(100, 100).astype(np.uint16))
+    *_, faults = tiny.scan()
+    assert "labels/train/d.png: 10000 values from 0 to 9999: measurements, as of depth, and no ids" in faults
 
 
 def test_empty_split_is_a_fault(tiny):

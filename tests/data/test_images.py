@@ -1,10 +1,9 @@
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from gss.data.classes import ClassSpace
-from gss.data.images import read_image, read_label, read_native_label
+from gss.data.images import read_image, read_label, read_native_label, write_png
 from gss.errors import DataError
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -73,10 +72,27 @@ def test_label_is_read_as_it_is(tmp_path):
         assert (read_label(tmp_path / name, SPACE) == IDS).all()
 
 
-def test_16_bit_label_is_refused(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), IDS.astype(np.uint16) * 1000)
-    with pytest.raises(DataError, match=r"(?s)a 16-bit label with values 0\.\.2000.*one-channel 8-bit PNG"):
-        read_native_label(tmp_path / "a.png")
+@pytest.mark.parametrize(("name", "order"), [("a.png", "<u2"), ("a.tif", "<u2"), ("a.tif", ">u2")])
+def test_16_bit_label_is_read_as_it_is(tmp_path, name, order):
+    ids = IDS.astype(np.uint16) * 1000 + 7
+    Image.fromarray(ids.astype(order)).save(tmp_path / name)
+    native = read_native_label(tmp_path / name)
+    assert native.dtype == np.uint16 and native.dtype.isnative
+    assert (native == ids).all()
+    space = ClassSpace(SPACE.names, label_map={7: 2, 1007: 1, 2007: 0})
+    assert (read_label(tmp_path / name, space) == 2 - IDS).all()
+
+
+def test_16_bit_label_stored_inverted_is_refused(tmp_path):
+    Image.fromarray(IDS.astype(np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with pytest.raises(DataError, match="MinIsWhite"):
+        read_native_label(tmp_path / "a.tif")
+
+
+def test_32_bit_label_is_refused(tmp_path):
+    Image.fromarray(IDS.astype(np.int32) * 1000).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"(?s)a 32-bit label with values 0\.\.2000.*one-channel 8-bit PNG"):
+        read_native_label(tmp_path / "a.tif")
 
 
 def test_rgb_label_is_refused_with_its_colours(tmp_path):
@@ -105,3 +121,11 @@ def test_id_out_of_range_is_named_with_its_file(tmp_path):
     Image.fromarray(np.where(IDS == 2, 5, IDS).astype(np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"(?s)ids found: 5; allowed: 0..2, 255.*a.png"):
         read_label(tmp_path / "a.png", SPACE)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)])
+def test_pictures_keep_every_pixel_and_the_order_of_colours(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    write_png(tmp_path / "folder" / "a.png", pixels)
+    with Image.open(tmp_path / "folder" / "a.png") as read:
+        np.testing.assert_array_equal(np.asarray(read), pixels)

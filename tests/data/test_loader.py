@@ -14,6 +14,7 @@ from apart import apart
 from gss.data import waiting
 from gss.data.augment import Augment
 from gss.data.loader import Batch, SampleOrder, TrainLoader, read_pair, sample_seed, shard
+from gss.data.manifest import evenly_spaced
 from gss.errors import ConfigError, DataError, GssError
 
 PINNED_SEEDS = [1607770444, 656268352, 2235919913]
@@ -40,6 +41,12 @@ def assert_equal(first: dict, second: dict) -> None:
     assert first.keys() == second.keys()
     for key in first:
         assert torch.equal(first[key], second[key]), key
+
+
+def test_evenly_spaced_indices():
+    assert evenly_spaced(233, 8) == [14, 43, 72, 101, 131, 160, 189, 218]
+    assert evenly_spaced(3, 8) == [0, 1, 2]
+    assert evenly_spaced(10, 0) == [] and evenly_spaced(0, 4) == []
 
 
 def test_batches_have_the_promised_shapes(tiny):

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ def of_size(monkeypatch: pytest.MonkeyPatch, megabytes: float) -> None:
 def test_what_containers_give_is_compared_with_what_the_crops_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     micro_batch = 2 * 4 * 512 * 512 + 3 * 4096
     assert CROPS.micro_batch == micro_batch
+    assert replace(CROPS, label_bytes=4).micro_batch == micro_batch + 2 * 3 * 512 * 512
     assert CROPS.bytes == 8 * (4 * 2 + 2) * micro_batch
     of_size(monkeypatch, 64)
     told = CROPS.shortage(tmp_path)

@@ -4,17 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gss.evaluate.pictures import (
-    GAP,
-    IGNORED,
-    LINE,
-    MARGIN,
-    WRONG,
-    error_picture,
-    evenly_spaced,
-    panel,
-    picture_name,
-)
+from gss.evaluate.pictures import GAP, IGNORED, LINE, MARGIN, WRONG, error_picture, panel, picture_name
 
 PALETTE = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [90, 90, 90]])
 COLOURS = ((10, 20, 30), (40, 50, 60), (70, 80, 90))
@@ -81,12 +71,6 @@ def test_names_and_titles_with_any_letters_are_drawn(tmp_path):
 def test_any_image_size(tmp_path, size):
     canvas = _draw(tmp_path / "panel.png", size=size)
     assert canvas.shape[0] < 1300 and canvas.shape[1] < 1400
-
-
-def test_evenly_spaced_indices():
-    assert evenly_spaced(233, 8) == [14, 43, 72, 101, 131, 160, 189, 218]
-    assert evenly_spaced(3, 8) == [0, 1, 2]
-    assert evenly_spaced(10, 0) == [] and evenly_spaced(0, 4) == []
 
 
 def test_picture_names_are_distinct(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from gss.data.loader import READ_AHEAD
 from gss.errors import DataError
 from gss.evaluate import run
 from gss.evaluate.run import evaluate_pairs, measure
@@ -115,7 +116,7 @@ def test_reading_runs_ahead_but_not_far():
 
     ahead = []
     _evaluate(range(12), read, each=lambda index, *_: ahead.append(len(started) - index - 1))
-    assert max(ahead) <= run.READ_AHEAD
+    assert max(ahead) <= READ_AHEAD
     assert started == list(range(12))
 
 

@@ -6,13 +6,12 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import gss
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
 from gss.evaluate.run import Evaluation
-from gss.evaluate.write import summarise, write_evaluation, write_png
+from gss.evaluate.write import summarise, write_evaluation
 
 NAMES = ("wall, painted", 'the "sky"', "<b>$x_$</b>", "=SUM(A1)", "Straße\n")
 
@@ -102,11 +101,3 @@ def test_a_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypa
     with pytest.raises(GssError, match=r"cannot write: No space left"):
         _write(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)])
-def test_pictures_keep_every_pixel_and_the_order_of_colours(tmp_path, shape):
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    write_png(tmp_path / "folder" / "a.png", pixels)
-    with Image.open(tmp_path / "folder" / "a.png") as read:
-        np.testing.assert_array_equal(np.asarray(read), pixels)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gss.nets.losses import resize
+from gss.nets.tensors import resize
 from gss.recipes.gss.latent_prior import LatentPriorHead, _fuse
 from gss.recipes.gss.posterior import ConvPosterior, NearestPosterior, WindowPosterior
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gss.nets import losses
-from gss.nets.losses import pixel_loss_sum, resize, token_loss_sum
+from gss.nets.losses import pixel_loss_sum, token_loss_sum
+from gss.nets.tensors import resize
 
 V = 11
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gss.nets.backbone import build_backbone
-from gss.nets.losses import resize
+from gss.nets.tensors import resize
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
 from gss.recipes.gss.learners import ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import GSS
@@ -16,10 +16,11 @@ from gss.recipes.gss.tokenizer.targets import token_targets
 N, V = 4, 32
 
 
-def make(kind: str = "ff") -> tuple[LatentPrior, DVAE]:
+def make(kind: str = "ff", num_classes: int = N) -> tuple[LatentPrior, DVAE]:
     torch.manual_seed(0)
     backbone = build_backbone("resnet10t", norm_eval=True)
-    head = LatentPriorHead(backbone.channels, N, V, kind=kind, channels=8, seg_channels=8, cls_channels=8, num_heads=2)
+    sizes = {"channels": 8, "seg_channels": 8, "cls_channels": 8, "num_heads": 2}
+    head = LatentPriorHead(backbone.channels, num_classes, V, kind=kind, **sizes)
     return LatentPrior(backbone, head), DVAE(V, 8, 8, 1)
 
 

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from gss.recipes.gss.palette.maximal import ignore_last, improve, maximal_colours, repulsion, smallest_squared
+from gss.recipes.gss.palette.maximal import (
+    ignore_last,
+    improve,
+    maximal_colours,
+    repulsion,
+    smallest_squared,
+)
 
 BEST = {
     19: 147.078,

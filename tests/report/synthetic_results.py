@@ -12,13 +12,14 @@ from gss.config import origins
 from gss.config.load import load_experiment
 from gss.data.check import scan
 from gss.data.classes import ClassSpace
-from gss.data.manifest import read_manifest, write_manifest
+from gss.data.images import write_png
+from gss.data.manifest import evenly_spaced, read_manifest, write_manifest
+from gss.data.metrics import scores
 from gss.data.pairing import SplitFolders
 from gss.evaluate.inference import Inference
-from gss.evaluate.metrics import scores
-from gss.evaluate.pictures import evenly_spaced, picture_name
+from gss.evaluate.pictures import picture_name
 from gss.evaluate.run import Evaluation
-from gss.evaluate.write import write_evaluation, write_png
+from gss.evaluate.write import write_evaluation
 from gss.files import sha256_file, write_json, write_text
 from gss.recipes.gss.palette.palette import Palette, write_palette
 from gss.tracking.journal import Journal
@@ -69,6 +70,7 @@ class SyntheticResults:
         steps: int = 1000,
     ) -> None:
         self.folder, self.data, self.names = project / "results" / "made", project / "set", tuple(names)
+        self.space = ClassSpace(self.names)
         self.size, self.splits = size, tuple(splits)
         self.rng = np.random.default_rng(0)
         for split in ("train", *splits):
@@ -95,7 +97,7 @@ class SyntheticResults:
         """Cells of classes, frequent and rare ones, and a photograph of clouds in their brightness."""
         height, width = self.size
         label = self._cells(40)
-        label[: height // 12] = 255
+        label[: height // 12] = self.space.ignore_index
         clouds = cv2.resize(self.rng.normal(128, 60, (9, 12, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
         photo = 0.6 * clouds + 0.4 * (label[..., None].astype(int) * 37 % 256) + self.rng.normal(0, 4, clouds.shape)
         photo = np.clip(photo, 0, 255)
@@ -109,7 +111,7 @@ class SyntheticResults:
         points = self.rng.random((count, 2)) * self.size
         rows, columns = np.mgrid[:height, :width]
         distance = (rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2
-        return classes[distance.argmin(axis=2)].astype(np.uint8)
+        return classes[distance.argmin(axis=2)].astype(self.space.dtype)
 
     def _write_config(self) -> None:
         overrides = ["posterior.steps=77"]
@@ -120,7 +122,7 @@ class SyntheticResults:
 
     def _write_check(self) -> None:
         folders = {split: SplitFolders(f"images/{split}", f"labels/{split}") for split in ("train", *self.splits)}
-        manifest, statistics, faults = scan(self.data, folders, ClassSpace(self.names))
+        manifest, statistics, faults = scan(self.data, folders, self.space)
         assert not faults
         write_manifest(self.folder / "data" / "manifest.json", manifest)
         write_json(self.folder / "data" / "statistics.json", statistics)
@@ -157,12 +159,12 @@ class SyntheticResults:
             label = cv2.imread(str(pair.label), cv2.IMREAD_UNCHANGED)
             wrong = self.rng.random((6, 8)) < errors * 2 * index / len(pairs)
             wrong = cv2.resize(wrong.astype(np.uint8), self.size[::-1], interpolation=cv2.INTER_NEAREST) > 0
-            prediction = np.where(wrong | (label == 255), self._cells(30), label).astype(np.uint8)
+            known = label != self.space.ignore_index
+            prediction = np.where(wrong | ~known, self._cells(30), label)
             write_png(folder / "predictions" / picture_name(index, pair.image), prediction)
             if index in drawn:
                 painted = self.palette.colours.astype(np.uint8)[prediction]
                 write_png(folder / "maskiges" / picture_name(index, pair.image), cv2.blur(painted, (5, 5)))
-            known = label != 255
             counts = np.bincount(label[known].astype(int) * count + prediction[known], minlength=count**2)
             counts = counts.reshape(count, count)
             per_image[:, index] = np.diag(counts), counts.sum(0), counts.sum(1)

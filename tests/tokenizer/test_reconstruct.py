@@ -10,7 +10,7 @@ from procedural import CASE_B, procedural_dvae
 from gss.data.augment import fit_size
 from gss.errors import TokenizerError
 from gss.recipes.gss.palette.maskige import nearest, paint
-from gss.recipes.gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
+from gss.recipes.gss.tokenizer.reconstruct import reconstruct, require_usage
 from gss.recipes.gss.tokenizer.refine import rank_candidates, refine
 
 COLOURS = torch.tensor([[230, 230, 230], [20, 20, 20], [100, 100, 100], [110, 90, 110], [0, 0, 0]])
@@ -81,11 +81,6 @@ def test_shards_add_up():
 def test_label_smaller_than_a_token_is_a_clear_error():
     with pytest.raises(TokenizerError, match="smaller than a token"):
         reconstruct(procedural_dvae(CASE_B), [np.zeros((6, 40), np.uint8)], COLOURS, doubled=False)
-
-
-def test_iou_is_nan_only_for_classes_that_do_not_occur():
-    confusion = torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
-    assert iou_per_class(confusion).tolist() == pytest.approx([6 / 9, 3 / 6, float("nan")], nan_ok=True)
 
 
 def test_collapse_is_a_clear_error():

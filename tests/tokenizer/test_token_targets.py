@@ -46,7 +46,7 @@ def test_only_ignored_pixels_are_filled_and_with_the_networks_choice():
 def test_one_valid_pixel_of_64_makes_a_token_valid():
     label = torch.full((1, 16, 8), 255, dtype=torch.uint8)
     label[0, 3, 5] = 7
-    assert token_valid(label).tolist() == [[[True], [False]]]
+    assert token_valid(label, 255).tolist() == [[[True], [False]]]
 
 
 def test_targets_are_the_tokens_of_the_filled_maskige():

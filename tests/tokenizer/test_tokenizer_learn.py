@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from gss.data.metrics import class_iou
 from gss.errors import ConfigError, DataError
 from gss.recipes.gss.palette.maskige import paint
 from gss.recipes.gss.tokenizer.crops import MaskigeCrops
 from gss.recipes.gss.tokenizer.dvae import DVAE, map_pixels
-from gss.recipes.gss.tokenizer.learn import DVAELearner, colour_temperature, export, mapped_maskige, negative_likelihood
-from gss.recipes.gss.tokenizer.reconstruct import iou_per_class, reconstruct, require_usage
+from gss.recipes.gss.tokenizer.learn import (
+    DVAELearner,
+    colour_temperature,
+    export,
+    mapped_maskige,
+    negative_likelihood,
+)
+from gss.recipes.gss.tokenizer.reconstruct import reconstruct, require_usage
 
 COLOURS = torch.tensor([[255, 255, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0]])
 NUM_CLASSES = 3
@@ -60,7 +67,7 @@ def trained() -> DVAELearner:
 
 def test_trained_tokenizer_reconstructs_and_uses_its_tokens(trained):
     result = reconstruct(export(trained.saved), stripes(), COLOURS, doubled=True)
-    assert iou_per_class(result.confusion).mean() > 0.8
+    assert class_iou(result.confusion.numpy()).mean() > 0.8
     assert require_usage(result.tokens, NUM_CLASSES).used >= 2 * NUM_CLASSES
 
 

@@ -29,12 +29,6 @@ def test_identity_follows_the_weights_alone(tmp_path):
     assert first == second != tensors_sha256(dvae.state_dict())
 
 
-def test_dtype_is_what_was_asked_for(tmp_path):
-    save_tokenizer(tmp_path / "t", procedural_dvae(CASE_A), {})
-    loaded = load_tokenizer(tmp_path / "t", dtype=torch.float64)
-    assert loaded.decode_logits(torch.zeros(1, 1, 1, dtype=torch.int64)).dtype == torch.float64
-
-
 def test_wrong_files_are_clear_errors(tmp_path):
     with pytest.raises(TokenizerError, match="not found"):
         load_tokenizer(tmp_path / "gone")

@@ -1,10 +1,9 @@
-import json
 import resource
 
 import pytest
 
 from gss.errors import GssError, Interrupted
-from gss.tracking.journal import Journal, flatten, read_journal
+from gss.tracking.journal import Journal, read_journal
 
 
 def test_header_events_and_reading(tmp_path):
@@ -120,8 +119,3 @@ def test_a_failing_disk_is_named_and_nothing_torn_stays(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     Journal(path, {}).metrics(2, {"a": 2.0})
     assert [event["m"]["a"] for event in read_journal(path)[1:]] == [1.0, 2.0]
-
-
-def test_flatten():
-    assert flatten({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == {"a.b.c": 1, "a.d": [1, 2], "e": None}
-    assert json.dumps(flatten({})) == "{}"

@@ -14,10 +14,10 @@ from PIL import Image
 import gss
 from gss.data.images import read_image
 from gss.data.loader import read_pair
+from gss.data.metrics import confusion
 from gss.data.toy import make_toy
 from gss.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from gss.evaluate.inference import Inference, extra_pictures
-from gss.evaluate.metrics import confusion
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run

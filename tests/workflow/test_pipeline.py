@@ -18,7 +18,7 @@ from project import Project
 
 from gss.data.images import read_native_label
 from gss.data.manifest import read_manifest
-from gss.evaluate.metrics import confusion
+from gss.data.metrics import confusion
 from gss.evaluate.pictures import picture_name
 from gss.modelfile import load_model
 from gss.recipes.gss.tokenizer.store import load_tokenizer

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gss.nets.backbone import Backbone
 from gss.nets.layers import ConvBNReLU
-from gss.nets.losses import resize, scores_at_once
+from gss.nets.losses import scores_at_once
+from gss.nets.tensors import resize
 from gss.nets.window import SwinBlocks
 
 _PUBLISHED_ORDER = (1, 0, 2, 3)  # the published heads list their inputs as strides 8, 4, 16, 32
@@ -55,7 +56,7 @@ class LatentPriorHead(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.kind, self.vocab_size, self.token_stride = kind, vocab_size, token_stride
+        self.kind, self.num_classes, self.vocab_size, self.token_stride = kind, num_classes, vocab_size, token_stride
         self.convs = _level_convs(in_channels, channels)
         self.fusion_conv = ConvBNReLU(4 * channels, seg_channels)
         self.transformer_block = SwinBlocks(

@@ -1,7 +1,8 @@
 """Learners of the two trained parts, in the form the training loop takes (`gss.train.learner.Learner`).
 
 Letters: B batch, H W crop, h w token grid = ceil(H / 4), ceil(W / 4) (or / 8), N classes, V vocabulary.
-A batch holds `image` uint8 [B, 3, H, W], `label` uint8 [B, H, W], `valid` and `photometric` (`gss.data.device.finish`).
+A batch holds `image` uint8 [B, 3, H, W], `label` [B, H, W] (`gss.data.ids`), `valid` and `photometric`
+(`gss.data.device.finish`).
 """
 
 from abc import abstractmethod
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 from gss.data.device import finish
 from gss.nets.losses import pixel_loss_sum, pixel_weights, token_loss_sum
 from gss.recipes.gss.latent_prior import LatentPrior
@@ -30,6 +31,11 @@ class ImageLearner(nn.Module):
     saved: nn.Module
     prior: LatentPrior
 
+    @property
+    def ignored(self) -> int:
+        """The label of pixels without loss."""
+        return ignore_index(self.prior.head.num_classes)
+
     @abstractmethod
     def counts(self, batch: Batch) -> Tensor:
         """float64 [terms]: valid elements of a micro-batch, or their weights' sums."""
@@ -40,7 +46,7 @@ class ImageLearner(nn.Module):
 
         Args:
             image: normalised, [B, 3, H, W], in the parameters' dtype.
-            label: uint8 [B, H, W], 0..N-1, 255 = ignored; it is not changed.
+            label: integers [B, H, W], 0..N-1 or `ignore_index(N)`; it is not changed.
 
         Returns:
             sums [terms], not divided by `counts`; statistics as (sum, count).
@@ -83,7 +89,7 @@ class LatentPriorLearner(ImageLearner):
         label = batch["label"]
         doubled = double_label(label, _token_grid(label, self.prior.head.token_stride))  # [B, 8h, 8w]
         if self.class_weights is None:
-            return torch.stack([token_valid(doubled).sum(), (doubled != IGNORE_INDEX).sum()]).double()
+            return torch.stack([token_valid(doubled, self.ignored).sum(), (doubled != self.ignored).sum()]).double()
         of_pixels = pixel_weights(doubled, self.class_weights)
         return torch.stack([_token_weights(doubled, self.class_weights).double().sum(), of_pixels.double().sum()])
 
@@ -103,11 +109,11 @@ class LatentPriorLearner(ImageLearner):
             weights=weights,
         )
         pixel_sum, pixels_right = pixel_loss_sum(
-            pixel_logits, doubled, ignore_index=IGNORE_INDEX, class_weights=self.class_weights
+            pixel_logits, doubled, ignore_index=self.ignored, class_weights=self.class_weights
         )
         return torch.stack([token_sum, pixel_sum]), {
             "token_acc": (tokens_right, (tokens != head.vocab_size).sum()),
-            "pixel_acc": (pixels_right, (doubled != IGNORE_INDEX).sum()),
+            "pixel_acc": (pixels_right, (doubled != self.ignored).sum()),
         }
 
     @torch.no_grad()
@@ -160,12 +166,12 @@ class PosteriorLearner(ImageLearner):
     def counts(self, batch: Batch) -> Tensor:
         label = batch["label"]
         if self.class_weights is None:
-            return (label != IGNORE_INDEX).sum().double().view(1)
+            return (label != self.ignored).sum().double().view(1)
         return pixel_weights(label, self.class_weights).double().sum().view(1)
 
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
         loss, right = self.posterior.loss_sum(self._decoded(image), label, class_weights=self.class_weights)
-        return loss.view(1), {"pixel_acc": (right, (label != IGNORE_INDEX).sum())}
+        return loss.view(1), {"pixel_acc": (right, (label != self.ignored).sum())}
 
     @torch.no_grad()
     def _decoded(self, image: Tensor) -> Tensor:
@@ -181,5 +187,6 @@ def _token_grid(label: Tensor, stride: int) -> tuple[int, int]:
 def _token_weights(doubled: Tensor, class_weights: Tensor) -> Tensor:
     """[B, h, w]: mean class weight of the valid pixels of every 8x8 block, 0 where there are none."""
     weights = F.avg_pool2d(pixel_weights(doubled, class_weights).unsqueeze(1), 8)
-    valid = F.avg_pool2d((doubled != IGNORE_INDEX).to(weights.dtype).unsqueeze(1), 8)
+    valid = (doubled != ignore_index(len(class_weights))).to(weights.dtype)
+    valid = F.avg_pool2d(valid.unsqueeze(1), 8)
     return (weights / valid.clamp_min(1 / 64))[:, 0]

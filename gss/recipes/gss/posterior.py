@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 from gss.nets.layers import ConvBNReLU
-from gss.nets.losses import class_chunks, pixel_loss_sum, pixel_weights, resize, token_loss_sum
+from gss.nets.losses import pixel_loss_sum, pixel_weights, token_loss_sum
+from gss.nets.tensors import class_chunks, resize
 from gss.nets.window import SwinBlocks
 from gss.recipes.gss.palette.maskige import nearest
 
@@ -35,13 +36,15 @@ class Posterior(nn.Module):
 
         Args:
             rgb: [B, 3, P, Q] in 0..1.
-            label: uint8 [B, H, W], 255 = ignored.
+            label: integers [B, H, W], 0..N-1 or `ignore_index(N)`.
             class_weights: [N], factor of a pixel's loss by its label; None: 1.
 
         Returns:
             the sum, differentiable in the parameters; the number of pixels guessed right, int64.
         """
-        return pixel_loss_sum(self(rgb), label, ignore_index=IGNORE_INDEX, class_weights=class_weights)
+        scores = self(rgb)
+        ignored = ignore_index(scores.shape[1])
+        return pixel_loss_sum(scores, label, ignore_index=ignored, class_weights=class_weights)
 
 
 class WindowPosterior(Posterior):
@@ -96,7 +99,7 @@ class WindowPosterior(Posterior):
             classifier.weight,
             cast(Tensor, classifier.bias),
             label.long(),
-            ignore_index=IGNORE_INDEX,
+            ignore_index=ignore_index(len(classifier.weight)),
             weights=weights,
         )
 

@@ -1,15 +1,15 @@
 """What a report, and the card of an exported model, show of GSS: palette, reconstruction, networks."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gss.files import read_json
+from gss.files import read_json, read_table
 from gss.recipes.gss.palette.maximal import squared_distances
 from gss.recipes.gss.palette.palette import IGNORE, Palette, read_palette
-from gss.report.results import Results, read_table
-from gss.report.scores import css, training_line
+from gss.report.results import Results
+from gss.report.scores import training_line
+from gss.text import css
 
 if TYPE_CHECKING:
     from gss.modelfile import ModelFile
@@ -73,18 +73,21 @@ def _rounds(results: Results) -> list[dict[str, Any]]:
     path = results.folder / "reconstruction" / "rounds.csv"
     if not path.is_file():
         return []
-    rounds: dict[str, dict[str, Any]] = {}
-    for row in read_table(path):
-        first = {"number": row["round"], "kept": row["kept"] == "True", "mIoU": _number(row["mIoU"]), "changes": []}
-        found = rounds.setdefault(row["round"], first)
-        if row["old_colour"]:
-            old, new = (_css(rgb) for rgb in (row["old_colour"].split(), [row[channel] for channel in "rgb"]))
-            found["changes"].append({"name": row["class"], "iou": _number(row["iou"]), "old": old, "new": new})
-    return list(rounds.values())
-
-
-def _css(values: Sequence[str]) -> str:
-    return css([int(value) for value in values])
+    rounds = []
+    for number, rows in read_table(path).groupby("round", sort=False):
+        changes = [
+            {
+                "name": row["class"],
+                "iou": _number(row["iou"]),
+                "old": css(map(int, row["old_colour"].split())),
+                "new": css(map(int, row[["r", "g", "b"]])),
+            }
+            for _, row in rows[rows["old_colour"] != ""].iterrows()
+        ]
+        first = rows.iloc[0]
+        kept, miou = first["kept"] == "True", _number(first["mIoU"])
+        rounds.append({"number": number, "kept": kept, "mIoU": miou, "changes": changes})
+    return rounds
 
 
 def _number(text: str) -> float | None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 from gss.data.device import finish
 from gss.nets.losses import pixel_loss_sum, pixel_weights
 from gss.recipes.pixel.network import PixelNetwork
@@ -22,6 +22,7 @@ class PixelLearner(nn.Module):
         super().__init__()
         self.terms = {"ce": 1.0}
         self.saved = network
+        self.ignored = ignore_index(network.head.classifier.out_channels)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
@@ -29,7 +30,7 @@ class PixelLearner(nn.Module):
         """float64 [1]: valid pixels of a micro-batch, or the sum of their weights."""
         label = batch["label"]
         if self.class_weights is None:
-            return (label != IGNORE_INDEX).sum().double().view(1)
+            return (label != self.ignored).sum().double().view(1)
         return pixel_weights(label, self.class_weights).double().sum().view(1)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
@@ -37,5 +38,5 @@ class PixelLearner(nn.Module):
         backbone, label = self.saved.backbone, batch["label"]
         image = finish(batch["image"], batch["valid"], batch["photometric"], backbone.mean, backbone.std)
         logits = self.saved(image.to(next(self.saved.parameters()).dtype))  # [B, N, h, w]
-        loss, right = pixel_loss_sum(logits, label, ignore_index=IGNORE_INDEX, class_weights=self.class_weights)
-        return torch.stack([loss]), {"pixel_acc": (right, (label != IGNORE_INDEX).sum())}
+        loss, right = pixel_loss_sum(logits, label, ignore_index=self.ignored, class_weights=self.class_weights)
+        return torch.stack([loss]), {"pixel_acc": (right, (label != self.ignored).sum())}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gss.data.device import normalise
 from gss.nets.backbone import Backbone, build_backbone
 from gss.nets.layers import ConvBNReLU
-from gss.nets.losses import resize
+from gss.nets.tensors import resize
 
 
 class PlainHead(nn.Module):

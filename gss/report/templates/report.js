@@ -151,7 +151,8 @@ for (const canvas of document.querySelectorAll(".matrix canvas")) {
 const page = json("pictures-data");
 if (page) {
   const by = id => document.getElementById(id);
-  const IGNORED = 255, RED = [214, 39, 40], GREEN = [43, 138, 62], GREY = [150, 150, 150];
+  const Ids = page.names.length > 254 ? Uint16Array : Uint8Array; // what Python's `ids_dtype` says; the last one is ignored
+  const IGNORED = Ids === Uint8Array ? 255 : 65535, RED = [214, 39, 40], GREEN = [43, 138, 62], GREY = [150, 150, 150];
   const colourOf = (table, id) => id < page.names.length ? table[id] : null;
   const models = Object.keys(page.models), short = model => page.models[model].replace(/^GSS-/, "");
   const versus = `${short(models.at(-1))} against ${short(models[0])}`;
@@ -192,7 +193,7 @@ if (page) {
   const show = async picture => {
     state.picture = picture;
     const [photo, maskige, label, ...predicted] = await Promise.all([loaded(picture.photo), loaded(picture.maskige),
-      ...[picture.label, ...models.map(model => picture.predictions[model])].map(text => text ? unpack(text).then(bytes => new Uint8Array(bytes)) : null)]);
+      ...[picture.label, ...models.map(model => picture.predictions[model])].map(text => text ? unpack(text).then(bytes => new Ids(bytes)) : null)]);
     if (state.picture !== picture) return; // another one was chosen meanwhile
     Object.assign(state, {photo, maskige, arrays: {label, ...Object.fromEntries(models.map((model, i) => [model, predicted[i]]))}});
     for (const button of by("thumbs").children) button.setAttribute("aria-pressed", button.picture === picture);

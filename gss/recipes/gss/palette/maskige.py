@@ -11,7 +11,7 @@ def paint(label: Tensor, colours: Tensor) -> Tensor:
     """Return the maskige of a label map: every pixel gets the colour of its class.
 
     Args:
-        label: [B,H,W] class ids of any dtype; 255 and every other id of N or more get the ignore colour.
+        label: [B,H,W] class ids of any dtype; every id of N or more gets the ignore colour.
         colours: [N+1,3] in 0..255, last row = ignore.
 
     Returns:

@@ -1,7 +1,6 @@
 """One colour per class and one for ignored pixels, and the file that holds them."""
 
 import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gss.errors import ConfigError
-from gss.files import write_text
+from gss.files import write_table
 from gss.recipes.gss.palette.maximal import squared_distances
 
 HEADER = ["index", "name", "r", "g", "b"]
@@ -91,12 +90,8 @@ class Palette:
 
 def write_palette(path: Path, palette: Palette) -> None:
     """Write `palette.csv`: `index,name,r,g,b`, one row per class, last row named `ignore`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    for index, (name, colour) in enumerate(zip((*palette.names, IGNORE), palette.colours.tolist(), strict=True)):
-        writer.writerow([index, name, *colour])
-    write_text(path, text.getvalue())
+    rows = enumerate(zip((*palette.names, IGNORE), palette.colours.tolist(), strict=True))
+    write_table(path, HEADER, ((index, name, *colour) for index, (name, colour) in rows))
 
 
 def read_palette(path: Path) -> Palette:

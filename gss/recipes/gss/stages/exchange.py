@@ -1,8 +1,6 @@
 """Published checkpoints in and out: `gss import` and `gss export`."""
 
 import copy
-import csv
-import io
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from gss.config import data_folder
 from gss.data.classes import ClassSpace
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError
-from gss.files import sha256_file, write_atomic, write_text
+from gss.files import sha256_file, write_atomic, write_table
 from gss.modelfile import load_model, save_model, tensors_sha256
 from gss.recipes.gss.assemble import build_model, build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import (
@@ -167,12 +165,10 @@ def _refuse_other_meanings(said: Mapping[str, Any], meta: Mapping[str, Any], pat
 
 def _write(run: Run[GSSExperiment], imported: _Imported) -> None:
     path, table = run.folder / f"{imported.kind}.pth", run.folder / "import" / f"{imported.kind}.csv"
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([KeyRow._fields, *imported.report.rows])
     reads = "posterior" if imported.kind == "posterior" else "latent_prior"
     with run.stage("import", imported.inputs, name=f"import_{imported.kind}", reads=reads) as journal:
         assert journal is not None
-        write_text(table, text.getvalue())
+        write_table(table, KeyRow._fields, imported.report.rows)
         save_model(path, imported.kind, imported.tensors, imported.meta)
         journal.tags({"file": str(path), "sha256": sha256_file(path)})
     print(f"{imported.source}: {len(imported.report.rows)} keys\n{imported.report}\nwrote {path}, {table}", flush=True)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from gss.data.classes import ClassSpace
+from gss.evaluate.plots import palette_swatches
 from gss.files import remove, write_json
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.experiment import Palette as Config
 from gss.recipes.gss.palette.palette import IGNORE, Palette, write_palette
 from gss.recipes.gss.palette.strategies import make_palette
-from gss.report.plots import palette_swatches
 from gss.stages.run import Run
 
 

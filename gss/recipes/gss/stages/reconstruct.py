@@ -1,8 +1,6 @@
 """Stage 4: what palette and tokenizer alone cost, and better colours for the classes that suffer."""
 
 import copy
-import csv
-import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss.data.ids import ids_tensor
 from gss.data.images import read_image, read_label
 from gss.data.loader import shard
+from gss.data.manifest import evenly_spaced
+from gss.data.metrics import scores
 from gss.evaluate.inference import as_picture
-from gss.evaluate.metrics import scores
-from gss.evaluate.pictures import evenly_spaced, panel, picture_name
-from gss.files import remove, write_json, write_text
+from gss.evaluate.pictures import panel, picture_name
+from gss.evaluate.plots import palette_swatches, rounds
+from gss.files import remove, write_json, write_table
 from gss.progress import track
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.palette.palette import IGNORE, Palette, read_palette, write_palette
@@ -27,7 +28,6 @@ from gss.recipes.gss.tokenizer.reconstruct import reconstruct as reconstruct_lab
 from gss.recipes.gss.tokenizer.reconstruct import round_trip, token_usage
 from gss.recipes.gss.tokenizer.refine import Refinement, Round, refine
 from gss.recipes.gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
-from gss.report.plots import palette_swatches, rounds
 from gss.stages.run import Run
 from gss.stages.training import deliver, is_missing
 from gss.tracking.journal import Journal
@@ -214,13 +214,13 @@ def _draw(run: Run[GSSExperiment], dvae: DVAE, palette: Palette) -> None:
     for index in evenly_spaced(len(pairs), run.experiment.evaluation.pictures):
         pair = pairs[index]
         array = read_label(pair.label, run.space)
-        label = torch.from_numpy(array).to(dvae.weight.device)[None]
+        label = ids_tensor(array).to(dvae.weight.device)[None]
         ids, tokens = round_trip(dvae, label, colours, doubled=True)
         panel(
             run.folder / "reconstruction" / "pictures" / picture_name(index, pair.image),
             image=read_image(pair.image, pair.orientation),
             label=array,
-            prediction=ids[0].to(torch.uint8).cpu().numpy(),
+            prediction=ids[0].cpu().numpy().astype(array.dtype),
             extras={"maskige": as_picture(dvae.decode(tokens)[0])},
             palette=palette.colours,
             names=palette.names,
@@ -231,16 +231,14 @@ def _draw(run: Run[GSSExperiment], dvae: DVAE, palette: Palette) -> None:
 
 def _write_rounds(folder: Path, found: Refinement, names: tuple[str, ...]) -> None:
     """`rounds.csv`, a row per round and class, and `rounds.png`."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("round", "kept", "mIoU", "class", "iou", "r", "g", "b", "old_colour"))
+    rows = []
     for number, tried in enumerate(found.rounds):
         old = {change.label: " ".join(map(str, change.old)) for change in tried.changes}
-        for label, name in enumerate(names):
-            iou = "" if np.isnan(tried.iou[label]) else float(tried.iou[label])
-            table.writerow((number, tried.kept, tried.miou, name, iou, *tried.colours[label], old.get(label, "")))
+        for label, (name, iou) in enumerate(zip(names, tried.iou.tolist(), strict=True)):
+            rows.append((number, tried.kept, tried.miou, name, iou, *tried.colours[label], old.get(label)))
     rounds(folder / "rounds.png", [_row(tried, names) for tried in found.rounds])
-    write_text(folder / "rounds.csv", text.getvalue())
+    columns = ("round", "kept", "mIoU", "class", "iou", "r", "g", "b", "old_colour")
+    write_table(folder / "rounds.csv", columns, rows)
 
 
 def _row(tried: Round, names: tuple[str, ...]) -> dict[str, Any]:

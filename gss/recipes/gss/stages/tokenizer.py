@@ -10,8 +10,7 @@ import torch
 from gss.config import data_folder
 from gss.data.classes import ClassSpace
 from gss.data.images import read_label
-from gss.data.manifest import Pairs
-from gss.evaluate.pictures import evenly_spaced
+from gss.data.manifest import Pairs, evenly_spaced
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.tokenizer.crops import MaskigeCrops
@@ -35,7 +34,7 @@ KEPT_BYTES = 2**32  # of labels in the memory of each process
 
 
 class TrainingLabels(Sequence[np.ndarray]):
-    """Labels of pairs, uint8 [H,W] each. The first ones stay in memory, the rest is read whenever it is asked for."""
+    """Labels of pairs, [H,W] each. The first ones stay in memory, the rest is read whenever it is asked for."""
 
     def __init__(self, pairs: Pairs, space: ClassSpace, kept_bytes: int = KEPT_BYTES) -> None:
         self._pairs, self._space, self._free = pairs, space, kept_bytes

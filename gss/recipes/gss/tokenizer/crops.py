@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
+from gss.data.ids import ids_tensor
 from gss.data.loader import sample_seed
 from gss.errors import ConfigError, DataError
 
@@ -20,7 +20,8 @@ class MaskigeCrops:
     The global batch of step t is made of the samples t * B ... (t + 1) * B - 1; rank r takes the r-th equal part.
 
     Args:
-        labels: uint8 [H,W] each, class ids 0..N-1 or 255; all of them are asked for once, then one for every crop.
+        labels: uint8 or uint16 [H,W] each, class ids 0..N-1 or `ignore_index(N)`; all of them are asked for once, then
+            one for every crop.
         num_classes: N.
         batch_size: B, crops of one step over all processes.
         crop: side P of the painted crop in maskige pixels, a multiple of 8: P / 2 label pixels, as labels are doubled.
@@ -55,22 +56,22 @@ class MaskigeCrops:
         self.labels, self.seed, self.side, self.start_step = labels, seed, crop // 2, start_step
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world_size
         self._rng = np.random.RandomState()  # seeded for every sample: a new one takes longer than all of its crop
-        values = [*range(num_classes), IGNORE_INDEX]
-        counts = [np.bincount(labels[i].ravel(), minlength=256)[values] for i in range(len(labels))]
+        values = [*range(num_classes), ignore_index(num_classes)]
+        counts = [np.bincount(labels[i].ravel(), minlength=values[-1] + 1)[values] for i in range(len(labels))]
         pixels = np.stack(counts, 1)  # [N+1,labels]
         self.present = [(value, row.cumsum()) for value, row in zip(values, pixels, strict=True) if row.any()]
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
-        """One dict per step, in a list: `label` uint8 [B / world_size, P/2, P/2]."""
+        """One dict per step, in a list: `label` [B / world_size, P/2, P/2], see `gss.data.ids`."""
         step = self.start_step
         while True:
             first = step * self.batch_size + self.rank * self.share
             crops = [self.sample(position) for position in range(first, first + self.share)]
-            yield [{"label": torch.from_numpy(np.stack(crops))}]
+            yield [{"label": ids_tensor(np.stack(crops))}]
             step += 1
 
     def sample(self, position: int) -> np.ndarray:
-        """The crop at a position of the stream, uint8 [P/2,P/2]."""
+        """The crop at a position of the stream, [P/2,P/2] of the labels' type."""
         rng = self._rng
         rng.seed(sample_seed(self.seed, position))
         if rng.random_sample() < BALANCED:
@@ -101,4 +102,4 @@ def _pad(label: np.ndarray, side: int) -> np.ndarray:
     """Ignored pixels at the bottom and right of labels smaller than a crop."""
     height, width = label.shape
     missing = ((0, max(side - height, 0)), (0, max(side - width, 0)))
-    return np.pad(label, missing, constant_values=IGNORE_INDEX) if max(map(sum, missing)) else label
+    return np.pad(label, missing, constant_values=np.iinfo(label.dtype).max) if max(map(sum, missing)) else label

@@ -4,7 +4,6 @@ Letters: B crops, P their side in pixels, N classes, V vocabulary, h = P // 8.
 """
 
 import copy
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -84,8 +83,7 @@ class DVAELearner(nn.Module):
         dvae: weights to start from; trained in place.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
         random_palettes: paint every crop in fresh random colours: a tokenizer for any palette.
-        trained_on: labels uint8 [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
-        weights: of the terms.
+        trained_on: labels [B,P/2,P/2]; given when the dVAE is trained already and only learns new colours.
 
     Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.
 
@@ -102,10 +100,9 @@ class DVAELearner(nn.Module):
         *,
         random_palettes: bool = False,
         trained_on: Tensor | None = None,
-        weights: Mapping[str, float] = WEIGHTS,
     ) -> None:
         super().__init__()
-        self.terms = dict(weights)
+        self.terms = dict(WEIGHTS)
         self.random_palettes = random_palettes
         self.colours = nn.Buffer(colours.double() / 255)
         self.temperature = RANDOM_TEMPERATURE if random_palettes else colour_temperature(colours)
@@ -118,7 +115,7 @@ class DVAELearner(nn.Module):
         return torch.tensor([3 * pixels, pixels, pixels // 64], dtype=torch.float64, device=batch["label"].device)
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Sums [3] of the terms for `label` uint8 [B,P/2,P/2], and statistics.
+        """Sums [3] of the terms for `label` [B,P/2,P/2], and statistics.
 
         Statistics: `pixel_accuracy`, and `tokens_used` = different tokens in the batch of this process.
         """

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from gss.data.augment import fit_size, nearest_indices
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import NATIVE_IDS
+from gss.data.ids import ids_tensor
+from gss.data.metrics import confusion
 from gss.errors import TokenizerError
 from gss.recipes.gss.palette.maskige import nearest, paint
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -41,7 +43,7 @@ def reconstruct(
 
     Args:
         dvae: the tokenizer; the work is done on its device.
-        labels: uint8 [H,W] each, 0..N-1 or 255.
+        labels: uint8 or uint16 [H,W] each, 0..N-1 or `ignore_index(N)`.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
         doubled: at the resolution training uses, a token for 4 x 4 label pixels; else, as published, at the label's
             own, a token for 8 x 8.
@@ -55,16 +57,14 @@ def reconstruct(
     """
     device = dvae.weight.device
     num_classes = len(colours) - 1
-    confusion = torch.zeros(num_classes**2, dtype=torch.int64)
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     tokens = torch.zeros(dvae.vocab_size, dtype=torch.int64)
     for array in labels:
-        label = torch.from_numpy(np.ascontiguousarray(array)).to(device)[None]  # [1,H,W]
+        label = ids_tensor(np.ascontiguousarray(array)).to(device)[None]  # [1,H,W]
         ids, used = round_trip(dvae, label, colours, doubled=doubled, scale=scale)
-        valid = label != IGNORE_INDEX
-        pairs = label[valid].long() * num_classes + ids[valid]
-        confusion += pairs.bincount(minlength=num_classes**2).cpu()
+        counts += confusion(ids, label, num_classes)
         tokens += used.flatten().bincount(minlength=dvae.vocab_size).cpu()
-    return Reconstruction(confusion.view(num_classes, num_classes), tokens)
+    return Reconstruction(counts, tokens)
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def round_trip(
     """What is left of a label after painting, encoding, decoding and choosing the nearest colour.
 
     Args:
-        label: uint8 [B,H,W], 0..N-1 or 255, on the tokenizer's device.
+        label: [B,H,W], 0..N-1 or `ignore_index(N)`, see `gss.data.ids`; on the tokenizer's device.
         colours: [N+1,3] in 0..255, last row = ignored pixels.
         doubled, scale: see `reconstruct`.
 
@@ -112,15 +112,8 @@ def _vote(ids: Tensor) -> Tensor:
     """Most frequent of each 2 x 2 block of [B,2H,2W], the lowest on ties: bilinear halving of the one-hot map."""
     four = torch.stack([ids[:, 0::2, 0::2], ids[:, 0::2, 1::2], ids[:, 1::2, 0::2], ids[:, 1::2, 1::2]])
     votes = (four[:, None] == four[None]).sum(1)  # [4,B,H,W]
-    top = (votes == votes.amax(0)) * (IGNORE_INDEX - four)  # N is at most 255: never negative, 0 where outvoted
-    return IGNORE_INDEX - top.amax(0)
-
-
-def iou_per_class(confusion: Tensor) -> Tensor:
-    """float64 [N] intersection over union, NaN for a class that neither occurs nor is reconstructed."""
-    counts = confusion.double()
-    hits = counts.diagonal()
-    return hits / (counts.sum(0) + counts.sum(1) - hits)
+    top = (votes == votes.amax(0)) * (NATIVE_IDS - four)  # always positive, 0 where outvoted
+    return NATIVE_IDS - top.amax(0)
 
 
 class Usage(NamedTuple):

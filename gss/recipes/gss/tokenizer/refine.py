@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gss.data.metrics import class_iou
 from gss.progress import track
 from gss.recipes.gss.tokenizer.dvae import DVAE
-from gss.recipes.gss.tokenizer.reconstruct import iou_per_class, reconstruct
+from gss.recipes.gss.tokenizer.reconstruct import reconstruct
 
 Measure = Callable[[DVAE, Tensor], Tensor]
 Retrain = Callable[[Tensor, DVAE], DVAE]
@@ -76,7 +77,7 @@ def refine(
     Args:
         colours: int64 [N+1,3] in 0..255, last row = ignored pixels, which keep their colour.
         measure: confusion int64 [N,N] of a tokenizer and colours, the same in every process.
-        samples: labels uint8 [H,W] on which the candidates of a tokenizer that is not retrained are compared.
+        samples: labels uint8 or uint16 [H,W] on which the candidates of a tokenizer that is not retrained are compared.
         min_iou: fraction.
         max_rounds: trials at most.
         retrain: returns a copy of the tokenizer that has learnt the given colours; without it the tokenizer stays, and
@@ -84,7 +85,7 @@ def refine(
         quiet: without lines of progress while they are.
     """
     confusion = measure(dvae, torch.from_numpy(colours))
-    rounds = [Round(colours, (), iou_per_class(confusion).numpy(), kept=True)]
+    rounds = [Round(colours, (), class_iou(confusion.numpy()), kept=True)]
     best, tried = rounds[0], set[tuple[int, tuple[int, int, int]]]()
     for number in range(1, max_rounds + 1):
         bad = [int(label) for label in np.argsort(best.iou, kind="stable") if best.iou[label] < min_iou]
@@ -98,7 +99,7 @@ def refine(
         tried |= {(change.label, change.new) for change in changes}
         adapted = retrain(torch.from_numpy(trial), dvae) if retrain else dvae
         new_confusion = measure(adapted, torch.from_numpy(trial))
-        iou = iou_per_class(new_confusion).numpy()
+        iou = class_iou(new_confusion.numpy())
         rounds.append(Round(trial, changes, iou, kept=bool(np.nanmean(iou) > best.miou)))
         if rounds[-1].kept:
             best, dvae, confusion = rounds[-1], adapted, new_confusion
@@ -163,4 +164,4 @@ def _with(colours: np.ndarray, label: int, colour: np.ndarray) -> np.ndarray:
 
 def _trial_miou(dvae: DVAE, colours: np.ndarray, samples: Sequence[np.ndarray]) -> float:
     confusion = reconstruct(dvae, samples, torch.from_numpy(colours), doubled=True).confusion
-    return float(np.nanmean(iou_per_class(confusion).numpy())) if samples else 0.0
+    return float(np.nanmean(class_iou(confusion.numpy()))) if samples else 0.0

@@ -46,11 +46,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     return _read(path)[0]
 
 
-def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> DVAE:
+def load_tokenizer(path: Path, device: torch.device | str = "cpu") -> DVAE:
     """Read a tokenizer, frozen and in eval mode, in channels-last layout.
-
-    Args:
-        dtype: of its weights and its arithmetic; targets are made in float32.
 
     Raises:
         TokenizerError: missing, damaged or foreign file, or weights that are not those its hash names.
@@ -63,7 +60,7 @@ def load_tokenizer(path: Path, device: torch.device | str = "cpu", dtype: torch.
             where=path,
             todo="the file was changed or damaged: copy it again, or move it away and run the tokenizer stage",
         )
-    return dvae.to(device=device, dtype=dtype)
+    return dvae.to(device)
 
 
 def build_tokenizer(shape: dict[str, int], tensors: dict[str, Tensor]) -> DVAE:

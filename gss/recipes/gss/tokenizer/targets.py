@@ -1,13 +1,15 @@
 """Token targets of the latent prior: label -> doubled label -> maskige -> tokens.
 
 Letters: B batch, H x W label height and width, N classes, V vocabulary, h x w token grid; doubled labels are 8h x 8w.
+Labels hold ids 0..N-1, and `ignore_index(N)` where they are ignored, in a type of `gss.data.ids`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
+from gss.data.ids import tensor_dtype
 from gss.recipes.gss.palette.maskige import paint
 from gss.recipes.gss.tokenizer.dvae import DVAE
 
@@ -19,11 +21,11 @@ def double_label(label: Tensor, token_grid: tuple[int, int]) -> Tensor:
     """Resize a label to 8 pixels per token.
 
     Args:
-        label: uint8 [B,H,W]; 255 is ignored, and competes with the classes as the last one of them.
+        label: [B,H,W]; what is ignored competes with the classes as the last one of them.
         token_grid: (h, w).
 
     Returns:
-        uint8 [B,8h,8w].
+        [B,8h,8w] of the same type.
 
     Source:
         Published GSS-FF heads. Where the size doubles exactly, `resize_label` equals repetition, because the
@@ -60,34 +62,34 @@ def fill_ignored(label: Tensor, pixel_logits: Tensor) -> Tensor:
     """Replace ignored pixels by what the network sees there.
 
     Args:
-        label: uint8 [B,8h,8w], 255 = ignored.
+        label: [B,8h,8w].
         pixel_logits: float [B,N,h,w] of the pixel branch; not differentiated.
 
     Returns:
-        uint8 [B,8h,8w] of ids 0..N-1: the label, and at ignored pixels the argmax of the logits resized bilinearly.
+        [B,8h,8w] of ids 0..N-1: the label, and at ignored pixels the argmax of the logits resized bilinearly.
     """
-    ignored = label == IGNORE_INDEX
+    ignored = label == ignore_index(pixel_logits.shape[1])
     filled = label.clone()
     for b in ignored.flatten(1).any(1).nonzero()[:, 0].tolist():
         choice = _resized_argmax(pixel_logits[b].detach().float(), (label.shape[1], label.shape[2]))
-        filled[b] = torch.where(ignored[b], choice, label[b])
+        filled[b] = torch.where(ignored[b], choice.to(label.dtype), label[b])
     return filled
 
 
 def _resized_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Highest of scores [N,h,w] resized bilinearly, uint8 [*size], a few classes at a time; the lowest id on ties."""
+    """Highest of scores [N,h,w] resized bilinearly, ids [*size], a few classes at a time; the lowest id on ties."""
     best = scores.new_full(size, -torch.inf)
-    ids = torch.zeros(size, dtype=torch.uint8, device=scores.device)
+    ids = torch.zeros(size, dtype=tensor_dtype(len(scores)), device=scores.device)
     for first, part in zip(range(0, len(scores), _CLASSES_AT_ONCE), scores.split(_CLASSES_AT_ONCE), strict=True):
         values, index = F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0].max(0)
-        ids = torch.where(values > best, (index + first).to(torch.uint8), ids)
+        ids = torch.where(values > best, (index + first).to(ids.dtype), ids)
         best = torch.maximum(best, values)
     return ids
 
 
-def token_valid(label: Tensor) -> Tensor:
-    """bool [B,h,w]: at least one of the 64 pixels of a token in a label uint8 [B,8h,8w] is not ignored."""
-    valid = (label != IGNORE_INDEX).float()[:, None]
+def token_valid(label: Tensor, ignored: int) -> Tensor:
+    """bool [B,h,w]: at least one of the 64 pixels of a token in a label [B,8h,8w] is not `ignored`."""
+    valid = (label != ignored).float()[:, None]
     return F.max_pool2d(valid, STRIDE)[:, 0] > 0
 
 
@@ -97,13 +99,14 @@ def token_targets(dvae: DVAE, label: Tensor, pixel_logits: Tensor, colours: Tens
 
     Args:
         dvae: the frozen tokenizer.
-        label: uint8 [B,H,W], 255 = ignored.
+        label: [B,H,W].
         pixel_logits: float [B,N,h,w], fills the ignored pixels.
         colours: [N+1,3] in 0..255, the last row for ignored pixels.
 
     Returns:
-        tokens int64 [B,h,w], V where all 64 pixels are ignored; and the doubled label uint8 [B,8h,8w] before filling.
+        tokens int64 [B,h,w], V where all 64 pixels are ignored; and the doubled label [B,8h,8w] before filling.
     """
     doubled = double_label(label, (pixel_logits.shape[2], pixel_logits.shape[3]))
     tokens = dvae.encode(paint(fill_ignored(doubled, pixel_logits), colours))
-    return tokens.masked_fill(~token_valid(doubled), dvae.vocab_size), doubled
+    valid = token_valid(doubled, ignore_index(pixel_logits.shape[1]))
+    return tokens.masked_fill(~valid, dvae.vocab_size), doubled

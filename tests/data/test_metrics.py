@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score, precision_score, recall_score
 
-from gss.evaluate.metrics import confusion, h_mean, scores
+from gss.data.metrics import class_iou, confusion, h_mean, scores
 
 NUM_CLASSES = 6
 
@@ -97,6 +97,11 @@ def test_counts_beyond_float32_are_exact():
     result = scores(big)
     assert result.pixels == (2**40 + 2, 2**24 + 1)
     assert result.iou[0] == (2**40 + 1) / (2**40 + 2)
+
+
+def test_iou_is_nan_only_for_classes_that_do_not_occur():
+    found = class_iou(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]))
+    np.testing.assert_array_equal(found, [6 / 9, 3 / 6, np.nan])
 
 
 def test_harmonic_mean():

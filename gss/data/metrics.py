@@ -4,13 +4,14 @@ Letters: N classes; H, W size of the label. The definitions are those of the `mI
 counted in int64 instead of float32. Pages of results use this module without loading torch.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gss.data.classes import IGNORE_INDEX
+from gss.data.classes import ignore_index
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ def confusion(prediction: "Tensor", label: "Tensor", num_classes: int) -> "Tenso
 
     Args:
         prediction: integer [H, W] (or any shape), 0..N-1.
-        label: integer, same shape and device, 0..N-1 or 255 (ignored: counted nowhere).
+        label: integer, same shape and device, 0..N-1 or `ignore_index(N)` (counted nowhere).
 
     Returns:
         int64 [N, N], [label, prediction], on the CPU.
@@ -30,7 +31,8 @@ def confusion(prediction: "Tensor", label: "Tensor", num_classes: int) -> "Tenso
 
     assert prediction.shape == label.shape, f"prediction {prediction.shape}, label {label.shape}"
     assert prediction.numel() == 0 or int(prediction.max()) < num_classes, "a predicted id is no class"
-    rows = torch.where(label == IGNORE_INDEX, num_classes, label.long())  # ignored pixels fill an extra row
+    is_ignored = label == ignore_index(num_classes)
+    rows = torch.where(is_ignored, num_classes, label.long())  # ignored pixels fill an extra row
     bins = rows.mul_(num_classes).add_(prediction)
     counts = torch.bincount(bins.flatten(), minlength=(num_classes + 1) * num_classes)
     return counts.view(num_classes + 1, num_classes)[:num_classes].cpu()
@@ -73,12 +75,23 @@ def scores(counts: np.ndarray) -> Scores:
     """
     right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     return Scores(
-        iou=_divide(right, labelled + predicted - right),
-        acc=_divide(right, labelled),
-        precision=_divide(right, predicted),
+        iou=_known(class_iou(counts)),
+        acc=_known(divide(right, labelled)),
+        precision=_known(divide(right, predicted)),
         pixels=tuple(labelled.tolist()),
-        aAcc=_divide([right.sum()], [labelled.sum()])[0],
+        aAcc=_known(divide(right.sum(), labelled.sum())[None])[0],
     )
+
+
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """float64 [N]: IoU of each class of a confusion matrix, NaN for a class in neither label nor prediction."""
+    right = np.diag(counts)
+    return divide(right, counts.sum(0) + counts.sum(1) - right)
+
+
+def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """float64 shares, of the shape of both, NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def h_mean(values: Sequence[float]) -> float:
@@ -88,8 +101,8 @@ def h_mean(values: Sequence[float]) -> float:
     return len(values) / sum(1 / value for value in values)
 
 
-def _divide(parts: Iterable[int], wholes: Iterable[int]) -> tuple[float | None, ...]:
-    return tuple(int(part) / int(whole) if whole else None for part, whole in zip(parts, wholes, strict=True))
+def _known(values: np.ndarray) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(value) else value for value in values.tolist())
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gss.files import write_atomic
+from gss.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 DPI = 100
 WORST = 4  # classes named in the plot of rounds, per round
-COLUMNS = 3  # panels beside each other in the plot of curves
 
 
 def iou_bars(path: Path, class_names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> None:
@@ -42,26 +42,6 @@ def iou_bars(path: Path, class_names: Sequence[str], series: Mapping[str, Sequen
         figure.legend(loc="outside upper center", ncols=len(series))
 
 
-def curves(path: Path, metrics: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
-    """Draw one panel per metric over the steps.
-
-    Args:
-        path: PNG to write.
-        metrics: name -> (steps, values), both of one length; at least one metric.
-    """
-    rows = math.ceil(len(metrics) / COLUMNS)
-    columns = min(COLUMNS, len(metrics))
-    with _figure(path, 4 * columns, 2.6 * rows) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (name, (steps, values)) in zip(panels, metrics.items(), strict=False):
-            axes.plot(steps, values, marker="." if len(steps) < 20 else None)
-            axes.set_title(name, fontsize=9)
-            axes.set_xlabel("step", fontsize=8)
-            _finish(axes, "both")
-        for axes in panels[len(metrics) :]:
-            axes.remove()
-
-
 def palette_swatches(path: Path, names: Sequence[str], colours: np.ndarray) -> None:
     """Draw every colour, int [., 3] in 0..255, as a tile with its index, name and RGB values."""
     columns = min(len(names), 4 if len(names) <= 32 else 8)
@@ -73,7 +53,7 @@ def palette_swatches(path: Path, names: Sequence[str], colours: np.ndarray) -> N
         axes.imshow(tiles.reshape(rows, columns, 3), aspect="auto")
         for index, (name, colour) in enumerate(zip(names, colours.tolist(), strict=True)):
             ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 128 else "white"  # by luma
-            text = f"{index}  {_shortened(name, 22)}\n{','.join(map(str, colour))}"
+            text = f"{index}  {shorten(name, 22)}\n{','.join(map(str, colour))}"
             axes.text(index % columns, index // columns, text, color=ink, ha="center", va="center", fontsize=7)
         axes.set_axis_off()
 
@@ -96,7 +76,7 @@ def rounds(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(steps, [row["mIoU"] for row in rows], "k-o", linewidth=3, label="mIoU")
         for name in worst:
             # a label that begins with an underscore would be left out of the legend
-            axes.plot(steps, _floats([row["IoU"][name] for row in rows]), "o--", label=f" {_shortened(name, 28)}")
+            axes.plot(steps, _floats([row["IoU"][name] for row in rows]), "o--", label=f" {shorten(name, 28)}")
         axes.set(xticks=steps, xlabel="round", ylabel="IoU of the reconstruction")
         axes.set_ylim(top=1.02)
         _finish(axes, "both")
@@ -154,7 +134,3 @@ def _mean(values: np.ndarray) -> float:
     """Mean of the numbers among them, NaN if there is none."""
     numbers = values[~np.isnan(values)]
     return float(numbers.mean()) if len(numbers) else math.nan
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

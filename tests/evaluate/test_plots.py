@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gss.evaluate.plots import DPI, iou_bars, palette_swatches, rounds
 from gss.recipes.gss.palette.palette import Palette
 from gss.recipes.gss.palette.strategies import make_palette
-from gss.report.plots import DPI, curves, iou_bars, palette_swatches, rounds
 
 HARD_NAMES = ("$x", "$\\frac{", "a_b^c", "_hidden", "50 % \\ {tree}", "a very long name of a class " * 3)
 
@@ -47,12 +47,6 @@ def test_iou_bars_of_nothing_present(path):
     assert size(path)[0] == 8 * DPI
 
 
-@pytest.mark.parametrize(("count", "panels"), [(1, (1, 1)), (2, (2, 1)), (4, (3, 2))])
-def test_curves_have_a_panel_per_metric(path, count, panels):
-    curves(path, {f"train/$loss_{index}": ([0, 10, 20], [1.0, math.nan, 0.1]) for index in range(count)})
-    assert size(path) == (round(4 * panels[0] * DPI), round(2.6 * panels[1] * DPI))
-
-
 def test_swatches_show_every_colour(path):
     palette = make_palette("grid", HARD_NAMES, seed=1)
     palette_swatches(path, (*palette.names, "ignore"), palette.colours)
@@ -81,5 +75,5 @@ def test_rounds_show_miou_and_worst_classes(path):
 
 
 def test_importing_the_module_loads_no_matplotlib():
-    code = "import sys, gss.report.plots; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, gss.evaluate.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
