@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
+from gss.config.names import Name
 from gss.config.recipe import Recipe, find_recipe
 from gss.config.schema import Augment, Data, Evaluation, Published, Resources, Run, Section, Seed
 from gss.errors import ConfigError
@@ -24,6 +25,9 @@ class NamedFile(NamedTuple):
 class Experiment(Section):
     recipe: str = "gss"
     """The system; it decides which sections there are beside the common ones."""
+    base: Name | None = None
+    """Another experiment of this folder, whose values are taken where none are given here; lists are replaced as a
+    whole. Of one with another recipe only the sections that both have, without `run.resources`."""
     data: Data
     """The data set."""
     augment: Augment

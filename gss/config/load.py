@@ -100,8 +100,13 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
         ConfigError: unknown experiment, unknown key (with the nearest valid one), or a wrong value.
     """
     path = experiment_path(name)
-    content = _read_yaml(path)
+    content: dict[str, Any] = {}
+    for file in lineage(path):
+        own = _read_yaml(file)
+        content = _merged(_of_recipe(content, own), own)
     for override in overrides:
+        if override.partition("=")[0] == "base":
+            raise ConfigError("`base` is said in the file of an experiment", where=override)
         _apply(content, override)
     kind = experiment_class(content, path)
     default = _validate(kind, content, path)
@@ -116,6 +121,34 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
         content = _merged(content, _nested(f"{key}.precision", "fp32"))
     _validate(kind, _merged(content, changes), path)
     return default
+
+
+def lineage(path: Path) -> list[Path]:
+    """The files of an experiment: those its `base` leads to, the farthest first, then its own.
+
+    Raises:
+        ConfigError: a base that is no experiment, or that leads back to itself.
+    """
+    files = [path]
+    while base := _read_yaml(files[0]).get("base"):
+        if not isinstance(base, str):
+            raise ConfigError(f"`base` names an experiment, not {base!r}", where=files[0])
+        file = experiment_path(base)
+        if any(file.samefile(known) for known in files):
+            raise ConfigError(f"`base: {base}` leads back to {file}", where=files[0], todo="name another experiment")
+        files.insert(0, file)
+    return files
+
+
+def _of_recipe(content: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What an experiment takes of its base: of one with another recipe the sections that all recipes have."""
+    if not content or own.get("recipe", content.get("recipe", "gss")) == content.get("recipe", "gss"):
+        return content
+    taken = {key: value for key, value in content.items() if key in Experiment.model_fields}
+    run = taken.get("run")
+    if isinstance(run, dict):
+        taken["run"] = {key: value for key, value in run.items() if key != "resources"}  # of the other's stages
+    return {key: value for key, value in taken.items() if key not in ("recipe", "published", "reference")}
 
 
 def experiment_class(content: Mapping[str, Any], where: Path | None = None) -> type[Experiment]:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from gss.config.experiment import Experiment
-from gss.config.load import experiment_path
+from gss.config.load import experiment_path, lineage
 
 DEFAULT, COMMAND_LINE, REFERENCE = "default", "command line", "reference"
 
@@ -19,8 +19,10 @@ def origins(name: str | Path, overrides: Iterable[str], experiment: Experiment) 
         name, overrides: as given to `load_experiment`.
         experiment: what it returned.
     """
-    path = experiment_path(name)
-    lines = dict(_lines(yaml.compose(path.read_text(encoding="utf-8")), ()))
+    lines: dict[tuple[str, ...], str] = {}
+    for path in lineage(experiment_path(name)):
+        found = _lines(yaml.compose(path.read_text(encoding="utf-8")), ())
+        lines |= {key: f"{path}:{line}" for key, line in found}
     given = [tuple(override.partition("=")[0].split(".")) for override in overrides]
     replaced = {key for key, _ in leaves(experiment.reference)} if experiment.numerics == "reference" else set()
 
@@ -31,7 +33,7 @@ def origins(name: str | Path, overrides: Iterable[str], experiment: Experiment) 
             return COMMAND_LINE
         if any(parent in replaced for parent in parents):
             return REFERENCE
-        return f"{path}:{lines[key]}" if key in lines else DEFAULT
+        return lines.get(key, DEFAULT)
 
     return {".".join(key): origin(key) for key, _ in leaves(experiment.model_dump(mode="json", by_alias=True))}
 
