@@ -89,7 +89,7 @@ def read_backbone_weights(name: str, weights: str, folder: Path) -> dict[str, Te
             f"the weights {tag} of {name} cannot be downloaded: {str(error).splitlines()[0]}{by_proxy(url)}",
             where=url,
             todo=f"on a machine with a network fetch that file, put it at {(folder / file).absolute()} and set "
-            f"latent_prior.backbone.weights={file}",
+            f"`weights: {file}` in the section `backbone`",
         ) from error
 
 

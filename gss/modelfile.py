@@ -1,4 +1,4 @@
-"""The model files `gss_ff.pth`, `posterior.pth`, `gss_ft.pth`: plain tensors and plain metadata."""
+"""Model files, `gss_ff.pth`, `posterior.pth`, `gss_ft.pth`, `pixel.pth`: plain tensors and plain metadata."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ class ModelFile:
     """A model file in memory.
 
     Args:
-        kind: `gss_ff`, `posterior` or `gss_ft`.
+        kind: name of the model, `posterior` or one that a recipe lists.
         tensors: parameter name -> tensor on the CPU.
         meta: names, colours, palette, tokenizer, architecture, protocol, provenance: JSON-like values only.
         sha256: hash of the file read.
@@ -94,7 +94,7 @@ def _no_model(path: Path, error: Exception | None = None) -> CheckpointError:
     return CheckpointError(
         f"not readable as a model file: it is {kind.name}",
         where=path,
-        todo=kind.todo or "give the gss_ft.pth or gss_ff.pth of an experiment",
+        todo=kind.todo or "give the model of an experiment, such as gss_ft.pth",
     )
 
 

@@ -89,7 +89,7 @@ def spoil_jpeg(folder: Path) -> None:
 
 
 def spoil_depth(folder: Path) -> None:
-    Image.fromarray(np.zeros((32, 32), np.uint16)).save(folder / "labels" / "train" / "0.png")
+    Image.fromarray(np.full((32, 32), 1000, np.uint16)).save(folder / "labels" / "train" / "0.png")
 
 
 def spoil_colour(folder: Path) -> None:
@@ -103,7 +103,7 @@ def spoil_colour(folder: Path) -> None:
         (spoil_size, "labels/train/0.png", "30"),
         (spoil_missing, "images/val/1.jpg", "label"),
         (spoil_jpeg, "images/train/1.jpg", ""),
-        (spoil_depth, "labels/train/0.png", "16"),
+        (spoil_depth, "labels/train/0.png", "1000"),
         (spoil_colour, "labels/train/0.png", "RGB"),
     ],
 )

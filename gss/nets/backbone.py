@@ -240,7 +240,7 @@ def _load(features: nn.Module, weights: Mapping[str, Tensor], name: str) -> None
         raise CheckpointError(
             f"pretrained weights of another shape than {name} has: {wrong[0]} is {list(found[wrong[0]].shape)}, "
             f"not {list(own[wrong[0]].shape)}",
-            todo="compare latent_prior.backbone.name and options with what the file was made for",
+            todo="compare `name` and `options` of the backbone with what the file was made for",
         )
     features.load_state_dict(found)
 

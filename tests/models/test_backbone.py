@@ -232,7 +232,7 @@ def test_pretrained_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatc
     text = str(error.value)
     assert "https://huggingface.co/timm/resnet10t.c3_in1k/resolve/main/model.safetensors" in text
     assert f"{tmp_path}/weights/resnet10t.c3_in1k.safetensors" in text
-    assert "latent_prior.backbone.weights=weights/resnet10t.c3_in1k.safetensors" in text
+    assert "`weights: weights/resnet10t.c3_in1k.safetensors`" in text
     with pytest.raises(ConfigError, match="no weights 'c4' for resnet10t; it has c3_in1k"):
         read_backbone_weights("resnet10t", "timm:c4", tmp_path)
 

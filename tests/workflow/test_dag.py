@@ -16,14 +16,14 @@ EVERYTHING = {**dict.fromkeys((*CHAIN, "toy_data", "latent_prior_segment", "repo
 @pytest.mark.parametrize("name", list_experiments())
 def test_graph_is_complete_without_data(project: Project, name: str) -> None:
     experiment = load_experiment(name)
-    expected = dict.fromkeys(CHAIN, 1)
-    if len(experiment.milestones) > 1:
-        expected["latent_prior_segment"] = len(experiment.milestones) - 1
+    expected = dict.fromkeys(CHAIN if experiment.recipe == "gss" else ("check", *experiment.trainings), 1)
+    if segments := len(getattr(experiment, "milestones", "1")) - 1:
+        expected["latent_prior_segment"] = segments
     if experiment.data.generate:
         expected["toy_data"] = 1
     if experiment.data.archives:
         expected["prepare"] = 1
-    assert project.planned(f"results/{name}/gss_ft.pth") == expected
+    assert project.planned(f"results/{name}/{experiment.kind.final}.pth") == expected
 
 
 @pytest.mark.parametrize("profile", [(), ("--profile", "local"), ("--profile", "slurm")])
