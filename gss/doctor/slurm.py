@@ -1,6 +1,5 @@
 """The cluster: whether SLURM answers, and whether slurm/config.yaml and the experiments fit it."""
 
-import contextlib
 import fcntl
 import getpass
 import os
@@ -265,12 +264,14 @@ def _stages(
 
 def _without_gpus(name: str, cluster: Cluster, most: int) -> str:
     """What to say of an experiment none of whose stages uses the GPUs of a cluster."""
-    with contextlib.suppress(GssError):  # said elsewhere
+    try:
         experiment = load_experiment(name)
-        gaining = [row.name for row in experiment.kind.stages if row.in_processes]
-        if most == 0 or any(cluster.fit(experiment.resources(stage), stage).gpus for stage in gaining):
-            return ""
-    return f"; none asks for GPUs (stages: {{{next(iter(experiment.trainings))}: {{gpus: 1}}}} in {PROFILE} would)"
+    except GssError:  # said elsewhere
+        return ""
+    gaining = [row.name for row in experiment.kind.stages if row.in_processes]
+    if most == 0 or any(cluster.fit(experiment.resources(stage), stage).gpus for stage in gaining):
+        return ""
+    return f"; none asks for GPUs (stages: {{{[*experiment.trainings, *gaining][0]}: {{gpus: 1}}}} in {PROFILE} would)"
 
 
 def _misfit(asked: Resources, stage: str, partition: _Partition) -> str | None:

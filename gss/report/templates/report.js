@@ -271,7 +271,7 @@ if (page) {
     by("thumbs").replaceChildren(...chosen.map(picture => {
       const image = picture.photo ? element("img", {src: picture.photo, alt: ""}) : element("span", {className: "blank"});
       const button = element("button", {type: "button", title: picture.name}, image,
-        models.map(model => `${page.models[model].slice(4)} ${percent(picture.mIoU[model])}`).join(" · "));
+        models.map(model => `${short(model)} ${percent(picture.mIoU[model])}`).join(" · "));
       button.picture = picture;
       button.addEventListener("click", () => show(picture));
       return button;

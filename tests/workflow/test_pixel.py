@@ -1,0 +1,71 @@
+"""Recipe `pixel`, from made data to everything that is done with a model, by the code that GSS uses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from project import Project
+
+import gss
+
+PIXEL = {"backbone": {"name": "test_resnet"}, "channels": 16, "steps": 6, "training": {"lr": 2e-3, "warmup_steps": 2}}
+
+
+def verb(project: Project, *words: str) -> str:
+    """What a verb prints, called in the project's folder."""
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "gss", *words]
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_per_pixel_network_is_used_like_any_model(project: Project) -> None:
+    for name, seed in (("plain", 0), ("other", 1)):
+        content = {"recipe": "pixel", "base": "toy", "seed": seed, "pixel": PIXEL}
+        content["pixel"] = {**PIXEL, "training": {**PIXEL["training"], "validate_every": 3, "validate_images": 4}}
+        project.experiment(name).write_text(yaml.safe_dump(content))
+    done = project.snakemake("--cores", "2", "results/plain/report.html", "results/other/report.html")
+    assert done.returncode == 0, done.stdout
+    assert project.planned("results/plain/report.html", "results/plain/pixel.pth") == {}
+    folder = project.folder / "results" / "plain"
+    metrics = json.loads((folder / "evaluation/pixel/test/metrics.json").read_text())
+    assert metrics["model"]["file"] == "pixel.pth" and metrics["protocol"]["mode"] == "whole"
+    assert "vote_temperature" not in metrics["protocol"] and not (folder / "evaluation/pixel/test/maskiges").exists()
+
+    said = verb(project, "report", "plain")
+    assert "Pixel" in said and "GSS" not in said and "results/plain/pixel.pth" in said
+    page = (folder / "report.html").read_text()
+    assert ">ceiling</th>" not in page and "val/mIoU" in page
+    assert "plain/pixel" in verb(project, "compare", "plain", "other")
+
+    image = next((project.folder / "data/toy/images/test").iterdir())
+    ids = gss.load(folder / "pixel.pth").predict(image)
+    verb(project, "predict", "results/plain/pixel.pth", str(image), "-o", "predicted")
+    assert np.array_equal(np.asarray(Image.open(project.folder / "predicted" / f"{image.stem}.png")), ids)
+    verb(project, "export", "plain", "-o", "hub")
+    assert np.array_equal(gss.load(project.folder / "hub").predict(image), ids)
+    assert "maskige" not in (project.folder / "hub" / "README.md").read_text()
+    assert "wrote plain.onnx" in verb(project, "export", "plain", "-o", "plain.onnx")
+
+
+def test_what_a_recipe_has_not_is_named(project: Project) -> None:
+    project.experiment("plain").write_text(yaml.safe_dump({"recipe": "pixel", "base": "toy", "pixel": PIXEL}))
+    for words, said in {
+        ("palette", "plain"): "recipe 'pixel' has no stage 'palette'",
+        ("train", "posterior", "plain"): "recipe 'pixel' has no stage 'posterior'",
+        ("evaluate", "plain", "--model", "gss_ft"): "recipe 'pixel' has no model 'gss_ft'",
+        ("export", "plain", "-o", "plain.pth"): "recipe 'pixel' has no published checkpoints",
+        ("check", "toy", "recipe=pixl"): "no recipe 'pixl'; there are: gss, pixel",
+    }.items():
+        command = [sys.executable, "-m", "gss", *words]
+        done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and said in done.stderr, (words, done.stderr)
+    done = project.snakemake("-n", "results/plain/gss_ft.pth")
+    assert done.returncode != 0 and "it makes results/plain/pixel.pth" in done.stdout
