@@ -42,6 +42,7 @@ from gss.benchmark.run import made_up  # noqa: E402
 from gss.benchmark.stopwatch import Section, Stopwatch  # noqa: E402
 from gss.data.images import read_label  # noqa: E402
 from gss.evaluate.inference import lowest_best  # noqa: E402
+from gss.recipes.gss import benchmark as networks  # noqa: E402
 from gss.recipes.gss.learners import LatentPriorLearner  # noqa: E402
 from gss.recipes.gss.model import GSS  # noqa: E402
 from gss.recipes.gss.tokenizer.dvae import DVAE  # noqa: E402
@@ -103,7 +104,7 @@ def training(run: Run, part: str, images: int, switches: tuple[Switch, ...], *, 
 def unwatched(run: Run, images: int) -> dict[str, Any]:
     """Images/s of the latent prior's training loop when nobody waits for the device between its phases."""
     config, world = run.experiment.latent_prior, measure.one_process()
-    learner, _ = measure.random_learner(run, "latent_prior", world)
+    learner, _ = networks.learner(run, "latent_prior", world, Stopwatch(world.device))
     count = max(10, images // config.training.batch_size)
     ticks = []
 
@@ -146,12 +147,8 @@ def prediction(run: Run, side: str, batch: int, images: int, switches: tuple[Swi
         switch()
     device = measure.one_process().device
     watch = Stopwatch(device)
-    model, _ = measure.random_model(run, run.experiment.posterior.variant, device)
+    model, _ = networks.segmenter(run, "gss_ft", device, watch if side == "ours" else Stopwatch(device))
     image = _batch(run, batch, device)
-    if side == "ours":
-        watch.around(model.prior, "tokens", "tokens of the image")
-        watch.around(model.tokenizer, "decode", "decode")
-        watch.around(model.posterior, "scores", "X^-1: scores of the classes")
     for _ in watch.laps(max(measure.LEAST_LAPS, images // batch)):
         watch.enter("argmax" if side == "ours" else "everything")
         _predict(model, image) if side == "ours" else oracle.predict(model, image)
@@ -163,7 +160,7 @@ def agreement(run: Run) -> dict[str, float]:
     import oracle
 
     device = measure.one_process().device
-    prior, dvae, posterior, colours = measure.random_networks(run, run.experiment.posterior.variant, device)
+    prior, dvae, posterior, colours = networks.random_networks(run, run.experiment.posterior.variant, device)
     learner = LatentPriorLearner(prior, dvae, colours).to(device).eval()
     model = GSS(prior, dvae, posterior).to(device).eval()
     image = _batch(run, PUBLISHED, device)

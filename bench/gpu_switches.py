@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gss.benchmark import measure
 from gss.nets import losses, window
+from gss.recipes.gss import benchmark
 from gss.recipes.gss.tokenizer import dvae as dvae_module
 from gss.recipes.gss.tokenizer.dvae import DVAE, Block
 from gss.train import state
@@ -72,7 +73,7 @@ def _autocast() -> None:
 
 
 def _compiled() -> None:
-    networks = measure.random_networks
+    networks = benchmark.random_networks
     backend = "inductor" if torch.cuda.is_available() else "eager"  # on a CPU: does it trace?
 
     def compiled(*arguments: Any) -> Any:
@@ -81,7 +82,7 @@ def _compiled() -> None:
             module.compile(backend=backend)
         return prior, dvae, *rest
 
-    measure.random_networks = compiled  # type: ignore[assignment]
+    benchmark.random_networks = compiled  # type: ignore[assignment]
 
 
 Switch = Callable[[], None]

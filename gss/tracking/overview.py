@@ -275,10 +275,12 @@ def _per_class(latest: Mapping[str, float], recipe: Recipe, split: str, room: in
         + " |"
         for name in order
     }
+    names = [title.removeprefix("GSS-") for title in recipe.models.values()]
+    difference = f"{names[-1]} − {names[0]}"
     head = [
         f"**IoU per class, {split}**, percent" + ("; what gains most comes first" if compared else ""),
         "",
-        "| " + " | ".join(["class", *titles.values(), *(["gain"] if compared else [])]) + " |",
+        "| " + " | ".join(["class", *titles.values(), *([difference] if compared else [])]) + " |",
         "|---" * (1 + len(titles) + compared) + "|",
     ]
     for name in sorted(order, key=lambda name: abs(gain.get(name, 0))):
@@ -335,7 +337,8 @@ def show(
     settings: dict[str, Any] = {}
     if results.config.startswith(config):
         settings = results.settings
-        tags |= {"backbone": results.backbone, "classes": str(results.classes), "recipe": results.recipe}
+        tags |= {"backbone": results.backbone, "recipe": results.recipe}
+        tags |= {"classes": str(results.classes)} if results.classes else {}
     if text := description(points, recipe, report=results.report[0].startswith(config), model=model):
         tags["mlflow.note.content"] = text
     client.log_batch(

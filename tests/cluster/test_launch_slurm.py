@@ -191,7 +191,8 @@ def test_the_gpus_that_a_job_was_given_are_found(cluster, tmp_path):
     for count, job in jobs.items():
         assert job.code == 0, job.out
         notes = [json.loads(path.read_text()) for path in job.work.glob("note_*.json")]
-        assert [note["CUDA_VISIBLE_DEVICES"] for note in notes] == (["0,1", "0,1"] if count else [""])
+        seen = [note["CUDA_VISIBLE_DEVICES"] for note in notes]  # which ones are free, an earlier job decides
+        assert seen in (["0,1", "0,1"], ["2,3", "2,3"]) if count else seen == [""]
         assert ("this SLURM job was given none" in job.out) == (count == 0), job.out
 
 

@@ -68,6 +68,8 @@ class Pipeline:
         return Journal(self.folder / "work" / stage / "journal.jsonl", header)
 
     def palette(self) -> None:
+        counted = {"splits": {"train": {"classes": [{"name": name} for name in self.classes]}}}
+        write_json(self.folder / "data" / "statistics.json", counted)
         with self.journal("palette") as journal:
             journal.metrics(0, {"palette/num_classes": len(self.classes)})
 

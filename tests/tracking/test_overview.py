@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pytest
 from pipelines import Pipeline
 
-from gss.config import Experiment, find_recipe
+from gss.config import find_recipe
 from gss.files import write_text
-from gss.recipes.gss.experiment import LatentPrior
+from gss.recipes.gss.experiment import GSSExperiment, LatentPrior
 from gss.tracking import overview
 from gss.tracking.mlflow_sync import sync
 from gss.tracking.overview import Point, Told, behind, description
@@ -124,7 +124,7 @@ class NewerLatentPrior(LatentPrior):
     attention: Literal["full", "window"] = "full"
 
 
-class NewerExperiment(Experiment):
+class NewerExperiment(GSSExperiment):
     """The configuration of a later version of this project, with one setting more."""
 
     latent_prior: NewerLatentPrior
@@ -138,7 +138,7 @@ def test_old_runs_stay_comparable_when_settings_are_added(project: str, monkeypa
     before = pipelines(project)["old"]
     assert before.data.params["latent_prior.token_stride"] == "4"  # a default
     assert "run.workers" not in before.data.params
-    monkeypatch.setattr(overview, "Experiment", NewerExperiment)
+    monkeypatch.setattr(overview, "experiment_class", lambda content: NewerExperiment)
     newer = Pipeline(Path("results/new"), CLASSES)
     content = newer.experiment.model_dump(mode="json", by_alias=True)
     content["latent_prior"]["attention"] = "window"
