@@ -152,7 +152,7 @@ def test_a_training_does_not_notice_what_happens_to_the_server(
     lines = told().splitlines()
     assert [text.split(" ")[0] for text in lines] == ["warning:", "MLflow", "warning:", "MLflow"], lines
     events = [event for event in read_journal(journal.path)[1:] if "train/loss" in event.get("m", {})]
-    assert len(events) > 300
+    assert len(events) > 50
     pauses = [after["t"] - before["t"] for before, after in itertools.pairwise(events)]
     print(f"{len(pauses)} steps, mean {sum(pauses) / len(pauses):.0f} ms, longest {max(pauses)} ms")
     assert max(pauses) < 3000  # one call to the hanging server takes 4 s and more
