@@ -106,6 +106,7 @@ def test_system(project: Path) -> None:
     said = run(project, "-c", RUN, *calls, f"predict results/toy_floor/majority.pth {image} -o predicted")
     assert "Majority" in said and (project / "predicted" / "0000.png").is_file()
     assert (project / "exported" / "model.safetensors").is_file()
+    run(project, "-c", "from gss.cli import main; assert main(['benchmark', 'toy_floor']) == 2")
     metrics = json.loads((project / "results/toy_floor/evaluation/majority/test/metrics.json").read_text())
     assert [value for value in metrics["Acc"].values() if value] == [1.0]  # that of the most frequent class
     planned = run(project, "-m", "snakemake", "-n", "-F", "results/toy_floor/report.html")

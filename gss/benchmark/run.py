@@ -39,8 +39,10 @@ def benchmark(run: Run, images: int = IMAGES, output: Path | None = None) -> str
         the table for the terminal.
 
     Raises:
-        GssError: something does not fit into memory.
+        GssError: something does not fit into memory, or nothing is trained.
     """
+    if not run.experiment.trainings:
+        raise GssError(f"recipe {run.experiment.recipe!r} trains no network: there is nothing to measure")
     output = output or run.folder / "benchmarks" / "speed.json"
     with tempfile.TemporaryDirectory() as folder:
         described = _prepare_images(run, Path(folder))
