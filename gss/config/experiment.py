@@ -49,6 +49,8 @@ class Experiment(Section):
 
     trainings: ClassVar[dict[str, str]] = {}
     """Stages that train a network on images -> the dotted key of the section that says how."""
+    backbone: ClassVar[str | None] = None
+    """Dotted key of the image encoder's section."""
     narrower: ClassVar[dict[str, str]] = {}
     """Stages that need less memory with a smaller number at a dotted key, which makes another network."""
     without_effect: ClassVar[tuple[str, ...]] = ("data.obtain", "data.archives", "evaluation.splits")
@@ -108,8 +110,8 @@ class Experiment(Section):
 
     @property
     def encoder(self) -> str:
-        """Name of the image encoder."""
-        raise NotImplementedError
+        """Name of the image encoder; `none` without one."""
+        return self.at(f"{self.backbone}.name") if self.backbone else "none"
 
     def borrowed(self) -> tuple[str | None, ...]:
         """Other experiments whose results it takes; what they made is known by its hashes, so they are in no slice."""

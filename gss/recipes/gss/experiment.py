@@ -239,6 +239,7 @@ class GSSExperiment(Experiment):
         "latent_prior": "latent_prior.training",
         "posterior": "posterior.training",
     }
+    backbone: ClassVar[str] = "latent_prior.backbone"
     narrower: ClassVar[dict[str, str]] = dict.fromkeys(("tokenizer", "reconstruct"), "tokenizer.n_hid")
     without_effect: ClassVar[tuple[str, ...]] = (*Experiment.without_effect, "posterior.from")
     idle_keys: ClassVar[Any] = (
@@ -310,10 +311,6 @@ class GSSExperiment(Experiment):
         if not (part.checkpoint or part.from_ or part.variant == "nearest"):
             found["posterior"] = self.trainings["posterior"]
         return found
-
-    @property
-    def encoder(self) -> str:
-        return self.latent_prior.backbone.name
 
     def borrowed(self) -> tuple[str | None, ...]:
         return (self.posterior.from_,)

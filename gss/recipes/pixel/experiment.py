@@ -38,10 +38,7 @@ class PixelExperiment(Experiment):
     """Scores to expect, shown beside those achieved. Changes no result."""
 
     trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
-
-    @property
-    def encoder(self) -> str:
-        return self.pixel.backbone.name
+    backbone: ClassVar[str] = "pixel.backbone"
 
     def named_files(self) -> Iterator[NamedFile]:
         yield from weights_file(self.pixel.backbone, "pixel.backbone")
