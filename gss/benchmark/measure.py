@@ -37,7 +37,6 @@ from gss.train.loop import MakeBatches, train
 from gss.train.settings import LoopSettings
 
 LEAST_LAPS = 5
-_LABELS = 64  # to cut a tokenizer's crops from
 import_timm()  # before memory is measured
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 

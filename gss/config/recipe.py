@@ -40,6 +40,7 @@ class Stage:
         makes: files that it leaves there, in that order; `*` stands for a name.
         reads_for_reference: what it reads beside `reads` with `numerics: reference`.
         figures: the folder of its tables and pictures, for MLflow; its figures are shown under this name.
+        title: what a report calls it; default: its name in words.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Stage:
     makes: tuple[str, ...] = ()
     reads_for_reference: tuple[str, ...] = ()
     figures: str = ""
+    title: str = ""
 
     @property
     def trains(self) -> str:

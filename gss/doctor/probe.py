@@ -13,7 +13,6 @@ import warnings
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from gss.cluster import gpus
 from gss.cluster.exit import die_with
@@ -25,7 +24,6 @@ from gss.doctor.machine import call, nearest_folder
 from gss.errors import GssError
 
 _AGAIN = "pip install -r requirements.in -c constraints.txt"
-Part = Literal["latent_prior", "posterior"]
 _PATIENCE = 20  # s that two processes wait for each other
 
 

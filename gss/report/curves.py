@@ -8,7 +8,6 @@ from gss.report.results import Results
 
 POINTS = 240  # of a curve; of longer ones, the lowest and highest of every stretch
 WIDTH, HEIGHT = 300, 110  # of a panel, SVG units
-TITLES = {"tokenizer": "Tokenizer", "latent_prior": "Latent prior", "posterior": "X⁻¹ (posterior)"}
 OF_CLASSES = "val/iou/"  # curves of single classes stand apart: there may be hundreds
 ORDER = ("loss", "acc", "miou", "tokens", "lr", "grad", "img_per_s", "data_wait", "memory")
 
@@ -21,17 +20,19 @@ def curves(results: Results) -> list[dict[str, Any]]:
     Raises:
         GssError: no journal holds a curve; says why.
     """
-    found = []
+    found, recipe = [], results.recipe
+    titles = {stage.name: stage.title for stage in recipe.stages if stage.title}
     for stage, events in results.journals.items():
         panels = [_panel(name, points) for name, points in _series(events).items() if len(points) > 1]
         classes = [panel for panel in panels if panel["name"].startswith(OF_CLASSES)]
         others = sorted((panel for panel in panels if panel not in classes), key=lambda panel: _rank(panel["name"]))
         if panels:
-            found.append({"stage": stage, "title": TITLES.get(stage, stage), "panels": others, "classes": classes})
+            title = titles.get(stage, stage.replace("_", " ").capitalize())
+            found.append({"stage": stage, "title": title, "panels": others, "classes": classes})
     if found:
         return found
-    imported = results.setting("latent_prior.checkpoint")
-    if imported:
+    first = next(iter(recipe.experiment.trainings), "")  # of the network that everything else is behind
+    if imported := results.setting(f"{first}.checkpoint"):
         raise GssError(f"nothing was trained here: the model was imported from {imported}, which holds no curves")
     if results.journals:
         raise GssError("no training has written figures yet", where=results.folder / "work")

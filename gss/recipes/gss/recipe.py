@@ -67,6 +67,7 @@ RECIPE = Recipe(
             in_processes=True,
             inputs=(_MANIFEST, _TOKENIZER),
             makes=("posterior.pth",),
+            title="X⁻¹ (posterior)",
         ),
         Stage(
             "import",  # its inputs say it all
