@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from project import Project
+from project import SMALL, Project
 from slurm_cluster import SlurmCluster
 
 from gss.cluster.exit import TORCHRUN_PID
@@ -23,19 +23,11 @@ from gss.modelfile import load_model
 from gss.tracking.journal import read_journal
 
 STEPS, SAVE_EVERY = 60, 10
-SMALL: dict[str, Any] = {
-    "tokenizer__train__steps": 30,
-    "tokenizer__train__batch_size": 8,
-    "tokenizer__n_hid": 8,
-    "reconstruction__max_rounds": 1,
-    "reconstruction__retrain_steps": 5,
-    "reconstruction__refine_images": 4,
+DISTURBED: dict[str, Any] = {
+    **SMALL,
     "latent_prior__milestones": [STEPS],
     "latent_prior__training__batch_size": 2,
     "posterior__start_step": None,
-    "posterior__steps": 4,
-    "posterior__training__batch_size": 4,
-    "evaluation__pictures": 1,
     "run__log_every": 1,
     "run__save_every": SAVE_EVERY,
 }
@@ -50,7 +42,7 @@ class Scene(Project):
         if prepared is None:
             folder.mkdir()
             super().__init__(folder)
-            self.configure("toy", **SMALL)
+            self.configure("toy", **DISTURBED)
         else:
             shutil.copytree(prepared.folder, folder)
         self.folder, self.cluster = folder, cluster

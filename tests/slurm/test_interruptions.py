@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from project import Project
-from scene import MODEL, SAVE_EVERY, SMALL, STEPS, Scene
+from scene import DISTURBED, MODEL, SAVE_EVERY, STEPS, Scene
 from slurm_cluster import SlurmCluster
 from tiny_disk import tiny_disk
 
@@ -57,7 +57,7 @@ def running(
 def _prepare(folder: Path) -> Project:
     folder.mkdir()
     project = Project(folder)
-    project.configure("toy", **SMALL)
+    project.configure("toy", **DISTURBED)
     done = project.snakemake("results/toy/tokenizer.safetensors")
     assert done.returncode == 0, done.stdout[-6000:]
     return project

@@ -11,6 +11,23 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# Settings of `toy`: every stage runs, none of them for long.
+SMALL: dict[str, Any] = {
+    "tokenizer__train__steps": 30,
+    "tokenizer__train__batch_size": 8,
+    "tokenizer__n_hid": 8,
+    "reconstruction__max_rounds": 1,
+    "reconstruction__retrain_steps": 5,
+    "reconstruction__refine_images": 4,
+    "latent_prior__milestones": [4, 8],
+    "latent_prior__training__batch_size": 4,
+    "posterior__start_step": 4,
+    "posterior__steps": 4,
+    "posterior__training__batch_size": 4,
+    "evaluation__pictures": 1,
+    "run__log_every": 2,
+    "run__save_every": 2,
+}
 WORKFLOW = ("Snakefile", "rules", "profiles", "slurm", "local", "envs", "config")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from project import Project
+from project import SMALL, Project
 
 from gss.data.images import read_native_label
 from gss.data.manifest import read_manifest
@@ -27,22 +27,6 @@ from gss.tracking.journal import read_journal
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 TRAINED = ("latent_prior_segment", "latent_prior", "posterior", "merge")
-SMALL = {
-    "tokenizer__train__steps": 30,
-    "tokenizer__train__batch_size": 8,
-    "tokenizer__n_hid": 8,
-    "reconstruction__max_rounds": 1,
-    "reconstruction__retrain_steps": 5,
-    "reconstruction__refine_images": 4,
-    "latent_prior__milestones": [4, 8],
-    "latent_prior__training__batch_size": 4,
-    "posterior__start_step": 4,
-    "posterior__steps": 4,
-    "posterior__training__batch_size": 4,
-    "evaluation__pictures": 1,
-    "run__log_every": 2,
-    "run__save_every": 2,
-}
 
 
 @pytest.fixture(scope="module")
