@@ -4,6 +4,7 @@ Functions of `wildcards` take any object with the attribute `experiment`. No tor
 rules load this module in every job.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ from gss.config import (
     load_experiment,
     load_project,
     run_parts,
+    runs_of,
+    seed_parts,
 )
 from gss.errors import ConfigError
 
@@ -52,15 +55,27 @@ def targets(wildcards: Any = None) -> list[str]:
 
 
 def experiment_targets(name: str) -> list[str]:
-    """The final files of one experiment; splits that its data set lacks are not evaluated."""
-    final = find_experiment(name).kind.final
-    return [f"results/{name}/{final}.pth", *_evaluations(name), f"results/{name}/report.html"]
+    """The final files of one experiment, of each of its seeds; splits that its data set lacks are not evaluated."""
+    runs = runs_of(name)
+    pages = [f"results/{run}/report.html" for run in dict.fromkeys((*runs, name))]
+    models = [f"results/{run}/{find_experiment(run).kind.final}.pth" for run in runs]
+    return [*models, *(file for run in runs for file in _evaluations(run)), *pages]
 
 
 def report_inputs(wildcards: Any) -> list[str]:
     """The figures that a report cannot do without."""
     reported = find_experiment(wildcards.experiment).kind.reported
     return [*_evaluations(wildcards.experiment), *(f"results/{wildcards.experiment}/{file}" for file in reported)]
+
+
+def with_seeds() -> str:
+    """Experiments with `seeds`, as a pattern."""
+    return pattern({experiment for name, _ in readable() if (experiment := seed_parts(name)[0]) != name})
+
+
+def seeds_inputs(wildcards: Any) -> list[str]:
+    """The figures of every seed of an experiment."""
+    return [file for name in runs_of(wildcards.experiment) for file in _evaluations(name)]
 
 
 def _evaluations(name: str) -> list[str]:
@@ -94,7 +109,7 @@ def comparison_runs(wildcards: Any) -> list[str]:
 
 def comparison_split(wildcards: Any) -> str:
     """The split a comparison is made on: the first of `test` and `val` that every experiment in it evaluates."""
-    runs = {name: find_experiment(name).evaluated for name, _ in map(run_parts, comparison_runs(wildcards))}
+    runs = {name: find_experiment(name).evaluated for name, _ in _compared(wildcards)}
     common = [split for split in ("test", "val") if all(split in evaluated for evaluated in runs.values())]
     if not common:
         raise ConfigError(
@@ -108,10 +123,16 @@ def comparison_split(wildcards: Any) -> str:
 
 def comparison_inputs(wildcards: Any) -> list[str]:
     """The evaluations that a comparison reads."""
-    runs = [run_parts(run) for run in comparison_runs(wildcards)]
-    folders = [f"results/{name}/evaluation/{model or find_experiment(name).kind.final}/" for name, model in runs]
+    compared = _compared(wildcards)
+    folders = [f"results/{name}/evaluation/{model or find_experiment(name).kind.final}/" for name, model in compared]
     files = ("metrics.json", "confusion.npz")
     return [f"{folder}{comparison_split(wildcards)}/{file}" for folder in folders for file in files]
+
+
+def _compared(wildcards: Any) -> list[tuple[str, str]]:
+    """Names and models of what is compared, of experiments with `seeds` every one."""
+    runs = map(run_parts, comparison_runs(wildcards))
+    return [(name, model) for experiment, model in runs for name in runs_of(experiment)]
 
 
 def config_slice(stage: str) -> Callable[[Any], dict[str, Any]]:
@@ -250,12 +271,11 @@ def generated_folders() -> str:
 
 
 def readable() -> Iterator[tuple[str, Experiment]]:
-    """The experiments whose files can be read: another one stops those who ask for it, and nobody else."""
-    for name in list_experiments():
-        try:
-            yield name, find_experiment(name)
-        except ConfigError:
-            continue
+    """The experiments whose files can be read, by the names they are run by: another one stops those who ask for it,
+    and nobody else."""
+    for experiment in list_experiments():
+        with contextlib.suppress(ConfigError):
+            yield from ((name, find_experiment(name)) for name in runs_of(experiment))
 
 
 def pattern(texts: Iterable[str]) -> str:

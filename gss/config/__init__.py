@@ -12,8 +12,9 @@ from gss.config.load import (
     load_experiment,
     load_project,
     require_data,
+    runs_of,
 )
-from gss.config.names import results_name, run_parts
+from gss.config.names import SEED_PATTERN, folder_name, results_name, run_parts, seed_parts
 from gss.config.origins import leaves, origins
 from gss.config.project import Cluster, Project
 from gss.config.recipe import (
@@ -32,6 +33,7 @@ from gss.config.schema import Data, Published, Resources
 
 __all__ = [
     "RECIPES",
+    "SEED_PATTERN",
     "Cluster",
     "Data",
     "Experiment",
@@ -49,6 +51,7 @@ __all__ = [
     "experiment_name",
     "experiment_path",
     "find_recipe",
+    "folder_name",
     "imported",
     "json_schema",
     "leaves",
@@ -63,4 +66,6 @@ __all__ = [
     "require_data",
     "results_name",
     "run_parts",
+    "runs_of",
+    "seed_parts",
 ]

@@ -36,6 +36,9 @@ class Experiment(Section):
     """The protocol of the final figures."""
     seed: Seed = 0
     """Seed of sampling, augmentation and initialisation."""
+    seeds: tuple[Seed, ...] = ()
+    """Several of them: the experiment is run once with each, under the name and in the folder `NAME/seed_N`; its own
+    report has mean and spread."""
     numerics: Literal["default", "reference"] = "default"
     """`reference` keeps what the published code does where this project does better, see docs/deviations.md."""
     reference: dict[str, Any] = {}
@@ -59,6 +62,14 @@ class Experiment(Section):
         ("`evaluation.mode: whole`", lambda e: e.evaluation.mode == "whole", ("evaluation.crop", "evaluation.stride")),
     )
     """What takes the effect from keys, in words; whether it is so; the keys."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` has one twice: {list(self.seeds)}")
+        if self.seeds and self.seed:
+            raise ValueError(f"`seed: {self.seed}` stands beside `seeds: {list(self.seeds)}`: remove one of them")
+        return self
 
     @model_validator(mode="after")
     def _reference_is_fp32(self) -> Self:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gss.config.experiment import Experiment, NamedFile
-from gss.config.names import valid_name
+from gss.config.names import seed_name, seed_parts, valid_name
 from gss.config.project import Cluster, Project
 from gss.config.recipe import find_recipe
 from gss.config.reference import model_in
@@ -90,23 +90,21 @@ def _experiment_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experiment:
-    """Read and check an experiment.
+    """Read and check an experiment, of one with `seeds` that of one seed.
 
     Args:
-        name: a name in config/experiments, or the path of a YAML file.
+        name: a name in config/experiments, or the path of a YAML file; of one with `seeds`, `/seed_N` behind it.
         overrides: `section.key=value` strings; values are read as YAML.
 
     Raises:
-        ConfigError: unknown experiment, unknown key (with the nearest valid one), or a wrong value.
+        ConfigError: unknown experiment, unknown key (with the nearest valid one), or a wrong value; no such seed, or
+            one of several has to be named.
     """
-    path = experiment_path(name)
-    content: dict[str, Any] = {}
-    for file in lineage(path):
-        own = _read_yaml(file)
-        content = _merged(_of_recipe(content, own), own)
+    path, (_, seed) = experiment_path(name), seed_parts(str(name))
+    content = _of_seed(_content(path), seed, path)
     for override in overrides:
-        if override.partition("=")[0] == "base":
-            raise ConfigError("`base` is said in the file of an experiment", where=override)
+        if (key := override.partition("=")[0]) in ("base", "seeds"):
+            raise ConfigError(f"`{key}` is said in the file of an experiment", where=override)
         _apply(content, override)
     kind = experiment_class(content, path)
     default = _validate(kind, content, path)
@@ -121,6 +119,52 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
         content = _merged(content, _nested(f"{key}.precision", "fp32"))
     _validate(kind, _merged(content, changes), path)
     return default
+
+
+def runs_of(name: str | Path) -> list[str]:
+    """The names that an experiment is run by: its own or, with `seeds`, one for each.
+
+    Args:
+        name: see `load_experiment`; with a seed it is the only one.
+    """
+    bare, seed = seed_parts(str(name))
+    seeds = _seeds(_content(path := experiment_path(bare)), path) if seed is None else ()
+    return [seed_name(bare, each) for each in seeds] or [str(name)]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What the file of an experiment and its bases say."""
+    content: dict[str, Any] = {}
+    for file in lineage(path):
+        own = _read_yaml(file)
+        content = _merged(_of_recipe(content, own), own)
+    return content
+
+
+def _seeds(content: dict[str, Any], path: Path) -> tuple[int, ...]:
+    """The seeds of an experiment with several; the rest is looked at only where there are some."""
+    return _validate(experiment_class(content, path), content, path).seeds if content.get("seeds") else ()
+
+
+def _of_seed(content: dict[str, Any], seed: int | None, path: Path) -> dict[str, Any]:
+    """The content for one seed.
+
+    Raises:
+        ConfigError: it is none of the experiment's, or one of them has to be named.
+    """
+    seeds, name = _seeds(content, path), experiment_name(path)
+    names = ", ".join(seed_name(name, each) for each in seeds)
+    if seed is not None and not seeds:
+        raise ConfigError(f"{name!r} has no `seeds`", where=path, todo=f"name it {name}, or write: seeds: [{seed}]")
+    if seed is not None and seed not in seeds:
+        raise ConfigError(f"{name!r} has no seed {seed}", where=path, todo=f"add it to `seeds`; there are: {names}")
+    if seed is None and seeds:
+        raise ConfigError(
+            f"{name!r} is trained with the seeds {', '.join(map(str, seeds))}, each in a folder of its own",
+            where=path,
+            todo=f"name one, here and below results: {names}",
+        )
+    return content if seed is None else {**content, "seed": seed, "seeds": []}
 
 
 def lineage(path: Path) -> list[Path]:
@@ -164,14 +208,16 @@ def experiment_class(content: Mapping[str, Any], where: Path | None = None) -> t
 
 
 def experiment_name(name: str | Path) -> str:
-    """The name of an experiment given by name or by the path of its file, which need not exist.
+    """The name of an experiment given by name or by the path of its file, which need not exist; a seed stays behind it.
 
     Raises:
         ConfigError: it cannot be a name, see `gss.config.names.valid_name`.
     """
-    path = Path(name)
+    given, seed = seed_parts(str(name))
+    path = Path(given)
     try:
-        return valid_name(path.stem if path.suffix in SUFFIXES else str(name))
+        bare = valid_name(path.stem if path.suffix in SUFFIXES else given)
+        return bare if seed is None else seed_name(bare, seed)
     except ValueError as error:
         todo = "rename it; a file elsewhere is named by its path, with its ending .yaml"
         raise ConfigError(str(error), todo=todo) from error
@@ -183,6 +229,7 @@ def experiment_path(name: str | Path) -> Path:
     Raises:
         ConfigError: no such experiment, or two files of this name.
     """
+    name, _ = seed_parts(str(name))
     path, bare = Path(name), experiment_name(name)
     if path.suffix not in SUFFIXES:
         files = _experiment_files(EXPERIMENTS).get(bare, [EXPERIMENTS / f"{bare}.yaml"])

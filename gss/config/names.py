@@ -1,7 +1,11 @@
-"""What may be a name of an experiment, a results folder, a run or a file in a configuration."""
+"""What may be a name of an experiment, a results folder, a run or a file in a configuration.
+
+An experiment with `seeds` is run under one name for each: `NAME/seed_0`, and so is its folder below `results`.
+"""
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -9,6 +13,8 @@ from pydantic import AfterValidator
 from gss.config.recipe import all_models
 
 _TAKEN = ("comparisons", "mlflow.log")  # what else lies in the results folder
+SEED_PATTERN = r"/seed_(?:0|[1-9]\d*)"
+_SEED = re.compile(SEED_PATTERN)
 
 
 def valid_name(name: str) -> str:
@@ -23,19 +29,39 @@ def valid_name(name: str) -> str:
             f"{name!a} cannot be a name: names have letters, digits, `_`, `.` and `-`, begin with none of the last two "
             "and do not end in `.yaml`"
         )
-    if composed in _TAKEN:
+    if composed in _TAKEN or _SEED.fullmatch(f"/{composed}"):
         raise ValueError(f"{name!r} cannot be a name: results/{name} is something else")
     return composed
 
 
+def seed_parts(name: str) -> tuple[str, int | None]:
+    """An experiment, by name or by the path of its file, and the seed that `/seed_N` behind it names, if any."""
+    experiment, _, seed = name.rpartition("/seed_")
+    return (experiment, int(seed)) if _SEED.fullmatch(f"/seed_{seed}") and experiment else (name, None)
+
+
+def seed_name(experiment: str, seed: int) -> str:
+    """The name that an experiment with `seeds` is run by."""
+    return f"{experiment}/seed_{seed}"
+
+
+def folder_name(folder: Path) -> str:
+    """The name that the results in a folder were made under: its own, of a seed's folder with the one above."""
+    is_seed = _SEED.fullmatch(f"/{folder.name.partition('+')[0]}")
+    return f"{folder.parent.name}/{folder.name}" if is_seed else folder.name
+
+
 def results_name(name: str) -> str:
-    """The name of a results folder: that of an experiment, or of other settings of one, `<experiment>+<hash>`.
+    """The name of a results folder: that of an experiment, of a seed of one, or of other settings, `<name>+<hash>`.
 
     Raises:
         ValueError: see `valid_name`.
     """
-    experiment, plus, digest = name.partition("+")
-    return valid_name(experiment) + plus + digest if re.fullmatch("[0-9a-f]{8}", digest) else valid_name(name)
+    found, plus, digest = name.partition("+")
+    if plus and not re.fullmatch("[0-9a-f]{8}", digest):
+        return valid_name(name)
+    experiment, _ = seed_parts(found)
+    return valid_name(experiment) + found.removeprefix(experiment) + plus + digest
 
 
 def plain_path(path: str) -> str:
@@ -52,17 +78,29 @@ def plain_path(path: str) -> str:
 
 
 def run_parts(run: str) -> tuple[str, str]:
-    """Experiment and model of a run named `EXPERIMENT[/MODEL]`; the model is empty where none is named.
+    """Results folder and model of a run named `EXPERIMENT[/seed_N][/MODEL]`; the model is empty where none is named.
 
     Raises:
         ValueError: it is no such name.
     """
-    experiment, slash, model = run.partition("/")
-    if slash and model not in all_models():
+    name, slash, model = run.rpartition("/")
+    if model not in all_models():
+        name, model = run, ""
+    try:
+        return results_name(name), model
+    except ValueError as error:
+        if not slash:
+            raise
         ways = ", ".join(f"EXPERIMENT/{name}" for name in all_models())
-        raise ValueError(f"{run!r} is no run: write EXPERIMENT, or one of {ways}")
-    return results_name(experiment), model
+        raise ValueError(f"{run!r} is no run: write EXPERIMENT, or one of {ways}") from error
+
+
+def _valid_run(name: str) -> str:
+    experiment, seed = seed_parts(name)
+    return valid_name(experiment) if seed is None else seed_name(valid_name(experiment), seed)
 
 
 Name = Annotated[str, AfterValidator(valid_name)]
+RunName = Annotated[str, AfterValidator(_valid_run)]
+"""An experiment, of one with `seeds` one of them: `NAME/seed_0`."""
 Place = Annotated[str, AfterValidator(plain_path)]

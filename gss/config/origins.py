@@ -8,6 +8,7 @@ import yaml
 
 from gss.config.experiment import Experiment
 from gss.config.load import experiment_path, lineage
+from gss.config.names import seed_parts
 
 DEFAULT, COMMAND_LINE, REFERENCE = "default", "command line", "reference"
 
@@ -23,6 +24,8 @@ def origins(name: str | Path, overrides: Iterable[str], experiment: Experiment) 
     for path in lineage(experiment_path(name)):
         found = _lines(yaml.compose(path.read_text(encoding="utf-8")), ())
         lines |= {key: f"{path}:{line}" for key, line in found}
+    if seed_parts(str(name))[1] is not None:
+        lines["seed",] = lines["seeds",]
     given = [tuple(override.partition("=")[0].split(".")) for override in overrides]
     replaced = {key for key, _ in leaves(experiment.reference)} if experiment.numerics == "reference" else set()
 

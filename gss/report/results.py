@@ -19,6 +19,7 @@ from gss.config import (
     data_set_folder,
     experiment_class,
     find_recipe,
+    folder_name,
     load_experiment,
 )
 from gss.data.manifest import Manifest, read_manifest
@@ -89,7 +90,7 @@ class Results:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return folder_name(self.folder)
 
     @property
     def recipe(self) -> Recipe:

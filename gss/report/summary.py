@@ -16,9 +16,9 @@ def summary(folder: Path, page: Path) -> str:
         page: the report.
     """
     results = Results(folder)
-    lines = [f"Results of {folder.name}", ""]
+    lines = [f"Results of {results.name}", ""]
     if not results.evaluations:
-        todo = f"name {folder.name} under `experiments` in config/config.yaml, then: snakemake all"
+        todo = f"name {results.name} under `experiments` in config/config.yaml, then: snakemake all"
         return "\n".join([*lines, f"  nothing evaluated yet; {todo}", "", f"  {page} holds what there is"])
     split = results.splits[0]
     lines += [line for note in results.notes() for line in (f"note: {note}", "")]

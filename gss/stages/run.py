@@ -45,7 +45,7 @@ class Run(Generic[E]):
     """An experiment and its results folder.
 
     Args:
-        name: of the folder: the experiment's own, with other settings `<experiment>+<hash>`.
+        name: of the folder: the experiment's own, with other settings `<name>+<hash>`.
         experiment: its configuration.
         folder: `results/<name>`.
         now: what is stored as the configuration of all that was not made yet.
@@ -70,8 +70,8 @@ class Run(Generic[E]):
             ConfigError: the project has an experiment of the same name, whose results these would mix with.
         """
         path, overrides = experiment_path(name), list(overrides)
-        bare = experiment_name(path)
-        if results.absolute() == RESULTS.absolute() and bare in list_experiments():
+        bare = experiment_name(name)
+        if results.absolute() == RESULTS.absolute() and experiment_name(path) in list_experiments():
             own = experiment_path(bare)
             if not own.samefile(path):
                 raise ConfigError(
@@ -79,15 +79,16 @@ class Run(Generic[E]):
                     where=results / bare,
                     todo="rename the file, or choose another folder: --results FOLDER",
                 )
-        filed, experiment = load_experiment(path), load_experiment(path, overrides)
+        filed, experiment = load_experiment(name), load_experiment(name, overrides)
         expected, given = ((config.sha256, *config.borrowed()) for config in (filed, experiment))
         if given == expected:
-            return Run(bare, experiment, results / bare, Made(_dump(filed), origins(path, (), filed)))
-        folder = results / f"{bare}+{sha256_json(given)[:8]}"
+            return Run(bare, experiment, results / bare, Made(_dump(filed), origins(name, (), filed)))
+        other = f"{bare}+{sha256_json(given)[:8]}"
+        folder = results / other
         if os.environ.get("RANK", "0") == "0":
             print(f"other settings than those of {path}: the results are in {folder}", flush=True)
-        now = Made(_dump(experiment), origins(path, overrides, experiment))
-        return Run(folder.name, experiment, folder, now, results / bare)
+        now = Made(_dump(experiment), origins(name, overrides, experiment))
+        return Run(other, experiment, folder, now, results / bare)
 
     def file(self, path: Path) -> Path:
         """A file that a stage reads; of other settings, the workflow's where they made none of their own."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gss.config import data_folder, find_recipe, list_experiments, load_experiment, load_project
+from gss.config import data_folder, find_recipe, list_experiments, load_experiment, load_project, runs_of
 from gss.config.reference import write_reference
 from gss.errors import ConfigError
 
@@ -13,7 +13,7 @@ STAGES = [stage.name for stage in find_recipe("gss").stages]
 
 @pytest.mark.parametrize("name", list_experiments())
 def test_every_shipped_experiment_is_valid(name: str) -> None:
-    assert load_experiment(name).trainings
+    assert load_experiment(runs_of(name)[0]).trainings
 
 
 def test_half_precision_can_be_trained_where_the_published_numerics_differ() -> None:
@@ -172,7 +172,7 @@ def test_a_key_that_another_one_takes_the_effect_from_runs_nothing_again(choice:
 
 @pytest.mark.parametrize("name", list_experiments())
 def test_shipped_experiments_set_nothing_without_effect(name: str) -> None:
-    assert load_experiment(name).idle == {}
+    assert load_experiment(runs_of(name)[0]).idle == {}
 
 
 def test_reference_page_and_schema_are_current(capsys: pytest.CaptureFixture[str]) -> None:

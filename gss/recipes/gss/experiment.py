@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from gss.config.experiment import Experiment, NamedFile
 from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
-from gss.config.names import Name, Place
+from gss.config.names import Place, RunName
 from gss.config.schema import (
     Backbone,
     Evaluation,
@@ -156,7 +156,7 @@ class LatentPrior(Section):
 class Posterior(Section):
     variant: Literal["window", "conv", "nearest"] = "window"
     """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
-    from_: Annotated[Name | None, Field(alias="from")] = None
+    from_: Annotated[RunName | None, Field(alias="from")] = None
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
     checkpoint: Place | None = None
     """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
