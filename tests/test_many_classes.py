@@ -353,7 +353,7 @@ def test_runs_of_400_classes_are_compared(tmp_path: Path, monkeypatch: pytest.Mo
     made.run("a/gss_ff", 0.3)
     made.run("b/gss_ff", 0.2, seed=2, order=range(N)[::-1])
     runs = read_runs(["a/gss_ff", "b/gss_ff"], None, made.results)
-    shown = show(*runs, 3, COLOURS[:-1].astype(np.uint8))
+    shown = show(*(run.first for run in runs), 3, COLOURS[:-1].astype(np.uint8))
     both, only_second, only_first, _ = shown.who
     assert (both + only_first, both + only_second) == pytest.approx((shown.baseline, shown.run))
     assert 255 < max(shown.classes) < N

@@ -29,9 +29,9 @@ def compare(names: Sequence[str], *, split: str | None, output: Path | None, res
     """
     runs = read_runs(names, split, results)
     folder = output or results / "comparisons" / "_vs_".join(run.name.replace("/", ".") for run in runs)
-    colours = _colours(runs[0])
+    colours = _colours(runs[0].first)
     comparisons = [
-        Comparison(runs[0], run, bootstrap(runs[0].counts, run.counts), _shown(runs[0], run, colours))
+        Comparison(runs[0], run, bootstrap(runs[0].counts, run.counts), _shown(runs[0].first, run.first, colours))
         for run in runs[1:]
     ]
     said = warnings(runs)

@@ -13,10 +13,38 @@ from gss.config import run_parts
 from gss.config.schema import Evaluation as Protocol
 from gss.data.classes import ids_dtype
 from gss.errors import DataError, GssError
-from gss.report.results import SPLITS, Evaluation, Results
+from gss.report.results import SPLITS, Evaluation, Results, seed_folders
 from gss.text import flatten
 
 UNCOMPARED = ("run", "published")  # sections of the configuration that change no result
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What is compared under one name: a model of an experiment, of one with `seeds` those of all of them.
+
+    Args:
+        name: `EXPERIMENT/MODEL`.
+        seeds: an evaluation of each seed; one without `seeds`.
+    """
+
+    name: str
+    seeds: tuple["Evaluated", ...]
+
+    @property
+    def first(self) -> "Evaluated":
+        """The one whose pictures are shown."""
+        return self.seeds[0]
+
+    @property
+    def counts(self) -> list[Counts]:
+        return [each.counts for each in self.seeds]
+
+    def settings(self) -> dict[str, str]:
+        """What of its configuration can change a result, by dotted key, as text; of several seeds all values."""
+        each = [seed.settings() for seed in self.seeds]
+        keys = dict.fromkeys(key for settings in each for key in settings)
+        return {key: ", ".join(dict.fromkeys(_said(found[key]) for found in each if key in found)) for key in keys}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +85,10 @@ class Evaluated:
         }
 
 
-def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Evaluated]:
+def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Compared]:
     """The evaluations named `EXPERIMENT[/MODEL]`, classes in the order of the first one's.
+
+    An experiment with `seeds` stands for all of them, `EXPERIMENT/seed_N` for one.
 
     Args:
         split: None: `test`, or `val` where the first one was evaluated on that alone.
@@ -71,21 +101,27 @@ def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Ev
         parted = [run_parts(name) for name in names]
     except ValueError as error:
         raise GssError(str(error)) from error
-    folders = {experiment: Results(results / experiment) for experiment, _ in parted}
-    parted = [(experiment, model or folders[experiment].recipe.final) for experiment, model in parted]
+    folders = {
+        name: [Results(folder) for folder in seed_folders(results / name) or [results / name]] for name, _ in parted
+    }
+    parted = [(name, model or folders[name][0].recipe.final) for name, model in parted]
     if len(parted) < 2 or len(set(parted)) < len(parted):
         raise GssError(
             f"two or more different runs are compared, not: {', '.join('/'.join(part) for part in parted)}",
             todo="name them EXPERIMENT or EXPERIMENT/MODEL, the baseline first: gss compare toy/gss_ff toy/gss_ft",
         )
-    there = [found for model, found in folders[parted[0][0]].evaluations if model == parted[0][1]]
+    there = [found for model, found in folders[parted[0][0]][0].evaluations if model == parted[0][1]]
     split = split or (there or SPLITS)[0]
-    first, *others = [_read(folders[experiment], model, split) for experiment, model in parted]
-    return [first, *(_matched(first, other) for other in others)]
+    first = _read(folders[parted[0][0]][0], parted[0][1], split)
+    return [
+        Compared(f"{name}/{model}", tuple(_matched(first, _read(seed, model, split)) for seed in folders[name]))
+        for name, model in parted
+    ]
 
 
-def warnings(runs: Sequence[Evaluated]) -> list[str]:
+def warnings(compared: Sequence[Compared]) -> list[str]:
     """What makes the others no fair match for the first: another protocol, or the same model."""
+    runs = [each for run in compared for each in run.seeds]
     first, *others = [run.evaluation.metrics for run in runs]
     found = []
     for run, other in zip(runs[1:], others, strict=True):
@@ -110,11 +146,11 @@ def _own_keys(run: Evaluated) -> set[str]:
     return {*section.model_fields} - {*Protocol.model_fields}
 
 
-def changed_settings(runs: Sequence[Evaluated]) -> list[tuple[str, list[str]]]:
+def changed_settings(runs: Sequence[Compared]) -> list[tuple[str, list[str]]]:
     """Dotted keys whose values differ, with the value of every run as text."""
     settings = [run.settings() for run in runs]
     keys = dict.fromkeys(key for each in settings for key in each)
-    rows = [(key, [_said(each[key]) if key in each else "–" for each in settings]) for key in keys]
+    rows = [(key, [each.get(key, "–") for each in settings]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 

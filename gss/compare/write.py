@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gss.compare.bootstrap import HEADLINE, LEVEL, RESAMPLES, SEED, Differences
+from gss.compare.bootstrap import HEADLINE, LEVEL, RESAMPLES, SEED, Differences, mean_figures, spread
 from gss.compare.images import Shown, right_shares
-from gss.compare.runs import Evaluated, changed_settings
+from gss.compare.runs import Compared, changed_settings
 from gss.errors import GssError
 from gss.files import write_table
 from gss.report.html import image_uri, write_page
@@ -19,7 +19,19 @@ from gss.text import css, percent, shorten
 
 FEW_IMAGES = 10  # a class in fewer images than this has no interval to rely on, see docs/how-to/compare.md
 TERMINAL_CLASSES, NAME_LETTERS = 20, 32
-COLUMNS = ("baseline", "run", "name", "baseline_value", "run_value", "difference", "low", "high", "other_sign")
+COLUMNS = (
+    "baseline",
+    "run",
+    "name",
+    "baseline_value",
+    "run_value",
+    "difference",
+    "low",
+    "high",
+    "other_sign",
+    "baseline_spread",
+    "run_spread",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +42,8 @@ class Comparison:
         shown: the images where they differ most; or why they cannot be shown.
     """
 
-    baseline: Evaluated
-    run: Evaluated
+    baseline: Compared
+    run: Compared
     differences: Differences
     shown: list[Shown] | GssError
 
@@ -40,12 +52,11 @@ class Comparison:
 
         Keys: those of COLUMNS, and `is_clear`; classes also have `id`, `pixels` and `images`, of the labels.
         """
-        values = zip(self.baseline.counts.figures(), self.run.counts.figures(), strict=True)
-        found = self.differences
-        labelled = self.run.counts.labelled
+        runs, found = (self.baseline.counts, self.run.counts), self.differences
+        columns = (*map(mean_figures, runs), found.value, found.low, found.high, found.other_sign, *map(spread, runs))
+        labelled = self.run.first.counts.labelled
         rows: list[dict[str, Any]] = []
-        for place, (name, (mine, other)) in enumerate(zip((*HEADLINE, *self.run.names), values, strict=True)):
-            numbers = (mine, other, found.value[place], found.low[place], found.high[place], found.other_sign[place])
+        for place, (name, *numbers) in enumerate(zip((*HEADLINE, *self.run.first.names), *columns, strict=True)):
             row = dict(zip(COLUMNS, (self.baseline.name, self.run.name, name, *map(_number, numbers)), strict=True))
             row["is_clear"] = bool(found.clear[place])
             if place >= len(HEADLINE):
@@ -57,7 +68,10 @@ class Comparison:
 
 
 def write_tables(folder: Path, comparisons: Sequence[Comparison]) -> None:
-    """`summary.csv` (mIoU, mAcc, aAcc) and `per_class.csv` (IoU): fractions, an empty cell where there is none."""
+    """`summary.csv` (mIoU, mAcc, aAcc) and `per_class.csv` (IoU): fractions, an empty cell where there is none.
+
+    Of a run with several seeds, values are means over them and spreads the standard deviations.
+    """
     rows = [row for comparison in comparisons for row in comparison.rows()]
     classes = ("class" if name == "name" else name for name in COLUMNS)
     keys = (*COLUMNS, "pixels", "images")
@@ -71,8 +85,8 @@ def as_text(comparisons: Sequence[Comparison], warnings: Sequence[str]) -> str:
     lines = [f"warning: {warning}" for warning in warnings]
     for comparison in comparisons:
         baseline, run = comparison.baseline, comparison.run
-        images = len(run.counts.labelled)
-        lines += ["", f"{run.name} against {baseline.name}, {run.split}, {images} images", ""]
+        images = len(run.first.counts.labelled)
+        lines += ["", f"{run.name} against {baseline.name}, {run.first.split}, {images} images", ""]
         rows = comparison.rows()
         headline, classes = rows[: len(HEADLINE)], rows[len(HEADLINE) :]
         heading = (baseline.name, run.name, "difference", f"{LEVEL:.0%} interval", "other sign")
@@ -82,6 +96,8 @@ def as_text(comparisons: Sequence[Comparison], warnings: Sequence[str]) -> str:
         if len(classes) > len(shown):
             lines.append(f"  and {len(classes) - len(shown)} classes with smaller differences")
     note = "* the interval lies on one side of zero. It is over the choice of images, not over seeds of the training."
+    if any(len(run.seeds) > 1 for comparison in comparisons for run in (comparison.baseline, comparison.run)):
+        note += "\n± standard deviation over seeds, of which the mean is shown."
     return "\n".join([*lines, "", note])
 
 
@@ -103,15 +119,16 @@ def write_comparison(
         path,
         "compare.html",
         title=f"{', '.join(run.name for run in runs[1:])} against {baseline.name}",
-        split=baseline.split,
+        split=baseline.first.split,
         runs=[run.name for run in runs],
+        seeds={run.name: len(run.seeds) for run in runs if len(run.seeds) > 1},
         warnings=warnings,
-        headline=[(run.name, _values(run), _headline(comparisons, number)) for number, run in enumerate(runs)],
+        headline=[(run.name, _headline(comparisons, number)) for number, run in enumerate(runs)],
         sections=[_section(comparison, colours) for comparison in comparisons],
         settings=settings,
         settings_error=isinstance(settings, GssError),
-        num_images=len(baseline.counts.labelled),
-        num_classes=len(baseline.names),
+        num_images=len(baseline.first.counts.labelled),
+        num_classes=len(baseline.first.names),
         resamples=RESAMPLES,
         seed=SEED,
         level=f"{LEVEL:.0%}".replace("%", " %"),
@@ -119,12 +136,11 @@ def write_comparison(
     )
 
 
-def _values(run: Evaluated) -> list[float | None]:
-    return [_number(value) for value in run.counts.figures()[: len(HEADLINE)]]
-
-
-def _headline(comparisons: Sequence[Comparison], number: int) -> list[dict[str, Any]] | None:
-    return comparisons[number - 1].rows()[: len(HEADLINE)] if number else None
+def _headline(comparisons: Sequence[Comparison], number: int) -> list[dict[str, Any]]:
+    """Value and spread of a run, and how it differs from the baseline, of which it is the first."""
+    rows = comparisons[max(number - 1, 0)].rows()[: len(HEADLINE)]
+    side = "run" if number else "baseline"
+    return [{**row, "value": row[f"{side}_value"], "spread": row[f"{side}_spread"]} for row in rows]
 
 
 def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
@@ -138,18 +154,19 @@ def _section(comparison: Comparison, colours: np.ndarray) -> dict[str, Any]:
             low, high, value = (min(max((row[key] / scale + 1) * 50, 0), 100) for key in ("low", "high", "difference"))
             row["places"] = {"low": low, "width": high - low, "value": value}
     shown = comparison.shown
-    right = [right_shares(run) for run in (comparison.baseline, comparison.run)]
+    right = [right_shares(run.first) for run in (comparison.baseline, comparison.run)]
     gain = np.nan_to_num(right[1] - right[0])
     return {
         "baseline": comparison.baseline.name,
         "run": comparison.run.name,
+        "shown": [run.first.name for run in (comparison.baseline, comparison.run)],
         "classes": classes,
         "num_clear": sum(row["is_clear"] for row in classes),
         "scale": scale,
         "gains": int((gain > 0).sum()),
         "losses": int((gain < 0).sum()),
         "images": [] if isinstance(shown, GssError) else [_image(each) for each in shown],
-        "legend": _legend(comparison.run.names, colours, shown),
+        "legend": _legend(comparison.run.first.names, colours, shown),
         "missing": shown if isinstance(shown, GssError) else None,
     }
 
@@ -178,5 +195,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         other = percent(row["other_sign"], unit="%", nothing="-")
         interval = f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
         found = (f"{100 * row['difference']:+.2f}{'*' if row['is_clear'] else ' '}", interval, other)
-    values = (percent(row[key], 2, nothing="-") for key in ("baseline_value", "run_value"))
+    values = (_with_spread(row, side) for side in ("baseline", "run"))
     return (shorten(row["name"], NAME_LETTERS), *values, *found)
+
+
+def _with_spread(row: dict[str, Any], side: str) -> str:
+    """Percent, and behind it the spread over seeds where there are several."""
+    spread = row[f"{side}_spread"]
+    return percent(row[f"{side}_value"], 2, nothing="-") + ("" if spread is None else f" ±{percent(spread, 2)}")

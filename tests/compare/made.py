@@ -81,13 +81,13 @@ class Made:
         rows: list[dict] | None = None,
         predictions: bool = True,
     ) -> None:
-        """Write the results of a run `EXPERIMENT/MODEL` whose share of wrong pixels is about `errors`.
+        """Write the results of a run `EXPERIMENT[/seed_N]/MODEL` whose share of wrong pixels is about `errors`.
 
         Args:
             order: place of each class in the experiment's own list; None: as in `names`.
             rows: of the manifest; None: those of the images.
         """
-        experiment, model = name.split("/")
+        experiment, _, model = name.rpartition("/")
         folder = self.results / experiment
         number = len(self.names)
         order = list(range(number) if order is None else order)

@@ -48,7 +48,8 @@ def coverage(num_images: int, presence: np.ndarray, *, video: int = 1, trials: i
     true = everyone[1].figures() - everyone[0].figures()
     hits = np.zeros(len(true))
     for _ in range(trials):
-        found = bootstrap(*draw(rng, num_images, presence, 0.1, video), resamples=1000, seed=int(rng.integers(1 << 31)))
+        baseline, run = draw(rng, num_images, presence, 0.1, video)
+        found = bootstrap([baseline], [run], resamples=1000, seed=int(rng.integers(1 << 31)))
         with np.errstate(invalid="ignore"):
             hits += (found.low <= true) & (true <= found.high)
     return hits / trials

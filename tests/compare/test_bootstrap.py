@@ -8,7 +8,7 @@ import pytest
 from simulate import coverage, draw
 
 import gss.compare.bootstrap as bootstrap_module
-from gss.compare.bootstrap import LEVEL, Counts, bootstrap
+from gss.compare.bootstrap import LEVEL, Counts, bootstrap, spread
 from gss.data.metrics import scores
 
 ARRAYS = ("value", "low", "high", "other_sign")
@@ -91,19 +91,36 @@ def synthetic(seed: int, num_images: int = 15) -> tuple[Counts, Counts]:
 @pytest.mark.parametrize("seed", range(3))
 def test_intervals_are_those_of_resampling_images_one_by_one(seed: int) -> None:
     baseline, run = synthetic(seed)
-    assert_same(bootstrap(baseline, run, resamples=80, seed=seed), by_hand(baseline, run, 80, seed))
+    assert_same(bootstrap([baseline], [run], resamples=80, seed=seed), by_hand(baseline, run, 80, seed))
+
+
+def test_figures_of_several_seeds_are_means_in_every_resample() -> None:
+    (baseline, first), (_, second), (_, third) = (synthetic(seed) for seed in (0, 0, 0))
+    second = Counts(second.intersection // 2, second.predicted, second.labelled)
+    third = Counts(third.intersection // 3, third.predicted, third.labelled)
+    found = bootstrap([baseline], [first, second, third], resamples=80, seed=1)
+    single = [bootstrap([baseline], [run], resamples=80, seed=1).value for run in (first, second, third)]
+    np.testing.assert_allclose(found.value, np.mean(single, axis=0), atol=1e-12)
+    np.testing.assert_allclose(spread([first, second, third]), np.std(single, axis=0, ddof=1), atol=1e-12)
+    assert np.isnan(spread([first])).all()
+    again = bootstrap([baseline], [second, second], resamples=80, seed=1)
+    assert_same(again, by_hand(baseline, second, 80, 1))
+    # The mean of two differences varies with the images as both do: less than the wider one of them.
+    both = bootstrap([baseline], [first, second], resamples=80, seed=1)
+    widths = [bootstrap([baseline], [run], resamples=80, seed=1) for run in (first, second)]
+    assert (both.high - both.low)[0] <= max((each.high - each.low)[0] for each in widths) + 1e-12
 
 
 def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     baseline, run = synthetic(0)
-    whole = bootstrap(baseline, run, resamples=100)
+    whole = bootstrap([baseline], [run], resamples=100)
     monkeypatch.setattr(bootstrap_module, "_BLOCK_NUMBERS", 7 * (15 + 5 * 6))  # seven at a time
-    assert_same(bootstrap(baseline, run, resamples=100), {name: getattr(whole, name) for name in ARRAYS})
+    assert_same(bootstrap([baseline], [run], resamples=100), {name: getattr(whole, name) for name in ARRAYS})
 
 
 def test_a_run_against_itself_differs_nowhere() -> None:
     baseline, _ = synthetic(0)
-    found = bootstrap(baseline, baseline, resamples=50)
+    found = bootstrap([baseline], [baseline], resamples=50)
     for array in (found.value, found.low, found.high):
         assert set(np.nan_to_num(array)) == {0}
     assert np.isnan(found.other_sign).all()
@@ -113,7 +130,7 @@ def test_a_run_against_itself_differs_nowhere() -> None:
 
 def test_exchanged_runs_have_exchanged_intervals() -> None:
     baseline, run = synthetic(1)
-    forward, backward = bootstrap(baseline, run, resamples=60), bootstrap(run, baseline, resamples=60)
+    forward, backward = bootstrap([baseline], [run], resamples=60), bootstrap([run], [baseline], resamples=60)
     np.testing.assert_allclose(forward.low, -backward.high)
     np.testing.assert_allclose(forward.other_sign, backward.other_sign)
 
@@ -122,7 +139,7 @@ def test_one_image_has_no_spread() -> None:
     baseline, run = (
         Counts(*(array[:1] for array in (each.intersection, each.predicted, each.labelled))) for each in synthetic(0)
     )
-    found = bootstrap(baseline, run, resamples=20)
+    found = bootstrap([baseline], [run], resamples=20)
     np.testing.assert_array_equal(found.low, found.high)
 
 
@@ -135,7 +152,7 @@ def test_intervals_on_camvid_are_those_of_resampling_images_one_by_one() -> None
     for model in ("gss_ff", "gss_ft"):
         with np.load(Path(folder) / "evaluation" / model / "test" / "confusion.npz") as arrays:
             counts.append(Counts(arrays["intersection"], arrays["predicted"], arrays["labelled"]))
-    assert_same(bootstrap(*counts, resamples=2000), by_hand(*counts, 2000, 0))
+    assert_same(bootstrap(*([each] for each in counts), resamples=2000), by_hand(*counts, 2000, 0))
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_classes_are_sorted_by_the_size_of_gain_or_loss(finished: Made, tmp_path
 
 
 def test_pictures_tell_who_is_right(finished: Made) -> None:
-    baseline, run = read_runs(["a/gss_ff", "b"], None, finished.results)
+    baseline, run = (each.first for each in read_runs(["a/gss_ff", "b"], None, finished.results))
     chosen = most_different(baseline, run)
     gains = [run.counts.intersection[i].sum() - baseline.counts.intersection[i].sum() for i in chosen]
     assert max(gains) > 0 > min(gains)
@@ -100,6 +100,32 @@ def test_settings_that_change_no_result_are_no_difference(finished: Made) -> Non
     assert changed_settings(read_runs(["a", "a/gss_ff"], None, finished.results)) == []
 
 
+def test_seeds_of_an_experiment_are_one_run_with_mean_and_spread(changed: Made, tmp_path: Path) -> None:
+    for seed, errors in ((10, 0.1), (0, 0.3), (2, 0.2)):
+        changed.run(f"m/seed_{seed}/gss_ft", errors, seed=seed, overrides=[f"seed={seed}"])
+    first, run = read_runs(["a", "m"], None, changed.results)
+    assert [each.name for each in run.seeds] == [f"m/seed_{seed}/gss_ft" for seed in (0, 2, 10)]
+    assert ("seed", ["0", "0, 2, 10"]) in changed_settings([first, run])
+    text = compare(["a", "m"], split=None, output=tmp_path, results=changed.results)
+    assert "m/gss_ft against a/gss_ft" in text and "± standard deviation over seeds" in text
+    values = [each.evaluation.metrics["mIoU"] for each in run.seeds]
+    (row, *_) = rows(tmp_path / "summary.csv")
+    assert float(row["run_value"]) == pytest.approx(np.mean(values))
+    assert float(row["run_spread"]) == pytest.approx(np.std(values, ddof=1)) and row["baseline_spread"] == ""
+    assert f"{100 * np.mean(values):.2f} ±{100 * np.std(values, ddof=1):.2f}" in text
+    page = (tmp_path / "index.html").read_text()
+    assert "3 seeds" in page and "of a/gss_ft and m/seed_0/gss_ft" in page
+    one = read_runs(["a", "m/seed_2"], None, changed.results)[1]
+    assert one.name == "m/seed_2/gss_ft" and len(one.seeds) == 1
+
+
+def test_a_seed_that_was_measured_otherwise_is_a_warning(changed: Made) -> None:
+    changed.run("m/seed_0/gss_ft", 0.2)
+    changed.run("m/seed_1/gss_ft", 0.2, inference=Inference("slide", (32, 32), (16, 16), None, True))
+    (found,) = warnings(read_runs(["a", "m"], None, changed.results))
+    assert "m/seed_1/gss_ft was evaluated by another protocol than a/gss_ft: mode whole → slide" in found
+
+
 def test_another_protocol_is_a_warning(changed: Made) -> None:
     changed.run("c/gss_ft", 0.2, inference=Inference("slide", (32, 32), (16, 16), None, True))
     changed.run("d/gss_ft", 0.2, seed=2)
@@ -121,7 +147,7 @@ def test_other_images_of_the_same_data_set_are_refused_by_number(changed: Made) 
 
 def test_the_same_test_images_of_another_data_set_are_compared(changed: Made) -> None:
     """Another manifest (here another root and class order) is no hindrance: what counts are images and labels."""
-    first, other = read_runs(["a", "b"], None, changed.results)
+    first, other = (each.first for each in read_runs(["a", "b"], None, changed.results))
     assert first.evaluation.metrics["data"] != other.evaluation.metrics["data"]
     assert (first.counts.labelled == other.counts.labelled).all()
 
@@ -161,7 +187,7 @@ def test_a_wrong_name_is_one_clear_message(
 def test_val_is_compared_where_there_is_no_test(changed: Made) -> None:
     for name, errors in (("v/gss_ff", 0.3), ("v/gss_ft", 0.2)):
         changed.run(name, errors, split="val")
-    assert {run.split for run in read_runs(["v/gss_ff", "v"], None, changed.results)} == {"val"}
+    assert {run.first.split for run in read_runs(["v/gss_ff", "v"], None, changed.results)} == {"val"}
 
 
 def spoil_nothing_kept(made: Made) -> None:
