@@ -27,6 +27,7 @@ localrules:
     toy_data,
     compare,
     report,
+    seeds,
     merge, # seconds: a job of its own would mostly wait
 
 

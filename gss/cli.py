@@ -311,6 +311,8 @@ def _benchmark(given: argparse.Namespace) -> None:
 def _report(given: argparse.Namespace) -> None:
     from gss.config import experiment_name, results_name
     from gss.report.page import READ, write_report
+    from gss.report.results import seed_folders
+    from gss.report.seeds import write_seeds
     from gss.report.summary import summary
 
     if given.overrides:
@@ -322,6 +324,9 @@ def _report(given: argparse.Namespace) -> None:
         folder = given.results / results_name(given.experiment)
     else:
         folder = given.results / experiment_name(given.experiment)
+    if seeds := seed_folders(folder):
+        print(write_seeds(folder, seeds))
+        return
     page = write_report(folder)
     print(summary(folder, page))
 

@@ -74,8 +74,9 @@ def with_seeds() -> str:
 
 
 def seeds_inputs(wildcards: Any) -> list[str]:
-    """The figures of every seed of an experiment."""
-    return [file for name in runs_of(wildcards.experiment) for file in _evaluations(name)]
+    """The figures of every seed of an experiment, and the pages that the common one leads to."""
+    runs = runs_of(wildcards.experiment)
+    return [*(file for name in runs for file in _evaluations(name)), *(f"results/{name}/report.html" for name in runs)]
 
 
 def _evaluations(name: str) -> list[str]:

@@ -241,7 +241,8 @@ class Experiment(Section):
     @property
     def sha256(self) -> str:
         """Hash of everything that can change a result."""
-        return sha256_json({stage.name: self.slice(stage.name) for stage in self.kind.stages})
+        slices: dict[str, Any] = {stage.name: self.slice(stage.name) for stage in self.kind.stages}
+        return sha256_json({**slices, "seeds": self.seeds} if self.seeds else slices)
 
 
 _MEASURED = ("validate_every", "validate_images")  # of a training: they decide about its result with `keep: best` alone

@@ -1,8 +1,9 @@
 """The section of the report with training curves, drawn as SVG from the journals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gss.config import Recipe
 from gss.errors import GssError
 from gss.report.results import Results
 
@@ -10,6 +11,8 @@ POINTS = 240  # of a curve; of longer ones, the lowest and highest of every stre
 WIDTH, HEIGHT = 300, 110  # of a panel, SVG units
 OF_CLASSES = "val/iou/"  # curves of single classes stand apart: there may be hundreds
 ORDER = ("loss", "acc", "miou", "tokens", "lr", "grad", "img_per_s", "data_wait", "memory")
+
+OVERLAID = ("train/loss", "val/mIoU")  # what the curves of several seeds are compared by
 
 Point = tuple[float, float]
 
@@ -21,14 +24,12 @@ def curves(results: Results) -> list[dict[str, Any]]:
         GssError: no journal holds a curve; says why.
     """
     found, recipe = [], results.recipe
-    titles = {stage.name: stage.title for stage in recipe.stages if stage.title}
     for stage, events in results.journals.items():
         panels = [_panel(name, points) for name, points in _series(events).items() if len(points) > 1]
         classes = [panel for panel in panels if panel["name"].startswith(OF_CLASSES)]
         others = sorted((panel for panel in panels if panel not in classes), key=lambda panel: _rank(panel["name"]))
         if panels:
-            title = titles.get(stage, stage.replace("_", " ").capitalize())
-            found.append({"stage": stage, "title": title, "panels": others, "classes": classes})
+            found.append({"stage": stage, "title": _title(recipe, stage), "panels": others, "classes": classes})
     if found:
         return found
     first = next(iter(recipe.experiment.trainings), "")  # of the network that everything else is behind
@@ -41,6 +42,30 @@ def curves(results: Results) -> list[dict[str, Any]]:
         where=results.folder / "work",
         todo="nothing: the folder may be deleted when the results stand; MLflow still has the curves",
     )
+
+
+def overlaid(runs: Mapping[str, Results]) -> list[dict[str, Any]]:
+    """The curves of what a training is judged by, of several runs in one panel: loss and mIoU, by stage.
+
+    Args:
+        runs: of one experiment, by the name that a panel has for them.
+    """
+    found: dict[str, dict[str, dict[str, list[Point]]]] = {}  # stage -> metric -> run
+    for run, results in runs.items():
+        for stage, events in results.journals.items():
+            for name, points in _series(events).items():
+                if len(points) > 1 and name.endswith(OVERLAID):
+                    found.setdefault(stage, {}).setdefault(name, {})[run] = points
+    recipe = next(iter(runs.values())).recipe
+    return [
+        {"title": _title(recipe, stage), "panels": [_overlay(name, metrics[name]) for name in sorted(metrics)]}
+        for stage, metrics in found.items()
+    ]
+
+
+def _title(recipe: Recipe, stage: str) -> str:
+    titles = {row.name: row.title for row in recipe.stages if row.title}
+    return titles.get(stage, stage.replace("_", " ").capitalize())
 
 
 def _series(events: list[dict[str, Any]]) -> dict[str, list[Point]]:
@@ -59,20 +84,33 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _panel(name: str, points: list[Point]) -> dict[str, Any]:
-    thin = list(_thinned(points))
-    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))
-    rise = (y1 - y0) or 1.0
-    shown = [((x - x0) / ((x1 - x0) or 1) * WIDTH, (1 - (y - y0) / rise) * HEIGHT) for x, y in thin]
+    drawn = _overlay(name, {name: points})
+    return {
+        **drawn,
+        "path": drawn["paths"][name],
+        "points": ";".join(f"{x:g},{y:.5g}" for x, y in _thinned(points)),
+        "last": f"{points[-1][1]:.4g}",
+    }
+
+
+def _overlay(name: str, curves: Mapping[str, list[Point]]) -> dict[str, Any]:
+    """A panel with several curves on the same axes."""
+    every = [point for points in curves.values() for point in points]
+    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*every, strict=True))
+    width, rise = (x1 - x0) or 1.0, (y1 - y0) or 1.0
+
+    def path(points: list[Point]) -> str:
+        shown = [((x - x0) / width * WIDTH, (1 - (y - y0) / rise) * HEIGHT) for x, y in _thinned(points)]
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in shown)
+
     return {
         "name": name,
         "short": name.removeprefix("train/").removeprefix(OF_CLASSES),
-        "path": " ".join(f"{x:.1f},{y:.1f}" for x, y in shown),
-        "points": ";".join(f"{x:g},{y:.5g}" for x, y in thin),
+        "paths": {run: path(points) for run, points in curves.items()},
         "low": f"{y0:.4g}",
         "high": f"{y1:.4g}",
         "first": f"{x0:g}",
         "steps": f"{x1:g}",
-        "last": f"{points[-1][1]:.4g}",
     }
 
 

@@ -184,7 +184,7 @@ class _Deliveries:
         """
         problem = None
         began = time.monotonic()
-        for folder in self.folders or sorted(RESULTS.glob("*")):
+        for folder in [seed for each in self.folders or sorted(RESULTS.glob("*")) for seed in _with_seeds(each)]:
             if problem and time.monotonic() - began > _PASS_SECONDS:
                 break
             try:
@@ -347,6 +347,11 @@ class _Delivery:
 
     def _save(self) -> None:
         write_json(self.path, {**self.memory, self.store: vars(self.done)})
+
+
+def _with_seeds(folder: Path) -> list[Path]:
+    """A results folder and those of its seeds."""
+    return [folder, *sorted(folder.glob("seed_*"))]
 
 
 def _header(path: Path) -> dict[str, Any] | None:

@@ -24,7 +24,8 @@ from gss.tracking.journal import read_journal
 from gss.tracking.store import sanitise
 
 EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
-_HEADLINE = re.compile(r"/(?:mIoU|mAcc|aAcc)$")
+SEEDS = "seeds"  # the stage that tells mean and spread of several trainings, see gss/report/seeds.py
+_HEADLINE = re.compile(r"/(?:mIoU|mAcc|aAcc)(?:_std)?$")
 _FILES = ("*.json", "*.csv", "*.png")
 _LONGEST = 7800  # characters of a description; MLflow keeps 8000 and cuts the rest without a word
 # How the list of runs looks best, as MLflow's own button "Views" would store it.
@@ -77,7 +78,7 @@ def tell(journals: Iterable[Path], recipe: Recipe) -> list[Told]:
     shown = [row.name for row in recipe.stages if row.figures]
     for path in journals:
         name = path.parent.name
-        if not (name in shown or name.startswith("evaluate_") or makes_final(recipe, name)):
+        if not (name in shown or name == SEEDS or name.startswith("evaluate_") or makes_final(recipe, name)):
             continue
         header, *events = read_journal(path) or [{}]
         if not events:
@@ -133,6 +134,9 @@ def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config
     for name, stage in stages.items():
         run = EVALUATED.sub(r"\1", name)
         prefix = prefixes.get(run)
+        if name == SEEDS:
+            known = names.setdefault(f"{config}/{run}", {})
+            found += [point._replace(name=sanitise(point.name, known)) for point in stage.points]
         if prefix:
             known = names.setdefault(f"{config}/{run}", {})
             found += [
@@ -193,12 +197,12 @@ class Results:
         places = []
         folders = {row.name: row.figures for row in find_recipe(self.recipe).stages}
         for name, stage in stages.items():
-            if stage.current and stage.finished:
+            if stage.current and stage.finished and name != SEEDS:
                 model, _, split = name.removeprefix("evaluate_").rpartition("_")
                 places.append(folders.get(name) or f"evaluation/{model}/{split}")
         found = {path for place in places for pattern in _FILES for path in (folder / place).glob(pattern)}
         if self.config.startswith(config):
-            found.add(folder / "config.yaml")
+            found |= {path for file in ("config.yaml", "seeds.csv") if (path := folder / file).is_file()}
         hashes = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(found)}
         return hashes | ({"report.html": self.report[1]} if self.report[0].startswith(config) else {})
 
@@ -218,7 +222,7 @@ def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model:
     lines = ["| percent | split | mIoU | mAcc | aAcc |", "|---|---|---|---|---|"]
     lines += [
         f"| {title} | {split} | "
-        + " | ".join(percent(latest.get(f"{prefix}{split}/{metric}"), 2) for metric in ("mIoU", "mAcc", "aAcc"))
+        + " | ".join(_with_spread(latest, f"{prefix}{split}/{metric}") for metric in ("mIoU", "mAcc", "aAcc"))
         + " |"
         for split in splits
         for prefix, title in shown(recipe).items()
@@ -226,6 +230,11 @@ def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model:
     ]
     lines += ["", *_where_to_look(recipe, report=report, model=model), ""]
     return "\n".join([*lines, *_per_class(latest, recipe, splits[0], _LONGEST - len("\n".join(lines)))])
+
+
+def _with_spread(latest: Mapping[str, float], name: str) -> str:
+    std = latest.get(f"{name}_std")
+    return percent(latest.get(name), 2) + ("" if std is None else f" ± {percent(std, 2)}")
 
 
 def _where_to_look(recipe: Recipe, *, report: bool, model: str | None) -> list[str]:

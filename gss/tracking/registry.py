@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gss.config import Recipe
+from gss.config import Recipe, seed_parts
 from gss.files import sha256_file, write_json
 from gss.tracking.overview import EVALUATED, Told, makes_final
 from gss.tracking.store import sanitise
@@ -49,11 +49,11 @@ def register(
     )
     if made is None:
         return None
-    name, sha, pipeline = f"gss-{made.experiment}", made.tags["sha256"], made.config[:8]
+    name, sha, pipeline = f"gss-{seed_parts(made.experiment)[0]}", made.tags["sha256"], made.config[:8]
     tags = _tags(folder, made, told, recipe)
     text = _text(folder, made, tags, recipe)
     place = f"model/{sha[:8]}"
-    _registered(client, name, f"{recipe.models[recipe.final]} of the experiment {made.experiment}")
+    _registered(client, name, f"{recipe.models[recipe.final]} of the experiment {seed_parts(made.experiment)[0]}")
     version = next(
         (found for found in client.search_model_versions(f"name = '{name}'") if found.tags.get("sha256") == sha), None
     )

@@ -190,7 +190,7 @@ class SyntheticResults:
             "posterior": ["gss_ff.pth"],
             "merge": ["gss_ff.pth", "posterior.pth"],
         }.items():
-            header = {"experiment": "made", "stage": stage, "config_sha256": "c0ffee" + "0" * 58}
+            header = {"experiment": "made", "stage": stage, "dataset": "set", "config_sha256": "c0ffee" + "0" * 58}
             journal = Journal(self.folder / "work" / stage / "journal.jsonl", header)
             hashes = {f"input {name}": sha256_file(self.folder / name) for name in inputs}
             journal.tags(
