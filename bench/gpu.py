@@ -40,7 +40,6 @@ from gss.benchmark import measure  # noqa: E402
 from gss.benchmark.measure import NoMemory  # noqa: E402
 from gss.benchmark.run import made_up  # noqa: E402
 from gss.benchmark.stopwatch import Section, Stopwatch  # noqa: E402
-from gss.data.images import read_label  # noqa: E402
 from gss.evaluate.inference import lowest_best  # noqa: E402
 from gss.recipes.gss import benchmark as networks  # noqa: E402
 from gss.recipes.gss.learners import LatentPriorLearner  # noqa: E402
@@ -194,7 +193,7 @@ def flips(folder: Path | None, run: Run) -> dict[str, Any]:
         return dvae.eval().to(measure.one_process().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     pairs = run.manifest.pairs("train")
-    labels = [read_label(pairs[index].label, run.space) for index in range(4)]
+    labels = [pairs[index].read_label() for index in range(4)]
     colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (run.space.num_classes + 1, 3)))
     return {"of": "random weights, made-up labels", "rows": list(token_flips.compare(load, labels, colours))}
 

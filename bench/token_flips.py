@@ -18,7 +18,6 @@ import torch
 from page import table
 from torch import Tensor
 
-from gss.data.images import read_label
 from gss.data.manifest import evenly_spaced
 from gss.data.metrics import scores
 from gss.recipes.gss.palette.maskige import nearest, paint
@@ -53,7 +52,7 @@ def of_experiment(folder: Path, count: int) -> Iterator[Row]:
     run = Run.open(folder.name, results=folder.parent)
     colours = torch.from_numpy(read_palette(run.folder / "palette.csv").colours)
     pairs = run.manifest.pairs(run.experiment.last_split)
-    labels = [read_label(pairs[index].label, run.space) for index in evenly_spaced(len(pairs), count)]
+    labels = [pairs[index].read_label() for index in evenly_spaced(len(pairs), count)]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     yield from compare(lambda: load_tokenizer(run.folder / "tokenizer.safetensors", device=device), labels, colours)
 

@@ -309,9 +309,8 @@ def _benchmark(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from gss.config import experiment_name, results_name
+    from gss.config import experiment_name, results_name, seed_folders
     from gss.report.page import READ, write_report
-    from gss.report.results import seed_folders
     from gss.report.seeds import write_seeds
     from gss.report.summary import summary
 

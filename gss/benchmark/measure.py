@@ -108,7 +108,7 @@ def prediction(run: Run, model: str, images: int) -> Section:
     segmenter, special = run.experiment.kind.part("benchmark").segmenter(run, model, world.device, watch)
     pairs = itertools.cycle(run.manifest.pairs(run.experiment.last_split))
     for _, pair in zip(watch.laps(num_laps(images, 1)), pairs, strict=False):
-        image, _ = read_pair(pair, run.space)
+        image, _ = read_pair(pair)
         watch.enter("resize, normalise, argmax")
         predict(segmenter, image, _inference(run), device=world.device)
     return Section(1, watch.phases, special=special)
@@ -125,7 +125,7 @@ def evaluation(run: Run, model: str, images: int) -> Section:
     name = "read ahead, predict, count, write"
 
     def read(pair: Any) -> tuple[np.ndarray, np.ndarray]:
-        return read_pair(pair, run.space)
+        return read_pair(pair)
 
     with tempfile.TemporaryDirectory() as folder:
 

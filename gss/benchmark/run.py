@@ -16,7 +16,7 @@ from gss.benchmark import measure
 from gss.benchmark.stopwatch import Section
 from gss.benchmark.table import table
 from gss.data.classes import ClassSpace
-from gss.data.manifest import Manifest, Rows
+from gss.data.manifest import Manifest, Rows, Source
 from gss.errors import GssError
 from gss.evaluate.plots import stage_times
 from gss.files import write_json
@@ -149,4 +149,5 @@ def made_up(run: Run, folder: Path, count: int) -> Manifest:
         cv2.imwrite(str(folder / names["label"]), cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST))
         rows.append({**names, "height": height, "width": width, "image_sha256": "", "label_sha256": ""})
     parts = {str(split): rows for split in run.experiment.data.splits}
-    return Manifest(folder, ClassSpace(space.names, space.colours), "", parts)
+    source = Source(folder, ClassSpace(space.names, space.colours), counts=dict.fromkeys(parts, count))
+    return Manifest((source,), "", parts)

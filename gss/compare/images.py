@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gss.compare.runs import Evaluated
-from gss.data.images import read_image, read_label, read_native_label
+from gss.data.images import read_native_label
 from gss.data.metrics import divide
 from gss.errors import DataError
 from gss.evaluate.pictures import paint_ids, picture_name
@@ -72,7 +72,7 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     """
     manifest = baseline.results.manifest
     pair = manifest.pairs(baseline.split)[index]
-    image, label = read_image(pair.image, pair.orientation), read_label(pair.label, manifest.space)
+    image, label = pair.read_image(), pair.read_label()
     first, second = (_prediction(each, index, label) for each in (baseline, run))
     right_first, right_second, scored = first == label, second == label, label != manifest.space.ignore_index
     who = [

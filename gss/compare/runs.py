@@ -9,11 +9,11 @@ import numpy as np
 import yaml
 
 from gss.compare.bootstrap import Counts
-from gss.config import run_parts
+from gss.config import run_parts, seed_folders
 from gss.config.schema import Evaluation as Protocol
 from gss.data.classes import ids_dtype
 from gss.errors import DataError, GssError
-from gss.report.results import SPLITS, Evaluation, Results, seed_folders
+from gss.report.results import SPLITS, Evaluation, Results
 from gss.text import flatten
 
 UNCOMPARED = ("run", "published")  # sections of the configuration that change no result

@@ -13,6 +13,7 @@ from gss.config.load import (
     load_project,
     require_data,
     runs_of,
+    seed_folders,
 )
 from gss.config.names import SEED_PATTERN, folder_name, results_name, run_parts, seed_parts
 from gss.config.origins import leaves, origins
@@ -67,5 +68,6 @@ __all__ = [
     "results_name",
     "run_parts",
     "runs_of",
+    "seed_folders",
     "seed_parts",
 ]

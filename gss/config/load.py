@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gss.config.experiment import Experiment, NamedFile
-from gss.config.names import seed_name, seed_parts, valid_name
+from gss.config.names import folder_name, seed_name, seed_parts, valid_name
 from gss.config.project import Cluster, Project
 from gss.config.recipe import find_recipe
 from gss.config.reference import model_in
@@ -130,6 +130,22 @@ def runs_of(name: str | Path) -> list[str]:
     bare, seed = seed_parts(str(name))
     seeds = _seeds(_content(path := experiment_path(bare)), path) if seed is None else ()
     return [seed_name(bare, each) for each in seeds] or [str(name)]
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """The results folders of the seeds of an experiment, in their order; none where it has no `seeds`.
+
+    Those that the experiment's file names; where there is no such file, those that are there.
+
+    Args:
+        folder: `results/<experiment>`.
+    """
+    try:
+        names = [name for name in runs_of(folder.name) if name != folder.name]
+    except ConfigError:
+        names = [folder_name(path) for path in folder.glob("seed_*") if (path / "config.yaml").is_file()]
+        names = sorted((name for name in names if "/" in name), key=seed_parts)
+    return [folder.parent / name for name in names]
 
 
 def _content(path: Path) -> dict[str, Any]:

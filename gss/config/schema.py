@@ -44,13 +44,11 @@ class Archive(Section):
     """`sha256:...`, `sha1:...` or `md5:...` of the file."""
 
 
-class Data(Section):
+class Source(Section):
     root: Place
     """Folder of the data set: absolute, or relative to `GSS_DATA`, else to `data_root` of config/config.yaml."""
     splits: dict[Literal["train", "val", "test"], Split]
     """Image and label folders of each split."""
-    classes: Place | tuple[str, ...]
-    """CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
     reduce_zero_label: bool = False
     """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
     label_map: dict[int, int | Literal["ignore"]] = {}
@@ -61,6 +59,14 @@ class Data(Section):
     """End of the label names (before the extension) that the image names lack."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
+
+
+class Data(Source):
+    classes: Place | tuple[str, ...]
+    """CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
+    sources: tuple[Source, ...] = ()
+    """Further data sets whose pairs join those of the splits of the same names: folders of their own, and labels whose
+    ids lead to the same classes by keys of their own."""
     archives: tuple[Archive, ...] = ()
     """Archives that `gss prepare` unpacks where folders of the splits are missing."""
     generate: Literal["toy"] | None = None
@@ -92,6 +98,12 @@ class Data(Section):
     def _something_to_measure(self) -> Self:
         if "train" not in self.splits or len(self.splits) < 2:
             raise ValueError("`splits` needs `train` and at least one of `val` and `test`")
+        for source in self.sources:
+            if strange := [split for split in source.splits if split not in self.splits]:
+                raise ValueError(f"the source {source.root!r} has a split {strange[0]!r}, which `data.splits` lacks")
+        roots = [self.root, *(source.root for source in self.sources)]
+        if twice := [root for index, root in enumerate(roots) if root in roots[:index]]:
+            raise ValueError(f"`sources` name {twice[0]!r} again: one root, one source")
         return self
 
 

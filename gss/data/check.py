@@ -99,7 +99,7 @@ def scan(
     statistics = {
         "version": 1,
         "splits": {split: tally.statistics() for split, tally in tallies.items()},
-        "warnings": [shown(warning) for warning in (*_repeated(tallies), *warnings)],
+        "warnings": [*repeated({split: tally.rows for split, tally in tallies.items()}), *map(shown, warnings)],
         "faults": faults,
     }
     return manifest, statistics, faults
@@ -311,15 +311,15 @@ class _Tally:
         }
 
 
-def _repeated(tallies: Mapping[str, _Tally]) -> list[str]:
+def repeated(splits: Mapping[str, Rows]) -> list[str]:
     """Warnings about images whose very bytes stand in more than one split, or more than once in one."""
     # Hashes begin with 64 bits that few rows share by chance: only those that do are looked at.
-    starts = {split: np.frombuffer(tally.rows.digests, np.uint64)[::8] for split, tally in tallies.items()}
+    starts = {split: np.frombuffer(rows.digests, np.uint64)[::8] for split, rows in splits.items()}
     values, counts = np.unique(np.concatenate(list(starts.values())), return_counts=True)
     owners: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
     for split, start in starts.items():
         for index in np.flatnonzero(np.isin(start, values[counts > 1])):
-            row = tallies[split].rows[int(index)]
+            row = splits[split][int(index)]
             owners[row["image_sha256"]][split].append((row["image"], row["label_sha256"]))
     shared: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
     twice: dict[str, list[list[tuple[str, str]]]] = defaultdict(list)
@@ -338,7 +338,7 @@ def _repeated(tallies: Mapping[str, _Tally]) -> list[str]:
         other = f", {len(differ)} of them with different labels" if differ else ""
         example = " = ".join(image for image, _ in (differ or cases)[0][:2])
         lines.append(f"{len(cases)} images of {split} are there more than once{other}, e.g. {example}")
-    return lines
+    return list(map(shown, lines))
 
 
 def _passed_over(listings: Iterable[Listing]) -> list[str]:

@@ -23,7 +23,6 @@ from gss.data import waiting
 from gss.data.augment import Augment, apply, draw
 from gss.data.classes import ClassSpace
 from gss.data.ids import tensor_dtype
-from gss.data.images import read_image, read_label
 from gss.data.manifest import Pair
 from gss.data.shared_memory import PREFETCH, REMEDY
 from gss.errors import ConfigError, DataError, GssError
@@ -50,16 +49,16 @@ class Batch(TypedDict):
     position: Tensor
 
 
-def read_pair(pair: Pair, space: ClassSpace) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """Read an image and its label.
 
     Returns:
-        uint8 [H, W, 3] RGB and `space.dtype` [H, W] class ids or `space.ignore_index`.
+        uint8 [H, W, 3] RGB and, by the pair's space, `dtype` [H, W] class ids or `ignore_index`.
 
     Raises:
         DataError: a file is missing, damaged or not what the check saw.
     """
-    image, label = read_image(pair.image, pair.orientation), read_label(pair.label, space)
+    image, label = pair.read_image(), pair.read_label()
     for path, size in ((pair.image, image.shape[:2]), (pair.label, label.shape)):
         if size != (pair.height, pair.width):
             raise DataError(
@@ -234,7 +233,7 @@ class _MicroBatches(Dataset):
         for row, position in enumerate(positions):
             rng = np.random.RandomState(sample_seed(self.seed, position))
             try:
-                native_image, native_label = read_pair(self.pairs[self.order[position]], self.space)
+                native_image, native_label = read_pair(self.pairs[self.order[position]])
             except DataError as error:
                 return error
             draws = draw(rng, native_label, self.augment)

@@ -1,20 +1,24 @@
 """The manifest: every image and label of a data set with size and hash, a million of them where need be.
 
-Rows are kept in a few flat arrays, some 140 bytes each and not 700 as dicts. Processes that read images share them with
-the one that started them; they would copy a list of objects, by counting references.
+A data set has one source or several: folders whose labels lead to the same classes, each in its own way. Rows are kept
+in a few flat arrays, some 140 bytes each and not 700 as dicts. Processes that read images share them with the one that
+started them; they would copy a list of objects, by counting references.
 """
 
 import hashlib
 import json
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gss.data.classes import ClassSpace
-from gss.data.images import Orientation
+from gss.data.images import Orientation, read_image, read_label
 from gss.errors import DataError, GssError
 from gss.files import json_text, write_atomic
 
@@ -25,13 +29,23 @@ _ROW = json.JSONEncoder(ensure_ascii=False, separators=(",\n    ", ": "))
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its label, the size of both, and what to do with an EXIF orientation of the image."""
+    """An image, its label, the size of both, the classes that ids in the label lead to, and what to do with an EXIF
+    orientation of the image."""
 
     image: Path
     label: Path
     height: int
     width: int
+    space: ClassSpace
     orientation: Orientation = "apply"
+
+    def read_image(self) -> np.ndarray:
+        """uint8 [H, W, 3], RGB; see `gss.data.images.read_image`."""
+        return read_image(self.image, self.orientation)
+
+    def read_label(self) -> np.ndarray:
+        """Class ids or `ignore_index` [H, W], of the space's type; see `gss.data.images.read_label`."""
+        return read_label(self.label, self.space)
 
 
 @dataclass
@@ -73,6 +87,14 @@ class Rows:
         """SHA-256 of image and label, 64 bytes."""
         return bytes(self.digests[2 * _DIGEST * index : 2 * _DIGEST * (index + 1)])
 
+    def extend(self, other: "Rows") -> None:
+        """Add the rows of another one behind these."""
+        shift = len(self.names)
+        self.names += other.names
+        self.ends.extend(shift + end for end in other.ends[1:])
+        self.sizes.extend(other.sizes)
+        self.digests += other.digests
+
     def part(self, start: int, stop: int) -> "Rows":
         """A copy of some rows."""
         ends = self.ends[2 * start : 2 * stop + 1]
@@ -85,58 +107,94 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Pairs(Sequence[Pair]):
-    """The pairs of a split in the order of their names.
+class Source:
+    """Where pairs come from, and how their files are read.
 
     Args:
-        root: folder that the names start from.
-        orientation: of all pairs.
+        root: folder that names of files start from.
+        space: the classes of the data set, and the way from the ids in these labels to them.
+        orientation: what to do with an EXIF orientation of the images.
+        counts: number of pairs by split.
     """
 
     root: Path
-    rows: Rows
+    space: ClassSpace
     orientation: Orientation = "apply"
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pairs(Sequence[Pair]):
+    """The pairs of a split: those of one source after the other, each in the order of their names.
+
+    Args:
+        sources: at least one.
+        ends: the number of the last row of each source, plus one.
+    """
+
+    rows: Rows
+    sources: Sequence[Source]
+    ends: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # nobody wants slices
-        row = self.rows[index]
-        image, label = self.root / row["image"], self.root / row["label"]
-        return Pair(image, label, row["height"], row["width"], self.orientation)
+        row, place = self.rows[index], range(len(self))[index]
+        source = self.sources[bisect_right(self.ends, place)]
+        image, label = source.root / row["image"], source.root / row["label"]
+        return Pair(image, label, row["height"], row["width"], source.space, source.orientation)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the check found: class space and pairs per split.
+    """What the check found: sources, and pairs per split.
 
     Args:
-        root: folder that the names in `rows` start from.
-        space: the class space the labels were checked against.
+        sources: at least one; all of the same classes.
         sha256: of the manifest file.
-        rows: of each split.
-        orientation: what to do with an EXIF orientation of the images.
+        rows: of each split, those of one source after the other.
     """
 
-    root: Path
-    space: ClassSpace
+    sources: tuple[Source, ...]
     sha256: str
     rows: Mapping[str, Rows]
-    orientation: Orientation = "apply"
+
+    @property
+    def space(self) -> ClassSpace:
+        """The classes; what ids in labels mean says the source of a pair."""
+        return self.sources[0].space
+
+    @property
+    def root(self) -> Path:
+        """Folder of the first source."""
+        return self.sources[0].root
+
+    def at(self, root: Path, others: Path) -> "Manifest":
+        """The same pairs with the files where they are today.
+
+        Args:
+            root: folder of the first source.
+            others: folder that those of the others start from.
+        """
+        first, *rest = self.sources
+        moved = [replace(source, root=others / source.root) for source in rest]
+        return replace(self, sources=(replace(first, root=root), *moved))
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.rows)
 
     def pairs(self, split: str) -> Pairs:
-        """The pairs of a split in the order of their names.
+        """The pairs of a split.
 
         Raises:
             DataError: no such split.
         """
         if split not in self.rows:
             raise DataError(f"no split '{split}'; there are {', '.join(self.splits)}", where="manifest")
-        return Pairs(self.root, self.rows[split], self.orientation)
+        ends = list(accumulate(source.counts.get(split, 0) for source in self.sources))
+        return Pairs(self.rows[split], self.sources, ends)
 
 
 def evenly_spaced(num_images: int, count: int) -> list[int]:
@@ -169,13 +227,26 @@ def read_manifest(path: Path) -> Manifest:
         if ends[-1] != len(rows):
             raise ValueError(f"{ends[-1] - len(rows)} rows have no SHA-256")
         parts = {split: rows.part(*ends[place : place + 2]) for place, split in enumerate(content["splits"])}
-        space, orientation = ClassSpace.from_dict(content["classes"]), content.get("exif_orientation", "apply")
-        return Manifest(Path(content["root"]), space, sha256, parts, orientation)
+        sources = tuple(map(_source, content.get("sources") or [_only_source(content, parts)]))
+        if any(sum(source.counts.get(split, 0) for source in sources) != len(part) for split, part in parts.items()):
+            raise ValueError("the sources do not add up to the rows")
+        return Manifest(sources, sha256, parts)
     except FileNotFoundError as error:
         raise GssError("file not found", where=path, todo="run the stage that writes it") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         todo = "move it away and check the data set again: gss check EXPERIMENT"
         raise GssError(f"cannot be read as a manifest: {error}", where=path, todo=todo) from error
+
+
+def _only_source(content: Mapping[str, Any], rows: Mapping[str, Rows]) -> dict[str, Any]:
+    """The source of a manifest that names no `sources`: it has one."""
+    one = {key: content[key] for key in ("root", "classes", "exif_orientation") if key in content}
+    return {**one, "pairs": {split: len(part) for split, part in rows.items()}}
+
+
+def _source(content: Mapping[str, Any]) -> Source:
+    space, orientation = ClassSpace.from_dict(content["classes"]), content.get("exif_orientation", "apply")
+    return Source(Path(content["root"]), space, orientation, content["pairs"])
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:

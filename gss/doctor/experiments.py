@@ -157,6 +157,10 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                 for split, folders in data.splits.items():
                     yield f"images of {split}", root / folders.images, advice
                     yield f"labels of {split}", root / folders.labels, advice
+                for source in data.sources:
+                    for split, folders in source.splits.items():
+                        yield f"images of {split}", base / source.root / folders.images, PUT_IT_THERE
+                        yield f"labels of {split}", base / source.root / folders.labels, PUT_IT_THERE
                 if isinstance(data.classes, str) and data.classes.endswith(".csv"):
                     yield "class table", root / data.classes, PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():

@@ -176,6 +176,8 @@ def _compare(names: list[str], count: int) -> None:
             demands.append(_of_loader(experiment, part, processes, count))
             for finding in findings:
                 _tell("GPU", finding)
+        if not demands:
+            continue
         largest = max(demands, key=lambda demand: demand.bytes)
         shortage = largest.shortage()
         _tell(

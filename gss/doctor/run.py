@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gss.config import load_project
+from gss.config import load_project, runs_of
 from gss.doctor import experiments, machine, slurm
 from gss.doctor.findings import Check, Finding, examine, summary
 from gss.errors import GssError
@@ -24,7 +24,7 @@ def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int
         0; 2 when something is FAIL.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was written is removed then, too
-    chosen = list(names) or _of_project()
+    chosen = [run for name in list(names) or _of_project() for run in _runs(name)]
     probe = machine.Probe(chosen, results)
     groups = {
         "Python and packages": [
@@ -50,6 +50,14 @@ def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int
     findings: list[Finding] = examine(groups)
     print(summary(findings))
     return 2 if any(finding.state == "FAIL" for finding in findings) else 0
+
+
+def _runs(name: str) -> list[str]:
+    """An experiment, of one with `seeds` each; what is wrong with its file is said where it is looked at."""
+    try:
+        return runs_of(name)
+    except GssError:
+        return [name]
 
 
 def _of_project() -> list[str]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gss.data.images import read_image, read_label, read_native_label
+from gss.data.images import read_native_label
 from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
 from gss.evaluate.pictures import picture_name
@@ -110,7 +110,7 @@ def _picture(results: Results, split: str, index: int, has_data: bool) -> dict[s
     height, width = _shown_size(pair)
     file = picture_name(index, pair.image)
     models = results.of_split(split)
-    photo, label = _from_data(pair, results, (height, width)) if has_data else ("", "")
+    photo, label = _from_data(pair, (height, width)) if has_data else ("", "")
     return {
         "split": split,
         "index": index,
@@ -127,13 +127,13 @@ def _picture(results: Results, split: str, index: int, has_data: bool) -> dict[s
     }
 
 
-def _from_data(pair: Pair, results: Results, size: tuple[int, int]) -> tuple[str, str]:
+def _from_data(pair: Pair, size: tuple[int, int]) -> tuple[str, str]:
     """Photograph and label for the page; empty where a file cannot be read."""
     photo = label = ""
     try:
-        image = cv2.resize(read_image(pair.image, pair.orientation), size[::-1], interpolation=cv2.INTER_AREA)
+        image = cv2.resize(pair.read_image(), size[::-1], interpolation=cv2.INTER_AREA)
         photo = image_uri(image, format="WEBP", quality=72, method=5)
-        label = packed(_nearest(read_label(pair.label, results.manifest.space), size))
+        label = packed(_nearest(pair.read_label(), size))
     except GssError:  # the manifest's file is gone or another one: show what is left
         pass
     return photo, label

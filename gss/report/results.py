@@ -4,7 +4,7 @@ import contextlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ from gss.config import (
     Data,
     Published,
     Recipe,
+    data_folder,
     data_set_folder,
     experiment_class,
     find_recipe,
     folder_name,
     load_experiment,
-    runs_of,
-    seed_parts,
 )
 from gss.data.manifest import Manifest, read_manifest
 from gss.data.metrics import Scores, divide, scores
@@ -78,22 +77,6 @@ class Evaluation:
         """Mean IoU over the classes of one image; None when nothing of it is labelled."""
         values = self.image_iou[index]
         return float(np.nanmean(values)) if (~np.isnan(values)).any() else None
-
-
-def seed_folders(folder: Path) -> list[Path]:
-    """The results folders of the seeds of an experiment, in their order; none where it has no `seeds`.
-
-    Those that the experiment's file names; where there is no such file, those that are there.
-
-    Args:
-        folder: `results/<experiment>`.
-    """
-    try:
-        names = [name for name in runs_of(folder.name) if name != folder.name]
-    except ConfigError:
-        names = [folder_name(path) for path in folder.glob("seed_*") if (path / "config.yaml").is_file()]
-        names = sorted((name for name in names if "/" in name), key=seed_parts)
-    return [folder.parent / name for name in names]
 
 
 @dataclass(frozen=True)
@@ -245,7 +228,7 @@ class Results:
         if root is None:
             return found
         where = Data.model_construct(root=root, generate=self.setting("data.generate"))  # other keys may be of old
-        return replace(found, root=data_set_folder(where))
+        return found.at(data_set_folder(where), data_folder())
 
     @cached_property
     def palette(self) -> dict[str, list[int]]:

@@ -66,7 +66,8 @@ def _facts(results: Results) -> dict[str, str]:
         pairs = {split: len(rows) for split, rows in results.manifest.rows.items()}
         names = results.manifest.space.names
         images = ", ".join(f"{pairs[split]} {split}" for split in ("train", "val", "test") if split in pairs)
-        facts["data set"] = f"{setting('data.root')}: {len(names)} classes; images: {images}"
+        roots = [setting("data.root"), *(source["root"] for source in setting("data.sources", ()))]
+        facts["data set"] = f"{' and '.join(map(str, roots))}: {len(names)} classes; images: {images}"
     except GssError:
         pass
     facts |= results.recipe.part("report").facts(results)

@@ -1,8 +1,14 @@
 """Stage 1: look at everything before anything trains: settings, files, and every image and label."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from gss.config import data_folder, require_data
+from gss.config.schema import Source
 from gss.data.check import fault_error, scan
 from gss.data.manifest import manifest_sha256, write_manifest
 from gss.data.pairing import SplitFolders
+from gss.data.sources import join
 from gss.files import remove, write_json, write_text
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
@@ -18,24 +24,29 @@ def check(run: Run) -> None:
         ConfigError, CheckpointError: a later stage would stop, see `rehearse`; the data set was not looked at.
         DataError: any fault of the data; the message shows the first ones, `data/faults.txt` all of them.
     """
-    data = run.experiment.data
-    splits: dict[str, SplitFolders] = {
-        name: SplitFolders(split.images, split.labels, data.image_suffix, data.label_suffix, split.count)
-        for name, split in data.splits.items()
-    }
-    space = run.declared_space()
+    data, space = run.experiment.data, run.declared_space()
     rehearse(run, space)
-    record = run.folder / "work" / "check_pairs.jsonl"
-    manifest, statistics, faults = scan(
-        run.root,
-        splits,
-        space,
-        orientation=data.exif_orientation,
-        workers=run.experiment.resources("check").threads,
-        quiet=False,
-        obtain=data.obtain,
-        record=record,
-    )
+    places = {data.root: run.root} | {source.root: _folder(source) for source in data.sources}
+    records, found = [], {}
+    for number, source in enumerate((data, *data.sources)):
+        if data.sources:
+            print(f"source {source.root}", flush=True)
+        records.append(run.folder / "work" / f"check_pairs{f'_{number}' if number else ''}.jsonl")
+        found[source.root] = scan(
+            places[source.root],
+            {
+                name: SplitFolders(split.images, split.labels, source.image_suffix, source.label_suffix, split.count)
+                for name, split in source.splits.items()
+            },
+            replace(space, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map),
+            orientation=source.exif_orientation,
+            workers=run.experiment.resources("check").threads,
+            quiet=False,
+            obtain=data.obtain if source is data else None,
+            record=records[-1],
+        )
+    # The roots are as the configuration names them: the manifest is the same on every machine.
+    manifest, statistics, faults = join(found)
     folder = run.folder / "data"
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
@@ -43,7 +54,6 @@ def check(run: Run) -> None:
         write_text(folder / "faults.txt", "\n".join(faults) + "\n")
         raise fault_error(faults, run.root)
     (folder / "faults.txt").unlink(missing_ok=True)
-    manifest["root"] = data.root  # as the configuration names it: the manifest is the same on every machine
     looked_into = [folder / "prepared.json", *([run.class_table] if run.class_table else [])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
@@ -51,4 +61,12 @@ def check(run: Run) -> None:
         remove(folder / "manifest.json")
         write_json(folder / "statistics.json", statistics)
         write_manifest(folder / "manifest.json", manifest)
-    record.unlink(missing_ok=True)  # the next check looks at everything again
+    for record in records:
+        record.unlink(missing_ok=True)  # the next check looks at everything again
+
+
+def _folder(source: Source) -> Path:
+    """Where a further source lies."""
+    folders = sorted({folder for split in source.splits.values() for folder in (split.images, split.labels)})
+    kind, todo = f"folder of the source {source.root!r}", f"expected in it: {', '.join(folders)}"
+    return require_data(data_folder() / source.root, kind=kind, todo=todo)

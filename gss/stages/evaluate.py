@@ -4,7 +4,7 @@ import numpy as np
 
 from gss.data.images import write_png
 from gss.data.loader import read_pair
-from gss.data.manifest import Pair, evenly_spaced
+from gss.data.manifest import evenly_spaced
 from gss.evaluate.inference import Inference, extra_pictures
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import iou_bars
@@ -44,9 +44,6 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     pairs = run.manifest.pairs(split)
     drawn = set(evenly_spaced(len(pairs), config.pictures))
 
-    def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        return read_pair(pair, space)
-
     def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
         source = pairs[index].image
         png = picture_name(index, source)
@@ -76,7 +73,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             pairs,
             len(names),
             world,
-            read=read,
+            read=read_pair,
             inference=inference,
             each=keep,
             title=f"{name} {split}",

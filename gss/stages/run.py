@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ import yaml
 import gss
 from gss.config import (
     Experiment,
+    data_folder,
     data_set_folder,
     experiment_name,
     experiment_path,
@@ -145,7 +146,8 @@ class Run(Generic[E]):
     @cached_property
     def manifest(self) -> Manifest:
         """The pairs found by the check, at the data folder of today."""
-        return replace(read_manifest(self.file(self.folder / "data" / "manifest.json")), root=self.root)
+        found = read_manifest(self.file(self.folder / "data" / "manifest.json"))
+        return found.at(self.root, data_folder())
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""

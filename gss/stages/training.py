@@ -90,7 +90,7 @@ def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], Se
             chosen,
             len(names),
             world,
-            read=lambda pair: read_pair(pair, run.space),
+            read=read_pair,
             inference=inference,
             each=lambda *_: between_images(),
             title="val",

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gss.config import list_experiments, recipes
+from gss.config import list_experiments, recipes, seed_folders
 from gss.data.walk import is_picture
 from gss.errors import CheckpointError, GssError
 
@@ -24,9 +24,10 @@ def no_model_there(path: Path) -> CheckpointError:
 
 
 def _of_folder(path: Path) -> tuple[str, str]:
-    for model in _models():
-        if (path / model).is_file():
-            return "this is the folder of a model, not the model", f"give {path / model}"
+    for folder in (path, *seed_folders(path)):
+        for model in _models():
+            if (folder / model).is_file():
+                return "this is the folder of a model, not the model", f"give {folder / model}"
     if (path / "config.yaml").is_file():
         return "no model is finished in this results folder", f"build it: snakemake {path / _models()[0]}"
     if any(is_picture(Path(file.name), "") for file in path.iterdir()):
@@ -36,14 +37,15 @@ def _of_folder(path: Path) -> tuple[str, str]:
 
 def _of_name(path: Path) -> tuple[str, str]:
     results = Path("results") / path.name
-    for model in _models():
-        if (results / model).is_file():
-            return "this is the name of an experiment, not of a model file", f"give {results / model}"
+    for folder in (results, *seed_folders(results)):
+        for model in _models():
+            if (folder / model).is_file():
+                return "this is the name of an experiment, not of a model file", f"give {folder / model}"
     what = "model file not found"
     if path.name in _models():
         return what, f"build it: snakemake {path}"
     if path.name in list_experiments():
-        return what, f"build it: snakemake {results / _models()[0]}"
+        return what, f"build it: snakemake {(seed_folders(results) or [results])[0] / _models()[0]}"
     names = [file.name for file in path.parent.glob("*")]
     near = difflib.get_close_matches(path.name, names, n=1)
     return what, f"did you mean {path.with_name(near[0])}?" if near else f"give the {_models()[0]} of an experiment"

@@ -245,7 +245,7 @@ def test_a_file_changed_since_the_check_is_named(tiny):
     manifest = tiny.manifest()
     tiny.write_label("train/b", np.zeros((20, 28), np.uint8))
     with pytest.raises(DataError, match=r"(?s)size 20x28, but 40x56 when the data set was checked.*train/b.png"):
-        read_pair(manifest.pairs("train")[1], manifest.space)
+        read_pair(manifest.pairs("train")[1])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from gss.data.classes import ClassSpace
 from gss.data.images import inspect_image, read_image
 from gss.data.loader import read_pair
-from gss.data.manifest import Pairs
+from gss.data.manifest import read_manifest, write_manifest
 from tests.data.sets import FILES, SIZE, ids, photograph
 
 
@@ -52,8 +51,9 @@ def test_an_orientation_has_to_be_decided(made, number):
     made.orientation = "stored"
     manifest, warnings, faults = made.check()
     assert faults == [] and manifest["exif_orientation"] == "stored" and "they are read as stored" in warnings[0]
-    pair = Pairs(made.root, manifest["splits"]["val"], manifest["exif_orientation"])[0]
-    image, label = read_pair(pair, ClassSpace(tuple(made.classes)))
+    write_manifest(made.root / "manifest.json", manifest)
+    pair = read_manifest(made.root / "manifest.json").pairs("val")[0]
+    image, label = read_pair(pair)
     assert image.shape[:2] == label.shape == SIZE
     made.orientation = "apply"
     manifest, warnings, faults = made.check()

@@ -153,7 +153,7 @@ def test_ade20k_from_its_archive_to_the_loader(data: Path, results: Path) -> Non
     run = Run.open("ade20k", counts, results)
     for pair in run.manifest.pairs("train"):
         native = np.asarray(Image.open(pair.label)).astype(int)
-        _, label = read_pair(pair, run.space)
+        _, label = read_pair(pair)
         assert (label == np.where(native == 0, 255, native - 1)).all()
     assert run.space.num_classes == 150
 
@@ -198,7 +198,7 @@ def test_cityscapes_from_its_archives_to_the_loader(data: Path, results: Path) -
     train_ids = np.array([evaluated.get(native, 255) for native in range(34)])
     assert (run.space.num_classes, run.space.names[18]) == (19, "bicycle")
     for pair in run.manifest.pairs("train"):
-        _, label = read_pair(pair, run.space)
+        _, label = read_pair(pair)
         assert (label == train_ids[np.asarray(Image.open(pair.label))]).all()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gss.data.classes import ClassSpace
-from gss.data.manifest import Pairs, Rows
+from gss.data.manifest import Manifest, Rows, Source
 from gss.recipes.gss.stages.tokenizer import TrainingLabels
 from gss.recipes.gss.tokenizer.crops import MaskigeCrops
 
@@ -23,7 +23,8 @@ def test_labels_beyond_the_memory_given_are_read_again_and_give_the_same_crops(t
         hashes = {"image_sha256": "", "label_sha256": ""}
         rows.append({"image": name, "label": name, "height": 20, "width": width, **hashes})
         labels.append(label)
-    given = TrainingLabels(Pairs(tmp_path, rows), ClassSpace(("a", "b", "c"), None), kept_bytes=20 * 60)
+    source = Source(tmp_path, ClassSpace(("a", "b", "c"), None), counts={"train": len(rows)})
+    given = TrainingLabels(Manifest((source,), "", {"train": rows}).pairs("train"), kept_bytes=20 * 60)
     whole, bounded = (MaskigeCrops(source, 3, seed=0, batch_size=16, crop=32) for source in (labels, given))
     for (left,), (right,) in itertools.islice(zip(whole, bounded, strict=True), 5):
         assert torch.equal(left["label"], right["label"])

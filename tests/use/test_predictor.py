@@ -203,7 +203,7 @@ def test_camvid_is_predicted_as_measured(name: str, gss_data: Path, monkeypatch:
     model = gss.load(run.folder / f"{name}.pth")
     pairs = run.manifest.pairs("test")
     for index in range(0, len(pairs), 30):
-        _, label = read_pair(pairs[index], run.space)
+        _, label = read_pair(pairs[index])
         ids = model.predict(pairs[index].image)
         found = confusion(torch.from_numpy(ids), torch.from_numpy(label), len(model.classes)).numpy()
         np.testing.assert_array_equal(np.diag(found), counts["intersection"][index])

@@ -27,13 +27,14 @@ def verb(project: Project, *words: str) -> str:
 
 @pytest.mark.slow
 def test_a_per_pixel_network_is_used_like_any_model(project: Project) -> None:
-    for name, seed in (("plain", 0), ("other", 1)):
-        content = {"recipe": "pixel", "base": "toy", "seed": seed, "pixel": PIXEL}
-        content["pixel"] = {**PIXEL, "training": {**PIXEL["training"], "validate_every": 3, "validate_images": 4}}
-        project.experiment(name).write_text(yaml.safe_dump(content))
-    done = project.snakemake("--cores", "2", "results/plain/report.html", "results/other/report.html")
+    training = {**PIXEL["training"], "validate_every": 3, "validate_images": 4}
+    content = {"recipe": "pixel", "base": "toy", "pixel": {**PIXEL, "training": training}}
+    project.experiment("plain").write_text(yaml.safe_dump(content))
+    project.experiment("many").write_text(yaml.safe_dump({"base": "plain", "seeds": [1, 2]}))
+    pages = ("results/plain/report.html", "results/many/report.html")
+    done = project.snakemake("--cores", "2", *pages)
     assert done.returncode == 0, done.stdout
-    assert project.planned("results/plain/report.html", "results/plain/pixel.pth") == {}
+    assert project.planned(*pages, "results/plain/pixel.pth") == {}
     folder = project.folder / "results" / "plain"
     metrics = json.loads((folder / "evaluation/pixel/test/metrics.json").read_text())
     assert metrics["model"]["file"] == "pixel.pth" and metrics["protocol"]["mode"] == "whole"
@@ -43,7 +44,19 @@ def test_a_per_pixel_network_is_used_like_any_model(project: Project) -> None:
     assert "Pixel" in said and "GSS" not in said and "results/plain/pixel.pth" in said
     page = (folder / "report.html").read_text()
     assert ">ceiling</th>" not in page and "val/mIoU" in page
-    assert "plain/pixel" in verb(project, "compare", "plain", "other")
+    said = verb(project, "compare", "plain", "many")
+    assert "many/pixel against plain/pixel" in said and "±" in said
+    assert "many/seed_2/pixel against plain/pixel" in verb(project, "compare", "plain", "many/seed_2")
+
+    said = verb(project, "report", "many")
+    assert "over 2 seeds" in said
+    done = project.snakemake("-n", "results/many/pixel.pth")
+    assert done.returncode != 0 and "many/seed_1, many/seed_2" in done.stdout
+    project.experiment("many").write_text(yaml.safe_dump({"base": "plain", "seeds": [1, 2, 5]}))
+    assert project.planned("results/many/report.html") == {
+        **dict.fromkeys(("check", "pixel", "report", "seeds"), 1),
+        "evaluate": 2,
+    }
 
     image = next((project.folder / "data/toy/images/test").iterdir())
     ids = gss.load(folder / "pixel.pth").predict(image)

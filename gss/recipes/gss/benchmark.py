@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gss.benchmark.measure import Enough, num_laps, one_process, steps
 from gss.benchmark.stopwatch import Section, Stopwatch
-from gss.data.images import read_label
 from gss.recipes.gss.assemble import at_precision, build_posterior, build_prior, describe
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
@@ -43,7 +42,7 @@ def tokenizer(run: Run[GSSExperiment], images: int) -> Section:
     watch = Stopwatch(world.device)
     learner = DVAELearner(_dvae(run), torch.from_numpy(_colours(run)), random_palettes=config.palettes == "random")
     pairs = run.manifest.pairs("train")
-    labels = [read_label(pairs[i].label, run.space) for i in range(min(_LABELS, len(pairs)))]
+    labels = [pairs[i].read_label() for i in range(min(_LABELS, len(pairs)))]
     size, num_classes = config.batch_size, run.space.num_classes
 
     def batches(step: int) -> Iterator[Any]:
@@ -69,7 +68,7 @@ def reconstruction(run: Run[GSSExperiment], images: int) -> Section:
     watch.around(dvae, "decode", "decode")
     pairs = itertools.cycle(run.manifest.pairs("train"))
     for _, pair in zip(watch.laps(num_laps(images, 1)), pairs, strict=False):
-        label = read_label(pair.label, run.space)
+        label = pair.read_label()
         watch.enter("paint, nearest colour, count")
         reconstruct(dvae, [label], colours, doubled=True)
     return Section(1, watch.phases)

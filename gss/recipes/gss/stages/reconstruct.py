@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gss.data.ids import ids_tensor
-from gss.data.images import read_image, read_label
 from gss.data.loader import shard
 from gss.data.manifest import evenly_spaced
 from gss.data.metrics import scores
@@ -99,7 +98,7 @@ def _refined(
 ) -> Refinement:
     config = run.experiment.reconstruction
     pairs = run.manifest.pairs("train")
-    labels = [read_label(pairs[i].label, run.space) for i in evenly_spaced(len(pairs), config.refine_images)]
+    labels = [pairs[i].read_label() for i in evenly_spaced(len(pairs), config.refine_images)]
     taken = run.experiment.posterior.from_ is not None
     found = refine(
         dvae,
@@ -164,11 +163,11 @@ def _check(run: Run[GSSExperiment], world: World, journal: Journal | None, dvae:
     metrics: dict[str, Any] = {"splits": {}, "tokenizer": dvae.sha256, "palette": palette.colours.tolist()}
     for split in [name for name in run.experiment.data.splits if name != "train"]:
         pairs = run.manifest.pairs(split)
-        mine = [pairs[i].label for i in shard(len(pairs), world.rank, world.size)]
+        mine = [pairs[i] for i in shard(len(pairs), world.rank, world.size)]
         metrics["splits"][split] = {}
         for stride, doubled in STRIDES.items():
             shown = track(mine, f"reconstruct {split}, stride {stride}", len(mine), "labels", quiet=not world.is_main)
-            labels = (read_label(path, run.space) for path in shown)
+            labels = (pair.read_label() for pair in shown)
             counted = reconstruct_labels(dvae, labels, colours, doubled=doubled, scale=scale)
             confusion, usage = world.sum(counted.confusion), token_usage(world.sum(counted.tokens))
             found = scores(confusion.numpy())
@@ -213,12 +212,12 @@ def _draw(run: Run[GSSExperiment], dvae: DVAE, palette: Palette) -> None:
     colours = torch.from_numpy(palette.colours)
     for index in evenly_spaced(len(pairs), run.experiment.evaluation.pictures):
         pair = pairs[index]
-        array = read_label(pair.label, run.space)
+        array = pair.read_label()
         label = ids_tensor(array).to(dvae.weight.device)[None]
         ids, tokens = round_trip(dvae, label, colours, doubled=True)
         panel(
             run.folder / "reconstruction" / "pictures" / picture_name(index, pair.image),
-            image=read_image(pair.image, pair.orientation),
+            image=pair.read_image(),
             label=array,
             prediction=ids[0].cpu().numpy().astype(array.dtype),
             extras={"maskige": as_picture(dvae.decode(tokens)[0])},

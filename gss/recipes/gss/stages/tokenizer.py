@@ -8,8 +8,6 @@ import numpy as np
 import torch
 
 from gss.config import data_folder
-from gss.data.classes import ClassSpace
-from gss.data.images import read_label
 from gss.data.manifest import Pairs, evenly_spaced
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.palette.palette import read_palette
@@ -36,8 +34,8 @@ KEPT_BYTES = 2**32  # of labels in the memory of each process
 class TrainingLabels(Sequence[np.ndarray]):
     """Labels of pairs, [H,W] each. The first ones stay in memory, the rest is read whenever it is asked for."""
 
-    def __init__(self, pairs: Pairs, space: ClassSpace, kept_bytes: int = KEPT_BYTES) -> None:
-        self._pairs, self._space, self._free = pairs, space, kept_bytes
+    def __init__(self, pairs: Pairs, kept_bytes: int = KEPT_BYTES) -> None:
+        self._pairs, self._free = pairs, kept_bytes
         self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -46,7 +44,7 @@ class TrainingLabels(Sequence[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # no slices
         label = self._kept.get(index)
         if label is None:
-            label = read_label(self._pairs[index].label, self._space)
+            label = self._pairs[index].read_label()
             if label.nbytes <= self._free:
                 self._kept[index] = label
                 self._free -= label.nbytes
@@ -109,7 +107,7 @@ def train_dvae(
         The trained dVAE, in every process.
     """
     config = run.experiment.tokenizer.train
-    labels = TrainingLabels(run.manifest.pairs("train"), run.space)
+    labels = TrainingLabels(run.manifest.pairs("train"))
     settings = LoopSettings(
         steps=steps,
         lr=config.lr,
@@ -142,7 +140,7 @@ def train_dvae(
 def _require_health(run: Run[GSSExperiment], dvae: DVAE, colours: np.ndarray) -> None:
     """Raise TokenizerError when training ended with a handful of tokens."""
     pairs = run.manifest.pairs("train")
-    labels = [read_label(pairs[i].label, run.space) for i in evenly_spaced(len(pairs), HEALTH_LABELS)]
+    labels = [pairs[i].read_label() for i in evenly_spaced(len(pairs), HEALTH_LABELS)]
     usage = require_usage(reconstruct(dvae, labels, torch.from_numpy(colours), doubled=True).tokens, len(colours) - 1)
     print(f"{usage.used} of {dvae.vocab_size} tokens in use, perplexity {usage.perplexity:.1f}", flush=True)
 

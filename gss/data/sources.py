@@ -1,0 +1,89 @@
+"""Joins what a scan found in each of several sources into one data set."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gss.data.check import repeated
+from gss.data.manifest import Rows
+
+Found = tuple[dict, dict, list[str]]  # manifest, statistics and faults of `gss.data.check.scan`
+
+
+def join(found: Mapping[str, Found]) -> Found:
+    """One data set of the pairs of all sources; of a single source what was found in it, as it is.
+
+    Args:
+        found: by root, as the configuration names it; of the same classes.
+
+    Returns:
+        As of `scan`. Statistics of a split are sums over the sources, each of which stands beside them under `sources`,
+        where its native ids are: they mean something else in another one. Warnings and faults name the root.
+    """
+    if len(found) == 1:
+        ((root, (manifest, statistics, faults)),) = found.items()
+        return {**manifest, "root": root}, statistics, faults
+    manifests = {root: manifest for root, (manifest, _, _) in found.items()}
+    splits = list(dict.fromkeys(split for manifest in manifests.values() for split in manifest["splits"]))
+    manifest = {
+        "version": 2,
+        "sources": [_source(root, content) for root, content in manifests.items()],
+        "splits": {
+            split: _joined([m["splits"][split] for m in manifests.values() if split in m["splits"]]) for split in splits
+        },
+    }
+    statistics = {
+        "version": 1,
+        "splits": {
+            split: _summed([each["splits"][split] for _, each, _ in found.values() if split in each["splits"]])
+            for split in splits
+        },
+        "sources": {root: each["splits"] for root, (_, each, _) in found.items()},
+        "warnings": [*_repeated(manifests), *_warnings(found)],
+        "faults": [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults],
+    }
+    return manifest, statistics, statistics["faults"]
+
+
+def _source(root: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    one = {key: manifest[key] for key in ("classes", "exif_orientation") if key in manifest}
+    return {"root": root, **one, "pairs": {split: len(rows) for split, rows in manifest["splits"].items()}}
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    rows = Rows()
+    for part in parts:
+        rows.extend(part)
+    return rows
+
+
+def _summed(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Statistics of a split over its sources."""
+    sizes: Counter[str] = sum((Counter(part["sizes"]) for part in parts), Counter())
+    return {
+        **{key: sum(part[key] for part in parts) for key in ("images", "pixels", "ignored_pixels")},
+        "sizes": dict(sorted(sizes.items())),
+        "native_ids": {},
+        "unknown_ids": {},
+        "classes": [
+            {**same[0], **{key: sum(each[key] for each in same) for key in ("pixels", "images")}}
+            for same in zip(*(part["classes"] for part in parts), strict=True)
+        ],
+    }
+
+
+def _repeated(manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Images that are there more than once, in one source or in several."""
+    return repeated(
+        {f"{split} of {root}": rows for root, m in manifests.items() for split, rows in m["splits"].items()}
+    )
+
+
+def _warnings(found: Mapping[str, Found]) -> list[str]:
+    """Those of each source, without what `_repeated` says of all."""
+    return [
+        f"{root}: {warning}"
+        for root, (manifest, statistics, _) in found.items()
+        for warning in statistics["warnings"]
+        if warning not in repeated(manifest["splits"])
+    ]
