@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = root.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     stage = argparse.ArgumentParser(add_help=False)
-    stage.add_argument("experiment", help="name in config/experiments, or a YAML file")
+    stage.add_argument("experiment", help="name in config/experiments, or a YAML file; one with seeds: NAME/seed_0")
     stage.add_argument("overrides", nargs="*", metavar="section.key=value", help="change a value of the configuration")
     stage.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
 
@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
         "runs",
         nargs="+",
         metavar="EXPERIMENT[/MODEL]",
-        help=f"two or more, the baseline first; default model: {finals}",
+        help=f"two or more, the baseline first; default model: {finals}; with seeds the mean of all, or NAME/seed_0",
     )
     compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
     compared.add_argument(

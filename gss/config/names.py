@@ -45,6 +45,16 @@ def seed_name(experiment: str, seed: int) -> str:
     return f"{experiment}/seed_{seed}"
 
 
+def valid_run(name: str) -> str:
+    """The name that an experiment is run by: its own, or with `seeds` that of one.
+
+    Raises:
+        ValueError: see `valid_name`.
+    """
+    experiment, seed = seed_parts(name)
+    return valid_name(experiment) if seed is None else seed_name(valid_name(experiment), seed)
+
+
 def folder_name(folder: Path) -> str:
     """The name that the results in a folder were made under: its own, of a seed's folder with the one above."""
     is_seed = _SEED.fullmatch(f"/{folder.name.partition('+')[0]}")
@@ -57,11 +67,8 @@ def results_name(name: str) -> str:
     Raises:
         ValueError: see `valid_name`.
     """
-    found, plus, digest = name.partition("+")
-    if plus and not re.fullmatch("[0-9a-f]{8}", digest):
-        return valid_name(name)
-    experiment, _ = seed_parts(found)
-    return valid_name(experiment) + found.removeprefix(experiment) + plus + digest
+    run, plus, digest = name.partition("+")
+    return valid_run(run) + plus + digest if re.fullmatch("[0-9a-f]{8}", digest) else valid_run(name)
 
 
 def plain_path(path: str) -> str:
@@ -95,12 +102,7 @@ def run_parts(run: str) -> tuple[str, str]:
         raise ValueError(f"{run!r} is no run: write EXPERIMENT, or one of {ways}") from error
 
 
-def _valid_run(name: str) -> str:
-    experiment, seed = seed_parts(name)
-    return valid_name(experiment) if seed is None else seed_name(valid_name(experiment), seed)
-
-
 Name = Annotated[str, AfterValidator(valid_name)]
-RunName = Annotated[str, AfterValidator(_valid_run)]
+RunName = Annotated[str, AfterValidator(valid_run)]
 """An experiment, of one with `seeds` one of them: `NAME/seed_0`."""
 Place = Annotated[str, AfterValidator(plain_path)]
