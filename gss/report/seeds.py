@@ -13,7 +13,7 @@ from gss.records import write_record
 from gss.report.curves import overlaid
 from gss.report.html import write_page
 from gss.report.results import SPLITS, Results
-from gss.report.scores import require_evaluations
+from gss.report.scores import class_colours, require_evaluations
 from gss.report.summary import table as aligned
 from gss.text import flatten, percent
 from gss.tracking.journal import Journal
@@ -50,7 +50,7 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
     write_table(folder / "seeds.csv", columns, ([*key, *row] for key, row in _rows(scores)))
     notes = [*_differing(runs), *_lacking(every), *(f"{run.name}: {note}" for run in runs for note in run.notes())]
     digest = _sha256(config)
-    names, colours = runs[0].colours
+    classes = list(dict.fromkeys(key[2].removeprefix("iou/") for key in scores.index if key[2].startswith("iou/")))
     write_page(
         folder / "report.html",
         "seeds.html",
@@ -61,7 +61,7 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
         seeds=[f"seed_{number}" for number in numbers],
         models=runs[0].models,
         tables=[_table(scores, split, runs[0]) for split in SPLITS if split in {key[0] for key in scores.index}],
-        colours=dict(zip(names, colours.tolist(), strict=True)),
+        colours=dict(zip(classes, class_colours(runs[0], len(classes)), strict=True)),
         curves=overlaid({run.folder.name: run for run in runs}),
     )
     inputs = {
