@@ -7,6 +7,7 @@ the configuration of today: that one may have been edited since.
 import contextlib
 import copy
 import itertools
+import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -60,9 +61,11 @@ def made_by(folder: Path, name: str) -> dict[str, Any] | None:
     if record := read_record(folder, name):
         return record
     work = re.sub(r"_\d+$", "", name)  # segments share one
-    with contextlib.suppress(GssError, KeyError, TypeError):
+    with contextlib.suppress(GssError, OSError, ValueError, KeyError, TypeError, IndexError):
         found = read_json(folder / "work" / work / "fingerprint.json")
-        if found["stage"] != "import":  # its settings are not those of the rule
+        *_, last = (folder / "work" / work / "journal.jsonl").read_bytes().splitlines()
+        # One that was begun anew says nothing of what is there; the settings of an import are not those of the rule.
+        if json.loads(last).get("end") == "finished" and found["stage"] != "import":
             return {"settings": found["config"], "inputs": found["inputs"]}
     return None
 

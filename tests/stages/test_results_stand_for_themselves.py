@@ -12,12 +12,12 @@ from gss import workflow
 from gss.config import load_experiment
 from gss.data.toy import make_toy
 from gss.errors import GssError
-from gss.files import read_json
-from gss.records import read_record, record_file
+from gss.files import read_json, write_json
+from gss.records import made_by, read_record, record_file
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run
-from gss.tracking.journal import read_journal
+from gss.tracking.journal import Journal, read_journal
 from gss.train.distributed import setup
 from tests.use.models import write_models
 
@@ -103,3 +103,16 @@ def test_what_a_stage_reads_is_declared(write: Callable[..., Path]) -> None:
     assert changed.slice("prepare") != plain.slice("prepare")
     assert changed.slice("check") == plain.slice("check")
     workflow.find_experiment.cache_clear()
+
+
+def test_a_training_that_was_begun_anew_says_nothing_of_older_results(tmp_path: Path) -> None:
+    """Results older than records are judged by what their work folder says, once it is theirs."""
+    work = tmp_path / "work" / "latent_prior"
+    write_json(work / "fingerprint.json", {"stage": "latent_prior", "config": {"version": 1}, "inputs": {"a": "b"}})
+    with Journal(work / "journal.jsonl", {"stage": "latent_prior"}) as journal:
+        journal.metrics(1, {"train/loss": 0.5})
+    assert made_by(tmp_path, "latent_prior") == {"settings": {"version": 1}, "inputs": {"a": "b"}}
+    Journal(work / "journal.jsonl", {}).metrics(2, {"train/loss": 0.4})
+    assert made_by(tmp_path, "latent_prior") is None
+    (work / "journal.jsonl").unlink()
+    assert made_by(tmp_path, "latent_prior") is None
