@@ -107,6 +107,7 @@ def test_system(project: Path) -> None:
     assert "Majority" in said and (project / "predicted" / "0000.png").is_file()
     assert (project / "exported" / "model.safetensors").is_file()
     run(project, "-c", "from gss.cli import main; assert main(['benchmark', 'toy_floor']) == 2")
+    assert "ok" in run(project, "-m", "gss.doctor.probe", "results", "toy_floor")
     metrics = json.loads((project / "results/toy_floor/evaluation/majority/test/metrics.json").read_text())
     assert [value for value in metrics["Acc"].values() if value] == [1.0]  # that of the most frequent class
     planned = run(project, "-m", "snakemake", "-n", "-F", "results/toy_floor/report.html")

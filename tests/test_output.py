@@ -127,6 +127,7 @@ def test_ctrl_c_leaves_whole_images(folder: Path, tmp_path: Path) -> None:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` takes it away
     )
     while not len(list((tmp_path / "out").glob("*_overlay.png"))) > 5 and process.poll() is None:
         time.sleep(0.02)
