@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +85,8 @@ def test_everything_promised_is_there(finished: Project) -> None:
 
 def test_predictions_are_kept_and_are_those_of_the_figures(finished: Project) -> None:
     """Two processes wrote them: none is missing, none is another image's."""
-    manifest = read_manifest(results(finished) / "data/manifest.json")
-    pairs = replace(manifest, root=finished.folder / "data/toy").pairs("test")
+    data = finished.folder / "data"
+    pairs = read_manifest(results(finished) / "data/manifest.json").at(data / "toy", data).pairs("test")
     for model in ("gss_ff", "gss_ft"):
         folder = results(finished) / "evaluation" / model / "test"
         kept = sorted((folder / "predictions").iterdir())
