@@ -32,7 +32,7 @@ DISTURBED: dict[str, Any] = {
     "run__save_every": SAVE_EVERY,
 }
 MODEL = "results/toy/gss_ff.pth"
-PATIENCE = 900  # seconds until a test says that what it waits for does not come; other scenes share the machine
+PATIENCE = 1800  # seconds until a test says that what it waits for does not come; other scenes share the machine
 
 
 class Scene(Project):

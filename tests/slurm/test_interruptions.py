@@ -18,7 +18,7 @@ from scene import DISTURBED, MODEL, SAVE_EVERY, STEPS, Scene
 from slurm_cluster import SlurmCluster
 from tiny_disk import tiny_disk
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2700)]
 
 Reference = Future[Scene]
 Play = Callable[[Scene, Reference], None]
