@@ -1,6 +1,7 @@
 """The optimizers, the rules that give a parameter its decay and its rate, and the moving average of the weights."""
 
 import copy
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 import torch
@@ -111,5 +112,15 @@ class MovingAverage:
         average: list[Tensor] = list(self.module.parameters())
         source: list[Tensor] = list(self.source.parameters())
         torch._foreach_lerp_(average, source, 1 - self.decay)
+        self._copy_buffers()
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take the average from a checkpoint, after the trained module: the buffers are that one's, which differ
+        between processes, and the checkpoint's are those of one."""
+        self.module.load_state_dict(state)
+        self._copy_buffers()
+
+    @torch.no_grad()
+    def _copy_buffers(self) -> None:
         for mine, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
             mine.copy_(theirs)

@@ -100,8 +100,7 @@ class TrainState:
             "buffers": Part(lambda: gather_buffers(module, world), lambda state: restore_buffers(module, state, world)),
         }
         if self.average is not None:
-            average = self.average.module
-            self.parts["ema"] = Part(average.state_dict, average.load_state_dict)
+            self.parts["ema"] = Part(self.average.module.state_dict, self.average.load)  # behind what it follows
         if self.best is not None:
             self.parts["best"] = Part(self.best.state, self.best.load)
 

@@ -207,8 +207,8 @@ def test_it_changes_no_bit_of_two_processes_and_their_counts_are_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_in_a_validation_leave_together(tmp_path):
-    options = {**ON, **PLAIN}
+@pytest.mark.parametrize("options", [{**ON, **PLAIN}, {**ON, **HARD, "steps": 4}])  # the latter after the last step
+def test_two_processes_stopped_in_a_validation_leave_together(options, tmp_path):
     assert subprocess.run(command(tmp_path / "one", options), env=ENVIRONMENT, timeout=240).returncode == 0
     folder = tmp_path / "two"
     slow = {"validation_options": {"images": 200, "delay": 0.05}}
