@@ -17,6 +17,7 @@ from gss.report.scores import class_colours, require_evaluations
 from gss.report.summary import table as aligned
 from gss.text import flatten, percent
 from gss.tracking.journal import Journal
+from gss.tracking.overview import SEEDS
 from gss.tracking.work import open_work
 
 if TYPE_CHECKING:
@@ -155,12 +156,12 @@ def _tell_mlflow(
     folder: Path, run: Results, scores: "DataFrame", tags: dict[str, str], digest: str, inputs: dict[str, str]
 ) -> None:
     """Write the means, and spreads as `..._std`, into a journal: they are delivered as those of a stage."""
-    work = folder / "work" / "seeds"
-    if message := open_work(work, {"stage": "seeds", "config": {"sha256": digest}, "inputs": inputs}):
+    work = folder / "work" / SEEDS
+    if message := open_work(work, {"stage": SEEDS, "config": {"sha256": digest}, "inputs": inputs}):
         print(message, flush=True)
     header = {
         "experiment": folder.name,
-        "stage": "seeds",
+        "stage": SEEDS,
         "dataset": Path(str(run.setting("data.root"))).name,
         "config_sha256": digest,
     }
