@@ -37,8 +37,8 @@ from page import line  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from gss.benchmark import measure  # noqa: E402
+from gss.benchmark.benchmark import made_up  # noqa: E402
 from gss.benchmark.measure import NoMemory  # noqa: E402
-from gss.benchmark.run import made_up  # noqa: E402
 from gss.benchmark.stopwatch import Section, Stopwatch  # noqa: E402
 from gss.evaluate.inference import lowest_best  # noqa: E402
 from gss.recipes.gss import benchmark as networks  # noqa: E402
@@ -111,7 +111,7 @@ def unwatched(run: Run, images: int) -> dict[str, Any]:
         pass
 
     def batches(step: int) -> Iterator[Any]:
-        batch = next(iter(make_loader(run, config.training, world)(step)))
+        batch = next(iter(make_loader(run, run.manifest.pairs("train"), config.training, world)(step)))
         for number in range(3 + count + 1):
             if number in (3, 3 + count):
                 if world.device.type == "cuda":
@@ -240,7 +240,7 @@ class Bench:
         self.pictures = made_up(Run.open("ade20k", size.overrides), folder, size.pictures)
         os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])
         self._context = multiprocessing.get_context("forkserver")  # imports once, forks without CUDA and threads
-        self._context.set_forkserver_preload(["gss.benchmark.run", "token_flips", "oracle", "timm"])
+        self._context.set_forkserver_preload(["gss.benchmark.benchmark", "token_flips", "oracle", "timm"])
         self.about = self.alone(about)
         # CPUs without bf16 compute it slowly: there the unit is fp32
         self.unit = "bf16" if self.about["device"] == "cuda" else "fp32"

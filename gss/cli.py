@@ -112,10 +112,7 @@ def parser() -> argparse.ArgumentParser:
         if action.dest == "experiment":
             importing.add_argument("file", nargs="?", metavar="FILE", help="default: those the configuration names")
     importing.add_argument(
-        "--as",
-        choices=("gss_ff", "posterior", "gss_ft"),
-        dest="kind",
-        help="what to make of it; default: by its keys, gss_ft where it holds X^-1, else gss_ff",
+        "--as", metavar="MODEL", dest="kind", help="what to make of it, such as gss_ft; default: by its keys"
     )
     exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
     exported.add_argument("--model", choices=all_models(), help=f"default: {finals}")
@@ -303,7 +300,7 @@ def _predict(given: argparse.Namespace) -> int:
 
 
 def _benchmark(given: argparse.Namespace) -> None:
-    from gss.benchmark.run import benchmark
+    from gss.benchmark.benchmark import benchmark
 
     print(benchmark(_run(given), given.images, given.output))
 
@@ -331,13 +328,13 @@ def _report(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from gss.compare.run import compare
+    from gss.compare.compare import compare
 
     print(compare(given.runs, split=given.split, output=given.output, results=given.results))
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from gss.doctor.run import doctor
+    from gss.doctor.doctor import doctor
 
     return doctor(given.experiments, given.results, cluster=given.cluster)
 

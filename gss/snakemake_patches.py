@@ -10,13 +10,13 @@ from typing import Any
 
 from gss.cluster.log import last_lines
 from gss.config import leaves
-from gss.records import made_by
+from gss.results.records import made_by
 
 _SHOWN_LINES = 30
 
 
 def trust_records() -> None:
-    """Let Snakemake judge results by the records that lie beside them (`gss.records`), where there are some.
+    """Let Snakemake judge results by the records that lie beside them (`gss.results.records`), where there are some.
 
     Its own memory in `.snakemake` knows nothing of results that were copied here, nor of what was made by hand, and
     takes both for what today's configuration makes.

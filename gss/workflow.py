@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gss import layout
 from gss.cluster import gpus
 from gss.config import (
     Cluster,
@@ -57,7 +58,7 @@ def targets(wildcards: Any = None) -> list[str]:
 def experiment_targets(name: str) -> list[str]:
     """The final files of one experiment, of each of its seeds; splits that its data set lacks are not evaluated."""
     runs = runs_of(name)
-    pages = [f"results/{run}/report.html" for run in dict.fromkeys((*runs, name))]
+    pages = [f"results/{run}/{layout.REPORT}" for run in dict.fromkeys((*runs, name))]
     models = [f"results/{run}/{find_experiment(run).kind.final}.pth" for run in runs]
     return [*models, *(file for run in runs for file in _evaluations(run)), *pages]
 
@@ -76,13 +77,16 @@ def with_seeds() -> str:
 def seeds_inputs(wildcards: Any) -> list[str]:
     """The figures of every seed of an experiment, and the pages that the common one leads to."""
     runs = runs_of(wildcards.experiment)
-    return [*(file for name in runs for file in _evaluations(name)), *(f"results/{name}/report.html" for name in runs)]
+    return [
+        *(file for name in runs for file in _evaluations(name)),
+        *(f"results/{name}/{layout.REPORT}" for name in runs),
+    ]
 
 
 def _evaluations(name: str) -> list[str]:
     experiment = find_experiment(name)
     models, splits = experiment.kind.models, experiment.evaluated
-    return [f"results/{name}/evaluation/{model}/{split}/metrics.json" for model in models for split in splits]
+    return [f"results/{name}/{layout.metrics(model, split)}" for model in models for split in splits]
 
 
 def evaluation_inputs(wildcards: Any) -> list[str]:
@@ -227,7 +231,7 @@ def class_counts(stage: str) -> Callable[[Any], list[str]]:
     def function(wildcards: Any) -> list[str]:
         experiment = find_experiment(wildcards.experiment)
         balance = experiment.at(experiment.trainings[stage]).class_balance
-        return [f"results/{wildcards.experiment}/data/statistics.json"] if balance else []
+        return [f"results/{wildcards.experiment}/{layout.STATISTICS}"] if balance else []
 
     return function
 
@@ -255,7 +259,7 @@ def data_inputs(wildcards: Any) -> list[str]:
     if data.generate:
         return [user_file(data_set_folder(data) / "classes.csv")]
     table = data_set_folder(data) / data.classes if isinstance(data.classes, str) else None
-    prepared = [f"results/{wildcards.experiment}/data/prepared.json"] if data.archives else []
+    prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []
     return [*prepared, user_file(table)] if table is not None and table.is_file() else prepared
 
 

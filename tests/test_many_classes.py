@@ -15,8 +15,8 @@ from procedural import CASE_B, procedural_dvae
 from synthetic_results import SyntheticResults
 
 import gss
+from gss.compare.compare import compare
 from gss.compare.images import show
-from gss.compare.run import compare
 from gss.compare.runs import read_runs
 from gss.data.augment import Augment, draw
 from gss.data.check import scan
@@ -41,7 +41,7 @@ from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import build_pixel_network
 from gss.recipes.pixel.stage import pixel
 from gss.report.layers import layers
-from gss.report.results import Results
+from gss.results.reader import Results
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run

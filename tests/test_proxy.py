@@ -12,8 +12,8 @@ from gss.doctor import experiments
 from gss.errors import GssError
 from gss.proxy import by_proxy
 from gss.recipes.gss.tokenizer.unpickle import import_openai
+from gss.results.journal import Journal
 from gss.tracking import mlflow_sync
-from gss.tracking.journal import Journal
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 

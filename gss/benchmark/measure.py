@@ -29,7 +29,7 @@ from gss.data.images import write_png
 from gss.data.loader import read_pair
 from gss.errors import is_no_memory
 from gss.evaluate.inference import Inference, predict
-from gss.evaluate.run import evaluate_pairs
+from gss.evaluate.measure import evaluate_pairs
 from gss.stages.run import Run
 from gss.stages.training import loop_settings, make_loader
 from gss.train.distributed import World, setup
@@ -55,7 +55,7 @@ def loading(run: Run, images: int) -> Section:
     training: Training = run.experiment.at(next(iter(run.experiment.trainings.values())))
     batch = training.batch_size
     watch = Stopwatch(torch.device("cpu"))
-    batches = iter(make_loader(reader, training, one_process())(0))
+    batches = iter(make_loader(reader, reader.manifest.pairs("train"), training, one_process())(0))
     for _ in watch.laps(num_laps(images, batch)):
         watch.enter("read, augment, collate")
         next(batches)
@@ -74,7 +74,7 @@ def training(run: Run, stage: str, images: int, *, with_loading: bool) -> Sectio
     learner, special = run.experiment.kind.part("benchmark").learner(run, stage, world, watch)
 
     def batches(step: int) -> Iterator[Any]:
-        loader = iter(make_loader(run, config, world)(step))
+        loader = iter(make_loader(run, run.manifest.pairs("train"), config, world)(step))
         fixed = None if with_loading else next(loader)
         for _ in watch.laps(num_laps(images, config.batch_size)):
             watch.enter(WAITING if with_loading else "transfer, counts")

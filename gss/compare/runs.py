@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from gss import layout
 from gss.compare.bootstrap import Counts
 from gss.config import run_parts, seed_folders
 from gss.config.schema import Evaluation as Protocol
 from gss.data.classes import ids_dtype
 from gss.errors import DataError, GssError
-from gss.report.results import SPLITS, Evaluation, Results
+from gss.layout import MANIFEST
+from gss.results.reader import SPLITS, Evaluation, Results
 from gss.text import flatten
 
 UNCOMPARED = ("run", "published")  # sections of the configuration that change no result
@@ -163,7 +165,7 @@ def _said(value: Any) -> str:
 def _read(results: Results, model: str, split: str) -> Evaluated:
     evaluation = results.evaluations.get((model, split))
     if evaluation is None:
-        path = results.folder / "evaluation" / model / split / "metrics.json"
+        path = results.folder / layout.metrics(model, split)
         there = ", ".join(f"{found} on {where}" for found, where in results.evaluations)
         raise DataError(
             f"{results.name}/{model} was not evaluated on {split}; of {results.name} there is: {there or 'nothing'}",
@@ -217,7 +219,7 @@ def _require_same_images(first: Evaluated, other: Evaluated) -> None:
         if run.results.manifest.sha256 != run.evaluation.metrics["data"]["manifest_sha256"]:
             raise DataError(
                 f"the data set was checked anew after {run.name} was evaluated",
-                where=run.results.folder / "data" / "manifest.json",
+                where=run.results.folder / MANIFEST,
                 todo=run.again,
             )
     mine, theirs = (

@@ -147,7 +147,7 @@ class Experiment(Section):
 
     def _set(self) -> dict[str, Any]:
         """The values that are no defaults."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def evaluated(self) -> list[Literal["val", "test"]]:
@@ -230,7 +230,7 @@ class Experiment(Section):
 
     def settings(self) -> dict[str, Any]:
         """Everything that can change a result, with the values of defaults: what runs are compared by."""
-        dumped = self.model_dump(mode="json", by_alias=True)
+        dumped = self.model_dump(mode="json")
         for key in self.without_effect:
             section, _, name = key.partition(".")
             dumped[section].pop(name)

@@ -18,6 +18,7 @@ from gss.config.recipe import find_recipe
 from gss.config.reference import model_in
 from gss.config.schema import Backbone, Data
 from gss.errors import ConfigError
+from gss.layout import CONFIG
 
 EXPERIMENTS = Path("config/experiments")
 PROJECT = Path("config/config.yaml")
@@ -143,7 +144,7 @@ def seed_folders(folder: Path) -> list[Path]:
     try:
         names = [name for name in runs_of(folder.name) if name != folder.name]
     except ConfigError:
-        names = [folder_name(path) for path in folder.glob("seed_*") if (path / "config.yaml").is_file()]
+        names = [folder_name(path) for path in folder.glob("seed_*") if (path / CONFIG).is_file()]
         names = sorted((name for name in names if "/" in name), key=seed_parts)
     return [folder.parent / name for name in names]
 
@@ -462,7 +463,7 @@ def _explain(model: type[BaseModel], fault: Any) -> str:
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     for name in location:
-        field = next((f for n, f in model.model_fields.items() if name in (n, f.alias)), None)
+        field = model.model_fields.get(name)
         if field is not None:  # a name of a mapping (a split, a stage) stands for no field
             model = model_in(field.annotation) or model
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return list(model.model_fields)

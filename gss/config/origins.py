@@ -38,7 +38,7 @@ def origins(name: str | Path, overrides: Iterable[str], experiment: Experiment) 
             return REFERENCE
         return lines.get(key, DEFAULT)
 
-    return {".".join(key): origin(key) for key, _ in leaves(experiment.model_dump(mode="json", by_alias=True))}
+    return {".".join(key): origin(key) for key, _ in leaves(experiment.model_dump(mode="json"))}
 
 
 def leaves(content: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gss.errors import ConfigError
+from gss.layout import MANIFEST, PREPARED, STATISTICS, metrics
 
 if TYPE_CHECKING:
     from gss.config.experiment import Experiment
@@ -80,6 +81,7 @@ class Recipe:
         beside: files of the results folder that a model needs beside its own.
         publish: `module:function(run, model, output, ...)`, which writes a checkpoint of the published code.
         reported: files that its part of the report reads, and cannot do without.
+        listed: figures worth a column in lists of runs, beside those of the final model.
 
     What is computed stands in modules of the recipe's folder, which `part` imports when they are needed:
         assemble   `read_beside(locate)`: the content of the files `beside`, from the function that finds them;
@@ -104,6 +106,7 @@ class Recipe:
     beside: tuple[str, ...] = ()
     publish: str | None = None
     reported: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
 
     @property
     def final(self) -> str:
@@ -178,7 +181,7 @@ PREPARE = Stage(
     "unpack the archives of a data set where its folders are missing",
     "gss.stages.prepare:prepare",
     reads=("data.archives",),
-    makes=("data/prepared.json",),
+    makes=(PREPARED,),
 )
 CHECK = Stage(
     "check",
@@ -186,7 +189,7 @@ CHECK = Stage(
     "gss.stages.check:check",
     reads=("data",),
     version=2,
-    makes=("data/manifest.json", "data/statistics.json"),
+    makes=(MANIFEST, STATISTICS),
 )
 
 
@@ -203,6 +206,6 @@ def evaluate(*reads: str, version: int = 1) -> Stage:
         reads=("evaluation", "numerics", *reads),
         version=version,
         in_processes=True,
-        inputs=("data/manifest.json",),
-        makes=("evaluation/*/*/metrics.json",),
+        inputs=(MANIFEST,),
+        makes=(metrics("*", "*"),),
     )

@@ -16,7 +16,7 @@ from gss.files import write_text
 def json_schema() -> dict[str, Any]:
     """JSON schema of an experiment file, for editors."""
     kinds: Any = Union[tuple(recipe.experiment for recipe in recipes())]  # noqa: UP007  # of classes found at run time
-    return TypeAdapter(kinds).json_schema(by_alias=True)
+    return TypeAdapter(kinds).json_schema()
 
 
 def reference(kind: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
@@ -26,7 +26,7 @@ def reference(kind: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
 
 def _reference(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name)
+        key = prefix + name
         inner = model_in(field.annotation)
         default = (
             "required"

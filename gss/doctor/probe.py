@@ -3,6 +3,7 @@
 Called as `python -m gss.doctor.probe RESULTS [EXPERIMENT ...]`; a torch that does not fit the machine may kill it.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -173,7 +174,7 @@ def _compare(names: list[str], count: int) -> None:
         demands = []
         for part in experiment.trainings:
             processes, findings = _on_gpus(f"{name}, {part}", experiment, part, count)
-            demands.append(_of_loader(experiment, part, processes, count))
+            demands.append(_of_loader(experiment, part, processes, count, _label_bytes(name)))
             for finding in findings:
                 _tell("GPU", finding)
         if not demands:
@@ -210,13 +211,23 @@ def _on_gpus(name: str, experiment: Experiment, part: str, count: int) -> tuple[
     return found, findings
 
 
-def _of_loader(experiment: Experiment, part: str, processes: int, count: int) -> Demand:
+def _of_loader(experiment: Experiment, part: str, processes: int, count: int, label_bytes: int) -> Demand:
     """What the loader of a training needs here."""
     training = experiment.at(experiment.trainings[part])
     made_for = experiment.made_for(part) if count else None
     parts = gpus.parts(training.batch_size, training.accumulation, made_for, processes)
     samples = training.batch_size // (processes * parts)
-    return Demand(samples, experiment.augment.crop, parts, experiment.run.workers, processes)
+    return Demand(samples, experiment.augment.crop, parts, experiment.run.workers, processes, label_bytes)
+
+
+def _label_bytes(name: str) -> int:
+    """Of a pixel of the label; 1 while the class table is not there."""
+    from gss.data.ids import tensor_dtype
+    from gss.stages.run import Run
+
+    with contextlib.suppress(GssError):
+        return tensor_dtype(Run.open(name).declared_space().num_classes).itemsize
+    return 1
 
 
 def _space(results: Path, name: str, experiment: Experiment) -> None:

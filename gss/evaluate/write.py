@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gss import __version__
-from gss.evaluate.run import Evaluation
+from gss.evaluate.measure import Evaluation
 from gss.files import write_atomic, write_json, write_table
 
 

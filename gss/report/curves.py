@@ -5,7 +5,7 @@ from typing import Any
 
 from gss.config import Recipe
 from gss.errors import GssError
-from gss.report.results import Results
+from gss.results.reader import Results
 
 POINTS = 240  # of a curve; of longer ones, the lowest and highest of every stretch
 WIDTH, HEIGHT = 300, 110  # of a panel, SVG units

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 from gss.config import leaves, reference
 from gss.errors import GssError
 from gss.files import read_json, read_table
+from gss.layout import FAULTS, STATISTICS
 from gss.progress import clock
-from gss.records import read_record
-from gss.report.results import Results
 from gss.report.scores import class_colours
+from gss.results.reader import Results
+from gss.results.records import read_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,10 +24,10 @@ def data(results: Results) -> dict[str, Any]:
     Raises:
         GssError: the check's file is missing or damaged, or it refused the data set.
     """
-    refused = results.folder / "data" / "faults.txt"
+    refused = results.folder / FAULTS
     if refused.is_file():
         raise GssError("the check refused the data set", where=refused, todo="mend the faults this file lists")
-    statistics = read_json(results.folder / "data" / "statistics.json")
+    statistics = read_json(results.folder / STATISTICS)
     splits = statistics["splits"]
     names = [row["name"] for row in next(iter(splits.values()))["classes"]]
     colours = class_colours(results, len(names))

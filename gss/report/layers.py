@@ -17,8 +17,8 @@ from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
 from gss.evaluate.pictures import picture_name
 from gss.report.html import image_uri
-from gss.report.results import Evaluation, Results
 from gss.report.scores import packed, require_evaluations
+from gss.results.reader import Evaluation, Results
 
 EVENLY, EXTREME = 6, 4  # images evenly spaced, and best and worst ones
 SIDE = 560  # longest side, pixels; larger images are made smaller

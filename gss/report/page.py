@@ -6,14 +6,15 @@ from typing import Any
 
 from gss.errors import GssError
 from gss.files import remove, replace_with_link, sha256_file, write_error
-from gss.records import write_record
+from gss.layout import REPORT
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data
 from gss.report.html import write_page
 from gss.report.layers import layers
 from gss.report.provenance import config_sha256, provenance
-from gss.report.results import Results
 from gss.report.scores import confusion, per_class, summary
+from gss.results.reader import Results
+from gss.results.records import write_record
 
 Sections = dict[str, tuple[str, Callable[[Results], Any]]]
 SECTIONS: Sections = {
@@ -67,7 +68,7 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
                 todo="show them with the version that made them, or make them anew",
             )
     _gather_pictures(results)
-    page = folder / "report.html"
+    page = folder / REPORT
     write_page(
         page,
         "report.html",

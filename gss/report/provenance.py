@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gss.report.results import Results
+from gss.results.reader import Results
 
 VERSIONS = ("gss", "git", "python", "torch", "timm", "numpy", "opencv-python-headless", "host", "command")
 

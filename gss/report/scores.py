@@ -9,7 +9,7 @@ import numpy as np
 
 from gss.data.metrics import Scores
 from gss.errors import GssError
-from gss.report.results import Evaluation, Results
+from gss.results.reader import Evaluation, Results
 from gss.text import css
 
 DESTINATIONS = 3  # classes named per class

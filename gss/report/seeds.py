@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from gss import layout
 from gss.config import experiment_class, seed_parts
 from gss.errors import GssError
 from gss.files import sha256_file, sha256_json, write_table, write_text
-from gss.records import write_record
+from gss.layout import CONFIG, REPORT, SEEDS
 from gss.report.curves import overlaid
 from gss.report.html import write_page
-from gss.report.results import SPLITS, Results
 from gss.report.scores import class_colours, require_evaluations
 from gss.report.summary import table as aligned
+from gss.results.journal import Journal
+from gss.results.reader import SPLITS, Results
+from gss.results.records import write_record
+from gss.results.work import open_work
 from gss.text import flatten, percent
-from gss.tracking.journal import Journal
-from gss.tracking.overview import SEEDS
-from gss.tracking.work import open_work
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -46,14 +47,14 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
     numbers = [seed_parts(run.name)[1] for run in runs]
     scores = spread(runs)
     config = {**runs[0].config, "seed": 0, "seeds": numbers}
-    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     columns = ["split", "model", "figure", "mean", "std", *(f"seed_{number}" for number in numbers)]
     write_table(folder / "seeds.csv", columns, ([*key, *row] for key, row in _rows(scores)))
     notes = [*_differing(runs), *_lacking(every), *(f"{run.name}: {note}" for run in runs for note in run.notes())]
     digest = _sha256(config)
     classes = list(dict.fromkeys(key[2].removeprefix("iou/") for key in scores.index if key[2].startswith("iou/")))
     write_page(
-        folder / "report.html",
+        folder / REPORT,
         "seeds.html",
         title=f"{folder.name}: {len(runs)} seeds",
         name=folder.name,
@@ -68,7 +69,7 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
     inputs = {
         str(path.relative_to(folder)): sha256_file(path)
         for run in runs
-        for path in [*(found.folder / "metrics.json" for found in run.evaluations.values()), run.folder / "report.html"]
+        for path in [*(found.folder / "metrics.json" for found in run.evaluations.values()), run.folder / REPORT]
         if path.is_file()
     }
     _tell_mlflow(folder, runs[0], scores, {"seeds": ", ".join(map(str, numbers))}, digest, inputs)
@@ -156,7 +157,7 @@ def _tell_mlflow(
     folder: Path, run: Results, scores: "DataFrame", tags: dict[str, str], digest: str, inputs: dict[str, str]
 ) -> None:
     """Write the means, and spreads as `..._std`, into a journal: they are delivered as those of a stage."""
-    work = folder / "work" / SEEDS
+    work = folder / layout.work(SEEDS)
     if message := open_work(work, {"stage": SEEDS, "config": {"sha256": digest}, "inputs": inputs}):
         print(message, flush=True)
     header = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gss.report.results import Results
+from gss.results.reader import Results
 from gss.text import percent
 
 

@@ -10,6 +10,7 @@ from gss.data.manifest import manifest_sha256, write_manifest
 from gss.data.pairing import SplitFolders
 from gss.data.sources import join
 from gss.files import remove, write_json, write_text
+from gss.layout import FAULTS, MANIFEST, PREPARED, STATISTICS
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 
@@ -47,20 +48,19 @@ def check(run: Run) -> None:
         )
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
-    folder = run.folder / "data"
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
     if faults:
-        write_text(folder / "faults.txt", "\n".join(faults) + "\n")
+        write_text(run.folder / FAULTS, "\n".join(faults) + "\n")
         raise fault_error(faults, run.root)
-    (folder / "faults.txt").unlink(missing_ok=True)
-    looked_into = [folder / "prepared.json", *([run.class_table] if run.class_table else [])]
+    (run.folder / FAULTS).unlink(missing_ok=True)
+    looked_into = [run.folder / PREPARED, *([run.class_table] if run.class_table else [])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
-        remove(folder / "manifest.json")
-        write_json(folder / "statistics.json", statistics)
-        write_manifest(folder / "manifest.json", manifest)
+        remove(run.folder / MANIFEST)
+        write_json(run.folder / STATISTICS, statistics)
+        write_manifest(run.folder / MANIFEST, manifest)
     for record in records:
         record.unlink(missing_ok=True)  # the next check looks at everything again
 

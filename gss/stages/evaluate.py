@@ -2,15 +2,17 @@
 
 import numpy as np
 
+from gss import layout
 from gss.data.images import write_png
 from gss.data.loader import read_pair
 from gss.data.manifest import evenly_spaced
 from gss.evaluate.inference import Inference, extra_pictures
+from gss.evaluate.measure import evaluate_pairs
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import iou_bars
-from gss.evaluate.run import evaluate_pairs
 from gss.evaluate.write import write_evaluation
 from gss.files import remove
+from gss.layout import MANIFEST
 from gss.modelfile import load_model
 from gss.stages.run import Run
 from gss.train.distributed import World
@@ -31,9 +33,9 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     experiment.require_split(split, run.name)
     config, assemble = experiment.evaluation, recipe.part("assemble")
     path = run.file(run.folder / f"{name}.pth")
-    folder = run.folder / "evaluation" / name / split
+    folder = run.folder / layout.evaluation(name, split)
     file = load_model(path, name)
-    inputs = run.inputs(*(run.folder / file for file in ("data/manifest.json", *recipe.beside)), path, world=world)
+    inputs = run.inputs(*(run.folder / file for file in (MANIFEST, *recipe.beside)), path, world=world)
     beside = assemble.read_beside(lambda name: run.file(run.folder / name))
     model = assemble.build_segmenter(file, beside, protocol=experiment.protocol(), where=path, device=world.device)
     names, palette, space = file.meta["classes"], file.meta.get("palette"), run.space

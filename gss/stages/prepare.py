@@ -13,6 +13,7 @@ from gss.data.archives import Member, checksum, list_members, unpack
 from gss.data.walk import is_hidden
 from gss.errors import ConfigError, DataError
 from gss.files import read_json, write_json
+from gss.layout import PREPARED
 from gss.stages.run import Run
 
 
@@ -29,7 +30,7 @@ def prepare(run: Run) -> None:
     data = run.experiment.data
     root = data_set_folder(data)
     wanted = _wanted(root, data)
-    path = run.folder / "data" / "prepared.json"
+    path = run.folder / PREPARED
     before = read_json(path) if path.is_file() else {"archives": [], "folders": {}}
     _refuse_late_archives(data, wanted, before["archives"])
     record: list[dict] = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import yaml
 
 import gss
+from gss import layout
 from gss.config import (
     Experiment,
     data_folder,
@@ -30,9 +31,10 @@ from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, DataError
 from gss.files import json_text, remove, sha256_file, sha256_json, write_error, write_text
-from gss.records import Made, as_made, made_sha256, record_file, write_record
-from gss.tracking.journal import Journal
-from gss.tracking.work import open_work
+from gss.layout import CONFIG, MANIFEST, ORIGINS
+from gss.results.journal import Journal
+from gss.results.records import Made, as_made, made_sha256, record_file, write_record
+from gss.results.work import open_work
 
 if TYPE_CHECKING:
     from gss.train.distributed import World
@@ -146,12 +148,12 @@ class Run(Generic[E]):
     @cached_property
     def manifest(self) -> Manifest:
         """The pairs found by the check, at the data folder of today."""
-        found = read_manifest(self.file(self.folder / "data" / "manifest.json"))
+        found = read_manifest(self.file(self.folder / MANIFEST))
         return found.at(self.root, data_folder())
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
-        return self.folder / "work" / stage
+        return self.folder / layout.work(stage)
 
     def inputs(self, *paths: Path, world: "World | None" = None) -> dict[str, str]:
         """SHA-256 of input files by their path inside the results folder; in the main process, which alone needs them.
@@ -233,7 +235,7 @@ class Run(Generic[E]):
         """Store the configuration that the results were made with, and the origin of its values, when they changed."""
         made = as_made(self.folder, self._of_workflow(stage))
         config = yaml.safe_dump(made.config, sort_keys=False)
-        for name, text in {"config.yaml": config, "config_origins.json": json_text(made.origins)}.items():
+        for name, text in {CONFIG: config, ORIGINS: json_text(made.origins)}.items():
             path = self.folder / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
@@ -258,7 +260,7 @@ class Run(Generic[E]):
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:
-    return experiment.model_dump(mode="json", by_alias=True)
+    return experiment.model_dump(mode="json")
 
 
 def environment() -> dict[str, str]:

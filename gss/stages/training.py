@@ -1,7 +1,7 @@
 """What the training stages share: the training itself, class weights, batches, and finished files."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,15 +18,16 @@ from gss.data.augment import Augment
 from gss.data.classes import ClassSpace
 from gss.data.ids import tensor_dtype
 from gss.data.loader import TrainLoader, read_pair
-from gss.data.manifest import evenly_spaced
+from gss.data.manifest import Pair, evenly_spaced
 from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
-from gss.evaluate.run import evaluate_pairs
+from gss.evaluate.measure import evaluate_pairs
 from gss.evaluate.segmenter import Segmenter
 from gss.files import read_json, replace_with_link, sha256_json
+from gss.layout import STATISTICS
+from gss.results.journal import Journal
 from gss.stages.run import Run
-from gss.tracking.journal import Journal
 from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
@@ -37,6 +38,7 @@ def train_network(
     run: Run,
     stage: str,
     learner: nn.Module,
+    pairs: Sequence[Pair],
     steps: int,
     world: World,
     journal: Journal | None,
@@ -47,6 +49,7 @@ def train_network(
     """Train the network of a stage up to step `until` of `steps`; None: to the end.
 
     Args:
+        pairs: what is trained on.
         segmenter: makes of the trained module, as it would be exported, what is measured while training.
 
     Returns:
@@ -57,7 +60,7 @@ def train_network(
     machine = on_this_machine(world, training.batch_size, training.accumulation)
     result = train(
         learner,
-        make_loader(run, training, world),
+        make_loader(run, pairs, training, world),
         replace(loop_settings(run, training, steps), machine=machine),
         work=run.work(stage),
         journal=journal,
@@ -157,8 +160,10 @@ def run_settings(run: Run) -> dict[str, Any]:
     }
 
 
-def make_loader(run: Run, training: Training, world: World) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
-    """Batches of the training split from any step on.
+def make_loader(
+    run: Run, pairs: Sequence[Pair], training: Training, world: World
+) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
+    """Batches of the pairs from any step on.
 
     Raises:
         GssError: the loader processes of this machine need more shared memory than there is.
@@ -182,7 +187,7 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
 
     def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:
         loader = TrainLoader(
-            run.manifest.pairs("train"),
+            pairs,
             run.space,
             augment,
             seed=run.experiment.seed,
@@ -201,7 +206,7 @@ def make_loader(run: Run, training: Training, world: World) -> Callable[[int], I
 
 def class_pixels(run: Run) -> list[int]:
     """Pixels of every class in the training labels, as the check counted them."""
-    path = run.file(run.folder / "data" / "statistics.json")
+    path = run.file(run.folder / STATISTICS)
     rows = read_json(path)["splits"]["train"]["classes"]
     run.space.require_names([row["name"] for row in rows], where=path, todo=f"make it again: gss check {run.name}")
     return [row["pixels"] for row in rows]
@@ -211,7 +216,7 @@ def balance_inputs(run: Run, training: Training) -> tuple[dict[str, str], list[P
     """For `Run.stage`: the hash of the counts that `class_balance` reads, and the file they stand in."""
     if not training.class_balance:
         return {}, []
-    return {"class pixels": sha256_json(class_pixels(run))}, [run.folder / "data" / "statistics.json"]
+    return {"class pixels": sha256_json(class_pixels(run))}, [run.folder / STATISTICS]
 
 
 def class_weights(run: Run, exponent: float) -> Tensor | None:

@@ -16,29 +16,19 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from gss.config import Recipe, experiment_class, find_recipe
+from gss.config import Recipe, experiment_class, find_recipe, recipes
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, sha256_file
+from gss.layout import CONFIG, REPORT, SEEDS, STATISTICS
+from gss.results.journal import read_journal
 from gss.text import flatten, percent
-from gss.tracking.journal import read_journal
 from gss.tracking.store import sanitise
 
 EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
-SEEDS = "seeds"  # the stage that tells mean and spread of several trainings, see gss/report/seeds.py
 _HEADLINE = re.compile(r"/(?:mIoU|mAcc|aAcc)(?:_std)?$")
 _FILES = ("*.json", "*.csv", "*.png")
 _LONGEST = 7800  # characters of a description; MLflow keeps 8000 and cuts the rest without a word
-# How the list of runs looks best, as MLflow's own button "Views" would store it.
 VIEW = "gss-scores"
-_COLUMNS = {
-    "metrics.`test/mIoU`": 110,
-    "metrics.`gss_ff/test/mIoU`": 145,
-    "metrics.`reconstruction/test/mIoU`": 200,
-    "metrics.`val/mIoU`": 110,
-    "metrics.`gss_ff/val/mIoU`": 145,
-    "tags.`classes`": 80,
-    "tags.`backbone`": 170,
-}
 
 
 class Point(NamedTuple):
@@ -177,17 +167,17 @@ class Results:
         """The state of now; what is missing or not readable is left out."""
         experiment, recipe = None, "gss"
         with contextlib.suppress(OSError, yaml.YAMLError, ValidationError, ConfigError, AttributeError):
-            content = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+            content = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
             recipe = content.get("recipe", recipe)
             experiment = experiment_class(content).model_validate(content)
         report = ("", "")
         with contextlib.suppress(OSError):
-            page = (folder / "report.html").read_bytes()
+            page = (folder / REPORT).read_bytes()
             named = re.search(rb'<meta name="config-sha256" content="([0-9a-f]+)">', page)
             report = (named[1].decode() if named else "", hashlib.sha256(page).hexdigest())
         classes = 0
         with contextlib.suppress(GssError, KeyError, TypeError):
-            classes = len(read_json(folder / "data" / "statistics.json")["splits"]["train"]["classes"])
+            classes = len(read_json(folder / STATISTICS)["splits"]["train"]["classes"])
         if experiment is None:
             return Results("", {}, "", recipe, 0, report)
         return Results(experiment.sha256, flatten(experiment.settings()), experiment.encoder, recipe, classes, report)
@@ -302,16 +292,20 @@ def _per_class(latest: Mapping[str, float], recipe: Recipe, split: str, room: in
 
 
 def saved_view(created: int) -> str:
-    """The view "Scores" of the list of runs: pipelines only, mIoU of GSS-FT, GSS-FF and reconstruction as columns.
+    """The view "Scores" of the list of runs, as MLflow's own button "Views" would store it: pipelines only, and as
+    columns the mIoU of the final models, what recipes list, and what tells the runs apart.
 
     Args:
         created: ms.
     """
+    figures = ("test/mIoU", "test/mIoU_std", "val/mIoU", *(figure for recipe in recipes() for figure in recipe.listed))
+    widths = {f"metrics.`{figure}`": 65 + 5 * len(figure) for figure in figures}
+    widths |= {"tags.`recipe`": 80, "tags.`classes`": 80, "tags.`backbone`": 170}
     state = {
         "searchFilter": 'tags.stage = "pipeline"',
-        "selectedColumns": [*_COLUMNS],
-        "columnOrder": [*_COLUMNS],
-        "columnWidths": _COLUMNS,
+        "selectedColumns": [*widths],
+        "columnOrder": [*widths],
+        "columnWidths": widths,
     }
     return json.dumps({"name": "Scores", "createdAt": created, "updatedAt": created, "state": json.dumps(state)})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gss.errors import CheckpointError, GssError, Interrupted
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 from gss.train.checkpoint import CheckpointFolder
 from gss.train.distributed import World
 from gss.train.guard import FiniteGuard

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 from gss.train.distributed import World, seed_step
 from gss.train.keeper import Keeper
 from gss.train.learner import Batch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gss.progress import clock
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 from gss.train.distributed import World
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gss.errors import GssError
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 from gss.train.checkpoint import CheckpointFolder
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gss import layout
 from gss.config import imported
 from gss.data.augment import fit_size
 from gss.data.manifest import Pair, evenly_spaced
@@ -78,7 +79,7 @@ def _folder(run: Run, name: str, output: Path) -> None:
     path = _model(run, name)
     predictor, file = load(path), load_model(path)
     file = replace(file, meta=public(file.meta))
-    found = {split: run.folder / "evaluation" / name / split / "metrics.json" for split in ("test", "val")}
+    found = {split: run.folder / layout.metrics(name, split) for split in ("test", "val")}
     metrics = {split: read_json(found[split]) for split in found if found[split].is_file()}
     current = {split: content for split, content in metrics.items() if content["model"]["sha256"] == file.sha256}
     write_folder(

@@ -7,6 +7,7 @@ from pathlib import Path
 from gss.config import list_experiments, recipes, seed_folders
 from gss.data.walk import is_picture
 from gss.errors import CheckpointError, GssError
+from gss.layout import CONFIG
 
 WEIGHTS = (".pth", ".pt", ".ckpt", ".onnx", ".safetensors")
 _ORDER = "the model comes first: gss predict MODEL INPUT ... -o FOLDER"
@@ -28,7 +29,7 @@ def _of_folder(path: Path) -> tuple[str, str]:
         for model in _models():
             if (folder / model).is_file():
                 return "this is the folder of a model, not the model", f"give {folder / model}"
-    if (path / "config.yaml").is_file():
+    if (path / CONFIG).is_file():
         return "no model is finished in this results folder", f"build it: snakemake {path / _models()[0]}"
     if any(is_picture(Path(file.name), "") for file in path.iterdir()):
         return "this is a folder of images", _ORDER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gss.compare.run import compare
+from gss.compare.compare import compare
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
 from made import Made

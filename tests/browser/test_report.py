@@ -12,7 +12,7 @@ from synthetic_results import EVIL, NOTICE, SyntheticResults
 
 from gss.data.classes import read_classes
 from gss.report.page import SECTIONS, write_report
-from gss.report.results import Evaluation
+from gss.results.reader import Evaluation
 
 pytestmark = pytest.mark.slow
 

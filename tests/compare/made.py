@@ -12,8 +12,8 @@ from gss.data.ids import ids_tensor
 from gss.data.images import write_png
 from gss.data.metrics import confusion
 from gss.evaluate.inference import Inference
+from gss.evaluate.measure import Evaluation
 from gss.evaluate.pictures import picture_name
-from gss.evaluate.run import Evaluation
 from gss.evaluate.write import write_evaluation
 from gss.files import sha256_file, write_json, write_text
 from gss.recipes.gss.palette.strategies import grid_colours

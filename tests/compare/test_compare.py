@@ -12,8 +12,8 @@ import pytest
 from made import NAMES, Made
 
 from gss.cli import main
+from gss.compare.compare import compare
 from gss.compare.images import ONLY_BASELINE, ONLY_RUN, most_different, show
-from gss.compare.run import compare
 from gss.compare.runs import changed_settings, read_runs, warnings
 from gss.errors import GssError
 from gss.evaluate.inference import Inference

@@ -23,6 +23,13 @@ def test_half_precision_can_be_trained_where_the_published_numerics_differ() -> 
         load_experiment("ade20k", [override, "numerics=reference"])
 
 
+def test_results_that_call_the_source_of_the_posterior_by_its_earlier_name_are_read() -> None:
+    experiment = load_experiment("toy", ["posterior.experiment=camvid"])
+    content = experiment.model_dump(mode="json")
+    content["posterior"]["from"] = content["posterior"].pop("experiment")
+    assert type(experiment).model_validate(content) == experiment
+
+
 def test_shipped_project_lists_shipped_experiments() -> None:
     assert set(load_project().experiments) <= set(list_experiments())
 
@@ -50,7 +57,7 @@ def test_shipped_project_lists_shipped_experiments() -> None:
         ("palette.strategy=published", "names the list"),
         ("palette.strategy=file", "`file` names the list"),
         ("palette={strategy: grid, file: a.csv}", "`file` names the list"),
-        ("palette.file=a.csv posterior.from=camvid", "would have no effect"),
+        ("palette.file=a.csv posterior.experiment=camvid", "would have no effect"),
         ("tokenizer.source=openai", "needs `encoder` and `decoder`"),
         ("seed", "write section.key=value"),
         ("data.root=[a", "is not valid YAML"),
@@ -102,7 +109,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
         ("run.save_every=7", set()),
         ("run.resources.posterior.gpus=4", set()),
         ("data.obtain=elsewhere", set()),
-        ("posterior.from=camvid", {"tokenizer", "reconstruct", "posterior"}),  # their keys have no effect then
+        ("posterior.experiment=camvid", {"tokenizer", "reconstruct", "posterior"}),  # their keys have no effect then
         ("evaluation.splits=[test]", set()),
         ("latent_prior.milestones=[100,225,450]", set()),
         ("latent_prior.training.validate_every=0", set()),
@@ -158,7 +165,7 @@ def test_validation_alone_leaves_no_empty_section_in_a_slice() -> None:
         ("posterior.checkpoint=a.pth", "posterior.training.ema", "0.5"),
         ("posterior.variant=conv", "posterior.num_heads", "2"),
         ("posterior.variant=nearest", "posterior.training.lr", "0.5"),
-        ("posterior.from=camvid", "reconstruction.max_rounds", "1"),
+        ("posterior.experiment=camvid", "reconstruction.max_rounds", "1"),
         ("evaluation.mode=whole", "evaluation.crop", "[9, 9]"),
     ],
 )

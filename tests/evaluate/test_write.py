@@ -10,7 +10,7 @@ import pytest
 import gss
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
-from gss.evaluate.run import Evaluation
+from gss.evaluate.measure import Evaluation
 from gss.evaluate.write import summarise, write_evaluation
 
 NAMES = ("wall, painted", 'the "sky"', "<b>$x_$</b>", "=SUM(A1)", "Straße\n")

@@ -11,7 +11,7 @@ import numpy as np
 from standins import MEAN, STD, WHOLE, Convolution, read_case
 
 from gss.errors import DataError
-from gss.evaluate.run import evaluate_pairs
+from gss.evaluate.measure import evaluate_pairs
 from gss.train.distributed import World, setup
 from tests.normalised import Normalised
 

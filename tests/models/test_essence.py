@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gss.evaluate.inference import Inference, lowest_best
 from gss.recipes.gss.model import GSS
-from gss.tracking.journal import Journal, read_journal
+from gss.results.journal import Journal, read_journal
 from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.maskige import nearest
-from gss.tracking.journal import Journal, read_journal
+from gss.results.journal import Journal, read_journal
 from gss.train.distributed import World
 from gss.train.loop import EPS, train
 from gss.train.settings import LoopSettings

@@ -17,12 +17,12 @@ from gss.data.manifest import evenly_spaced, read_manifest, write_manifest
 from gss.data.metrics import scores
 from gss.data.pairing import SplitFolders
 from gss.evaluate.inference import Inference
+from gss.evaluate.measure import Evaluation
 from gss.evaluate.pictures import picture_name
-from gss.evaluate.run import Evaluation
 from gss.evaluate.write import write_evaluation
 from gss.files import sha256_file, write_json, write_text
 from gss.recipes.gss.palette.palette import Palette, write_palette
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 
 NOTICE = "SYNTHETIC: the pictures and every figure on this page were made by a test; no model was trained."
 EVIL = (

@@ -18,10 +18,10 @@ from synthetic_results import EVIL, SyntheticResults
 
 from gss.cli import main
 from gss.modelfile import save_model
-from gss.records import model_metadata, write_record
 from gss.report.page import write_report
-from gss.report.results import Results
 from gss.report.summary import summary
+from gss.results.reader import Results
+from gss.results.records import model_metadata, write_record
 
 SECTIONS = [
     "summary",

@@ -13,7 +13,7 @@ from synthetic_results import EVIL, SyntheticResults
 
 from gss.cli import main
 from gss.files import write_json
-from gss.tracking.journal import read_journal
+from gss.results.journal import read_journal
 
 SEEDS = (0, 3, 10)
 NAMES = (*EVIL, "road")

@@ -20,7 +20,7 @@ from slurm_cluster import SlurmCluster
 
 from gss.cluster.exit import TORCHRUN_PID
 from gss.modelfile import load_model
-from gss.tracking.journal import read_journal
+from gss.results.journal import read_journal
 
 STEPS, SAVE_EVERY = 60, 10
 DISTURBED: dict[str, Any] = {

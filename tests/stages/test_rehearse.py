@@ -99,8 +99,8 @@ def test_what_can_be_trained_passes(override: str) -> None:
         (["palette.strategy=dataset"], "where: palette.strategy"),
         (["palette.file=mine.csv"], "mine.csv\n  where: palette.file"),
         (["palette={strategy: published, published: ade20k}"], "has 150 classes, the data set has 3"),
-        (["posterior.from=nix"], "posterior.from: no experiment 'nix'"),
-        (["posterior.from=mine"], "'mine' names itself"),
+        (["posterior.experiment=nix"], "posterior.experiment: no experiment 'nix'"),
+        (["posterior.experiment=mine"], "'mine' names itself"),
         (["posterior={from: mine, checkpoint: x}"], "not both"),
         (
             ["latent_prior.backbone.name=hrnet_w18_small", "latent_prior.training.layer_decay=0.7"],
@@ -143,14 +143,14 @@ def test_checkpoints_are_compared_before_anything_is_trained(tmp_path: Path) -> 
 def test_x_inverse_is_borrowed_where_it_is_and_fits(experiment: Path) -> None:
     other = experiment.with_name("other.yaml")
     other.write_text(yaml.safe_dump(EXPERIMENT))
-    tried("posterior.from=other")
+    tried("posterior.experiment=other")
     data = {**EXPERIMENT["data"], "classes": ["sky", "car", "road"]}
     other.write_text(yaml.safe_dump({**EXPERIMENT, "data": data}))
-    with pytest.raises(GssError, match=r"other classes: class 1 is 'car', not 'road'\n  where: posterior\.from"):
-        tried("posterior.from=other")
-    other.write_text(yaml.safe_dump({**EXPERIMENT, "posterior": {"from": "third"}}))
+    with pytest.raises(GssError, match=r"other classes: class 1 is 'car', not 'road'\n  where: posterior\.experiment"):
+        tried("posterior.experiment=other")
+    other.write_text(yaml.safe_dump({**EXPERIMENT, "posterior": {"experiment": "third"}}))
     with pytest.raises(GssError, match="'other' has its X\\^-1 from 'third' itself"):
-        tried("posterior.from=other")
+        tried("posterior.experiment=other")
 
 
 @pytest.mark.parametrize(("name", "classes"), [("camvid", 11), ("cityscapes_r101", 19), ("mseg", 194)])

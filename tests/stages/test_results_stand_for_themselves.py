@@ -13,11 +13,11 @@ from gss.config import load_experiment
 from gss.data.toy import make_toy
 from gss.errors import GssError
 from gss.files import read_json, write_json
-from gss.records import made_by, read_record, record_file
+from gss.results.journal import Journal, read_journal
+from gss.results.records import made_by, read_record, record_file
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run
-from gss.tracking.journal import Journal, read_journal
 from gss.train.distributed import setup
 from tests.use.models import write_models
 
@@ -56,7 +56,7 @@ def test_only_what_changes_results_gets_a_folder_of_its_own(write: Callable[...,
     assert plain.folder == Run.open("toy", ["run.workers=0", "published.source=me"]).folder == Path("results/toy")
     assert apart.folder.name.startswith("toy+") and apart.workflow == plain.folder
     assert Run.open("toy", ["seed=1"]).folder not in (plain.folder, apart.folder)
-    assert Run.open("toy", ["posterior.from=other", "posterior.start_step=null"]).workflow == plain.folder
+    assert Run.open("toy", ["posterior.experiment=other", "posterior.start_step=null"]).workflow == plain.folder
     assert Run.open("toy", ["run.workers=0"]).now.config["run"]["workers"] == plain.experiment.run.workers
 
 

@@ -84,7 +84,7 @@ def test_shared_memory_is_looked_at_before_a_training_begins(monkeypatch: pytest
     monkeypatch.setattr(os, "access", lambda *_: True)
     vars(run)["manifest"] = checked = SimpleNamespace(space=ClassSpace(("sky", "road")))
     with pytest.raises(GssError, match=r"(?s)/dev/shm is too small .*: 0.2 MB free, .*run.workers of toy.*--shm-size"):
-        make_loader(run, run.experiment.latent_prior.training, world)
+        make_loader(run, [], run.experiment.latent_prior.training, world)
     run = Run.open("toy", ["run.workers=0"])
     vars(run)["manifest"] = checked
-    make_loader(run, run.experiment.latent_prior.training, world)
+    make_loader(run, [], run.experiment.latent_prior.training, world)

@@ -18,10 +18,10 @@ from gss.recipes.gss.stages.merge import merge
 from gss.recipes.gss.stages.palette import palette
 from gss.recipes.gss.stages.posterior import posterior
 from gss.recipes.pixel.stage import pixel
+from gss.results.journal import read_journal
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run
-from gss.tracking.journal import read_journal
 from gss.train.distributed import World
 from tests.use.models import write_models
 

@@ -184,7 +184,7 @@ def outcome(subject: Subject, folder: Path) -> dict[str, Any]:
     """What must be the same at the end of every training."""
     import torch
 
-    from gss.tracking.journal import read_journal
+    from gss.results.journal import read_journal
     from gss.train.checkpoint import CheckpointFolder
 
     checkpoints = CheckpointFolder(subject.work(folder) / "checkpoints")
@@ -280,7 +280,7 @@ class Watched:
     def install(self) -> None:
         """Look over the shoulder of what writes files, of the journal, and of the training."""
         import gss.train.loop as loop
-        from gss.tracking.journal import Journal
+        from gss.results.journal import Journal
 
         fsync, replace, opened, append, seed = os.fsync, os.replace, Path.open, Journal._append, loop.seed_step
         watched = self

@@ -16,8 +16,8 @@ from typing import Any
 import mlflow
 
 from gss.files import sha256_file, write_text
+from gss.results.journal import Journal
 from gss.tracking import mlflow_sync
-from gss.tracking.journal import Journal
 
 EFFECTS = (
     "create_experiment",

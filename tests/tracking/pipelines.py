@@ -8,7 +8,7 @@ import yaml
 
 from gss.config import Experiment, load_experiment
 from gss.files import sha256_file, write_json, write_text
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 
 TOY = Path(__file__).parents[2] / "config" / "experiments" / "toy.yaml"
 

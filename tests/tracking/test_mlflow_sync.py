@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gss.files import read_json
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 from gss.tracking.mlflow_sync import sync
 from gss.tracking.store import sanitise
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from stores import Line, MlflowServer, postgresql, wait_for
 
-from gss.tracking.journal import Journal, read_journal
+from gss.results.journal import Journal, read_journal
 from gss.tracking.mlflow_sync import sync
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ FOLLOW = [sys.executable, "-c", "from gss.tracking.mlflow_sync import follow; fo
 STAGE = """
 import sys, time
 from pathlib import Path
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 folder, stage, begin = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 time.sleep(max(0, begin - time.time()))
 header = {"experiment": folder.name, "stage": stage, "dataset": "six", "config_sha256": "ab" * 32}

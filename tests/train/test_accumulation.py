@@ -11,7 +11,7 @@ from tiny_learner import ALONE, run
 from torch import Tensor, nn
 
 from gss.recipes.gss.learners import ImageLearner
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 from gss.train.loop import LoopSettings, train
 
 WARNING = "warning: accumulation"

@@ -12,7 +12,7 @@ from tiny_learner import run
 
 from gss.errors import CheckpointError, GssError
 from gss.modelfile import save_model
-from gss.tracking.work import open_work
+from gss.results.work import open_work
 from gss.train.checkpoint import CheckpointFolder
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 from tiny_learner import ALONE, SETTINGS, TinyLearner, make_batches, run, sample
 
 from gss.errors import CheckpointError, GssError, Interrupted
-from gss.tracking.journal import Journal, read_journal
+from gss.results.journal import Journal, read_journal
 from gss.train.distributed import World
 from gss.train.guard import FiniteGuard
 from gss.train.loop import LoopSettings, train

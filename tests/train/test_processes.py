@@ -17,7 +17,7 @@ from tiny_disk import tiny_disk
 from tiny_learner import run
 
 from gss.cluster.launch import launch
-from gss.tracking.journal import read_journal
+from gss.results.journal import read_journal
 from gss.train.checkpoint import CheckpointFolder
 
 HERE = Path(__file__).resolve().parent

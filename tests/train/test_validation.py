@@ -15,7 +15,7 @@ from test_processes import ENVIRONMENT, assert_same, command, start, weights
 from tiny_learner import run
 
 from gss.errors import GssError, Interrupted
-from gss.tracking.journal import read_journal
+from gss.results.journal import read_journal
 from gss.train.checkpoint import CheckpointFolder
 from gss.train.settings import LoopSettings
 from gss.train.stop import Clock

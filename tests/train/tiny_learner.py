@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gss.evaluate.run import measure
-from gss.tracking.journal import Journal
+from gss.evaluate.measure import measure
+from gss.results.journal import Journal
 from gss.train.distributed import World, worker
 from gss.train.loop import LoopSettings, TrainResult, train
 

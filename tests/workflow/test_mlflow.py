@@ -22,7 +22,7 @@ rule held:
 HELD = """
 import sys, time
 from pathlib import Path
-from gss.tracking.journal import Journal
+from gss.results.journal import Journal
 name = sys.argv[1]
 header = {"experiment": name, "stage": name, "dataset": "held", "config_sha256": name * 64}
 with Journal(Path("results") / name / "work" / "check" / "journal.jsonl", header) as journal:

@@ -21,7 +21,7 @@ from gss.data.metrics import confusion
 from gss.evaluate.pictures import picture_name
 from gss.modelfile import load_model
 from gss.recipes.gss.tokenizer.store import load_tokenizer
-from gss.tracking.journal import read_journal
+from gss.results.journal import read_journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

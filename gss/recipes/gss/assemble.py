@@ -14,6 +14,7 @@ from gss.modelfile import ModelFile, described, load_strictly
 from gss.recipes.gss import build
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.layout import PALETTE, TOKENIZER
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.palette import Palette, write_palette
 from gss.recipes.gss.posterior import Posterior
@@ -33,7 +34,7 @@ def describe(run: Run[GSSExperiment], space: ClassSpace, palette: Palette, token
     Raises:
         DataError: the palette was made for other classes.
     """
-    space.require_names(palette.names, where=run.folder / "palette.csv", todo=f"snakemake {run.folder / 'palette.csv'}")
+    space.require_names(palette.names, where=run.folder / PALETTE, todo=f"snakemake {run.folder / PALETTE}")
     return {
         **describe_use(run, space),
         "palette": palette.colours.tolist(),
@@ -91,7 +92,7 @@ def build_segmenter(
 
 def pack(file: ModelFile, tokenizer: DVAE, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Sizes and tensors of the tokenizer, for an export as one folder, which gets `palette.csv`."""
-    write_palette(folder / "palette.csv", Palette(np.array(file.meta["palette"]), tuple(file.meta["classes"])))
+    write_palette(folder / PALETTE, Palette(np.array(file.meta["palette"]), tuple(file.meta["classes"])))
     return {key: getattr(tokenizer, key) for key in SHAPE}, tokenizer.state_dict()
 
 
@@ -128,7 +129,7 @@ def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path, vote_tem
 
 def frozen_tokenizer(run: Run[GSSExperiment], half: Literal["encoder", "decoder"], device: torch.device) -> DVAE:
     """One half of the experiment's final tokenizer, see `at_precision`."""
-    tokenizer = load_tokenizer(run.file(run.folder / "tokenizer.safetensors")).keep(half).to(device)
+    tokenizer = load_tokenizer(run.file(run.folder / TOKENIZER)).keep(half).to(device)
     return at_precision(tokenizer, run.experiment.tokenizer.precision, device)
 
 

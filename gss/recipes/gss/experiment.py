@@ -156,7 +156,7 @@ class LatentPrior(Section):
 class Posterior(Section):
     variant: Literal["window", "conv", "nearest"] = "window"
     """X^-1: window attention (FT-W), three 3x3 convolutions (FT), or the nearest colour (nothing trained)."""
-    from_: Annotated[RunName | None, Field(alias="from")] = None
+    experiment: RunName | None = None
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
     checkpoint: Place | None = None
     """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
@@ -178,6 +178,14 @@ class Posterior(Section):
         sizes = {"window": {"channels", "depth", "num_heads"}, "conv": {"channels"}, "nearest": set()}
         return self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, values: Any) -> Any:
+        """Results of earlier versions say `from`."""
+        if isinstance(values, dict) and "from" in values:
+            values = {"experiment" if key == "from" else key: value for key, value in values.items()}
+        return values
+
     @model_validator(mode="after")
     def _no_encoder_is_trained(self) -> Self:
         for key, none in (("backbone_lr_factor", 1), ("layer_decay", None)):
@@ -193,7 +201,7 @@ class Posterior(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.from_ and self.checkpoint:
+        if self.experiment and self.checkpoint:
             raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
         return self
 
@@ -241,7 +249,7 @@ class GSSExperiment(Experiment):
     }
     backbone: ClassVar[str] = "latent_prior.backbone"
     narrower: ClassVar[dict[str, str]] = dict.fromkeys(("tokenizer", "reconstruct"), "tokenizer.n_hid")
-    without_effect: ClassVar[tuple[str, ...]] = (*Experiment.without_effect, "posterior.from")
+    without_effect: ClassVar[tuple[str, ...]] = (*Experiment.without_effect, "posterior.experiment")
     idle_keys: ClassVar[Any] = (
         ("a palette that is given", lambda e: e.palette.strategy not in ("maximal", "grid"), ("palette.seed",)),
         ("`tokenizer.source: train`", lambda e: e.tokenizer.source == "train", _OPENAI),
@@ -261,8 +269,8 @@ class GSSExperiment(Experiment):
             ("posterior.channels", *_SIZES, *_TRAINED),
         ),
         (
-            "`posterior.from`",
-            lambda e: e.posterior.from_ is not None,
+            "`posterior.experiment`",
+            lambda e: e.posterior.experiment is not None,
             (
                 *("palette", "tokenizer.source", *_TOKENIZER, *_OPENAI),
                 *(*_REFINEMENT, "reconstruction.max_rounds", *_TRAINED),
@@ -289,8 +297,8 @@ class GSSExperiment(Experiment):
 
     @model_validator(mode="after")
     def _one_palette(self) -> Self:
-        if self.posterior.from_ and self.palette.file:
-            raise ValueError("`posterior.from` brings its palette: `palette.file` would have no effect")
+        if self.posterior.experiment and self.palette.file:
+            raise ValueError("`posterior.experiment` brings its palette: `palette.file` would have no effect")
         return self
 
     @property
@@ -300,7 +308,7 @@ class GSSExperiment(Experiment):
     @property
     def trained(self) -> dict[str, str]:
         found = {}
-        if self.tokenizer.source == "train" and not self.posterior.from_:
+        if self.tokenizer.source == "train" and not self.posterior.experiment:
             found["tokenizer"] = "tokenizer.train"
             refined = self.reconstruction
             if refined.max_rounds and refined.retrain_steps and self.tokenizer.train.palettes == "fixed":
@@ -308,19 +316,19 @@ class GSSExperiment(Experiment):
         if not self.latent_prior.checkpoint:
             found["latent_prior"] = self.trainings["latent_prior"]
         part = self.posterior
-        if not (part.checkpoint or part.from_ or part.variant == "nearest"):
+        if not (part.checkpoint or part.experiment or part.variant == "nearest"):
             found["posterior"] = self.trainings["posterior"]
         return found
 
     def borrowed(self) -> tuple[str | None, ...]:
-        return (self.posterior.from_,)
+        return (self.posterior.experiment,)
 
     def named_files(self) -> Iterator[NamedFile]:
         tokenizer, prior, base = self.tokenizer, self.latent_prior, data_folder()
         if self.palette.file:
             todo = "put it there: a copy of palette.csv, edited"
             yield NamedFile("palette", "palette.file", Path(self.palette.file), todo)
-        if tokenizer.source == "openai" and not self.posterior.from_:
+        if tokenizer.source == "openai" and not self.posterior.experiment:
             for what, file in (("encoder", tokenizer.encoder), ("decoder", tokenizer.decoder)):
                 if file and "://" not in file:
                     todo = f"{PUT_IT_THERE}; it is OpenAI's DALL-E {what}.pkl"

@@ -1,16 +1,27 @@
 """Generative Semantic Segmentation: its stages and what they depend on."""
 
 from gss.config.recipe import CHECK, PREPARE, Recipe, Stage, evaluate
+from gss.layout import MANIFEST
 from gss.recipes.gss.experiment import GSSExperiment
-
-_MANIFEST, _PALETTE, _TOKENIZER = "data/manifest.json", "palette.csv", "tokenizer.safetensors"
+from gss.recipes.gss.layout import (
+    GSS_FF,
+    GSS_FT,
+    PALETTE,
+    POSTERIOR,
+    RECONSTRUCTION,
+    ROUNDS,
+    START_PALETTE,
+    START_TOKENIZER,
+    TOKENIZER,
+)
 
 RECIPE = Recipe(
     "gss",
     GSSExperiment,
     models={"gss_ff": "GSS-FF", "gss_ft": "GSS-FT"},
-    beside=(_TOKENIZER,),
-    reported=("palette.csv", "reconstruction/metrics.json"),
+    beside=(TOKENIZER,),
+    reported=(PALETTE, RECONSTRUCTION),
+    listed=("gss_ff/test/mIoU", "reconstruction/test/mIoU", "gss_ff/val/mIoU"),
     publish="gss.recipes.gss.stages.exchange:export",
     stages=(
         PREPARE,
@@ -20,8 +31,8 @@ RECIPE = Recipe(
             "give every class a colour",
             "gss.recipes.gss.stages.palette:palette",
             reads=("palette",),
-            inputs=(_MANIFEST,),
-            makes=("palette/start.csv", "palette/quality.json"),
+            inputs=(MANIFEST,),
+            makes=(START_PALETTE, "palette/quality.json"),
             figures="palette",
         ),
         Stage(
@@ -31,8 +42,8 @@ RECIPE = Recipe(
             reads=("tokenizer", "seed"),
             version=2,
             in_processes=True,
-            inputs=(_MANIFEST, "palette/start.csv"),
-            makes=("tokenizer/start.safetensors",),
+            inputs=(MANIFEST, START_PALETTE),
+            makes=(START_TOKENIZER,),
         ),
         Stage(
             "reconstruct",
@@ -42,8 +53,8 @@ RECIPE = Recipe(
             reads_for_reference=("numerics", "evaluation.scale"),
             version=2,
             in_processes=True,
-            inputs=(_MANIFEST,),
-            makes=(_PALETTE, _TOKENIZER, "reconstruction/metrics.json", "reconstruction/rounds.csv"),
+            inputs=(MANIFEST,),
+            makes=(PALETTE, TOKENIZER, RECONSTRUCTION, ROUNDS),
             figures="reconstruction",
         ),
         Stage(
@@ -54,8 +65,8 @@ RECIPE = Recipe(
             reads=("latent_prior", "augment", "seed", "numerics", "tokenizer.precision"),
             version=3,
             in_processes=True,
-            inputs=(_MANIFEST, _PALETTE, _TOKENIZER),
-            makes=("latent_prior/*.pth", "gss_ff.pth"),
+            inputs=(MANIFEST, PALETTE, TOKENIZER),
+            makes=("latent_prior/*.pth", GSS_FF),
         ),
         Stage(
             "posterior",
@@ -65,22 +76,22 @@ RECIPE = Recipe(
             reads=("posterior", "augment", "seed", "numerics", "tokenizer.precision"),
             version=3,
             in_processes=True,
-            inputs=(_MANIFEST, _TOKENIZER),
-            makes=("posterior.pth",),
+            inputs=(MANIFEST, TOKENIZER),
+            makes=(POSTERIOR,),
             title="X⁻¹ (posterior)",
         ),
         Stage(
             "import",  # its inputs say it all
             "make model files of checkpoints of the published code (mmseg)",
             "gss.recipes.gss.stages.exchange:import_checkpoints",
-            inputs=(_MANIFEST, _PALETTE, _TOKENIZER),
+            inputs=(MANIFEST, PALETTE, TOKENIZER),
         ),
         Stage(
             "merge",
             "make one model file of latent prior and posterior",
             "gss.recipes.gss.stages.merge:merge",
-            inputs=("gss_ff.pth",),
-            makes=("gss_ft.pth",),
+            inputs=(GSS_FF,),
+            makes=(GSS_FT,),
         ),
         evaluate("tokenizer.precision", version=3),
     ),

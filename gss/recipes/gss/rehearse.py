@@ -1,4 +1,4 @@
-"""Before anything trains: what `posterior.from` lends, and the networks built without their numbers."""
+"""Before anything trains: what `posterior.experiment` lends, and the networks built without their numbers."""
 
 import contextlib
 
@@ -31,13 +31,13 @@ def rehearse(run: Run[GSSExperiment], space: ClassSpace) -> None:
 
 
 def _lender(run: Run[GSSExperiment], space: ClassSpace) -> GSSExperiment | None:
-    """The experiment that `posterior.from` names."""
-    name = run.experiment.posterior.from_
+    """The experiment that `posterior.experiment` names."""
+    name = run.experiment.posterior.experiment
     if name is None:
         return None
-    where = "posterior.from"
+    where = "posterior.experiment"
     if name == (run.workflow or run.folder).name:
-        raise ConfigError(f"{name!r} names itself", where=where, todo="leave `from` out")
+        raise ConfigError(f"{name!r} names itself", where=where, todo="leave the key out")
     try:
         other = Run.open(name, results=run.folder.parent)
     except ConfigError as error:
@@ -45,8 +45,8 @@ def _lender(run: Run[GSSExperiment], space: ClassSpace) -> GSSExperiment | None:
     if other.experiment.recipe != run.experiment.recipe:
         what = f"{name!r} is of recipe {other.experiment.recipe!r}, which has no X^-1"
         raise ConfigError(what, where=where, todo="name an experiment of recipe 'gss'")
-    if other.experiment.posterior.from_:
-        known = other.experiment.posterior.from_
+    if other.experiment.posterior.experiment:
+        known = other.experiment.posterior.experiment
         raise ConfigError(f"{name!r} has its X^-1 from {known!r} itself", where=where, todo=f"name {known!r}")
     with contextlib.suppress(DataError, ConfigError):  # its data may be elsewhere: its own check says so
         theirs = other.declared_space().names

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gss.files import read_json, read_table
+from gss.recipes.gss.layout import PALETTE, RECONSTRUCTION, ROUNDS
 from gss.recipes.gss.palette.maximal import squared_distances
 from gss.recipes.gss.palette.palette import IGNORE, Palette, read_palette
-from gss.report.results import Results
 from gss.report.scores import training_line
+from gss.results.reader import Results
 from gss.text import css
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def palette(results: Results) -> dict[str, Any]:
     Raises:
         GssError: there is no palette yet.
     """
-    colours = read_palette(results.folder / "palette.csv")
+    colours = read_palette(results.folder / PALETTE)
     squared = squared_distances(colours.colours)
     nearest = squared.argmin(axis=1)
     names = (*colours.names, IGNORE)
@@ -70,7 +71,7 @@ def _closest(colours: Palette, squared: np.ndarray) -> list[dict[str, Any]]:
 
 def _rounds(results: Results) -> list[dict[str, Any]]:
     """The rounds of the refinement with the colours each one changed; empty when none is recorded."""
-    path = results.folder / "reconstruction" / "rounds.csv"
+    path = results.folder / ROUNDS
     if not path.is_file():
         return []
     rounds = []
@@ -114,7 +115,7 @@ def _checks(results: Results) -> dict[str, Any] | None:
 
 def reconstruction(results: Results) -> dict[str, Any]:
     """Split -> stride -> figures; empty when the check was not made."""
-    path = results.folder / "reconstruction" / "metrics.json"
+    path = results.folder / RECONSTRUCTION
     return read_json(path)["splits"] if path.is_file() else {}
 
 
@@ -140,8 +141,8 @@ def facts(results: Results) -> dict[str, str]:
             continue
         if setting(f"{part}.checkpoint"):
             found[title] = f"imported from {setting(f'{part}.checkpoint')}"
-        elif part == "posterior" and setting("posterior.from"):
-            found[title] = f"that of {setting('posterior.from')}"
+        elif part == "posterior" and setting("posterior.experiment"):
+            found[title] = f"that of {setting('posterior.experiment')}"
         elif setting(f"{part}.{what}") != "nearest":
             last = setting("latent_prior.milestones", [None])[-1]
             steps = last if part == "latent_prior" else setting("posterior.steps")

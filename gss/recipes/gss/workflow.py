@@ -1,4 +1,4 @@
-"""What the rules of GSS ask: palettes, milestones of the latent prior, and what `posterior.from` lends.
+"""What the rules of GSS ask: palettes, milestones of the latent prior, and what `posterior.experiment` lends.
 
 Functions of `wildcards` take any object with the attributes `experiment` and, for a segment of the latent prior,
 `step`. No torch is imported.
@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gss.errors import ConfigError
+from gss.layout import MANIFEST
+from gss.recipes.gss import layout
 from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.layout import GSS_FF, PALETTE, POSTERIOR, START_PALETTE, START_TOKENIZER, TOKENIZER
 from gss.workflow import find_experiment, pattern, readable, user_file
 
 
 def palette_inputs(wildcards: Any) -> list[str]:
     """The checked data set, and the palette that the experiment names."""
     file = _find(wildcards.experiment).palette.file
-    return [f"results/{wildcards.experiment}/data/manifest.json", *([user_file(Path(file))] if file else [])]
+    return [f"results/{wildcards.experiment}/{MANIFEST}", *([user_file(Path(file))] if file else [])]
 
 
 def importing(part: Literal["latent_prior", "posterior"]) -> str:
@@ -28,12 +31,12 @@ def importing(part: Literal["latent_prior", "posterior"]) -> str:
 
 
 def reconstruction_inputs(wildcards: Any) -> dict[str, str]:
-    """Palette and tokenizer to check: the experiment's own, or the final ones of `posterior.from`."""
-    source = _find(wildcards.experiment).posterior.from_
+    """Palette and tokenizer to check: the experiment's own, or the final ones of `posterior.experiment`."""
+    source = _find(wildcards.experiment).posterior.experiment
     if source:
-        return {"palette": f"results/{source}/palette.csv", "tokenizer": f"results/{source}/tokenizer.safetensors"}
+        return {"palette": f"results/{source}/{PALETTE}", "tokenizer": f"results/{source}/{TOKENIZER}"}
     own = f"results/{wildcards.experiment}"
-    return {"palette": f"{own}/palette/start.csv", "tokenizer": f"{own}/tokenizer/start.safetensors"}
+    return {"palette": f"{own}/{START_PALETTE}", "tokenizer": f"{own}/{START_TOKENIZER}"}
 
 
 def milestone(wildcards: Any) -> int:
@@ -58,14 +61,14 @@ def posterior_start(wildcards: Any) -> str:
 
 
 def posterior_file(wildcards: Any) -> str:
-    """The X^-1 to merge: the experiment's own, or that of `posterior.from`."""
-    return f"results/{_find(wildcards.experiment).posterior.from_ or wildcards.experiment}/posterior.pth"
+    """The X^-1 to merge: the experiment's own, or that of `posterior.experiment`."""
+    return f"results/{_find(wildcards.experiment).posterior.experiment or wildcards.experiment}/{POSTERIOR}"
 
 
 def milestone_file(name: str, step: int) -> str:
     """The model file of a milestone; that of the last one is GSS-FF."""
     last = _find(name).milestones[-1]
-    return f"results/{name}/gss_ff.pth" if step == last else f"results/{name}/latent_prior/step_{step}.pth"
+    return f"results/{name}/{GSS_FF if step == last else layout.milestone(step)}"
 
 
 def _find(name: str) -> GSSExperiment:

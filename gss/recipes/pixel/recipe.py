@@ -1,6 +1,7 @@
 """Per-pixel networks: their stages and what they depend on."""
 
 from gss.config.recipe import CHECK, PREPARE, Recipe, Stage, evaluate
+from gss.layout import MANIFEST
 from gss.recipes.pixel.experiment import PixelExperiment
 
 RECIPE = Recipe(
@@ -17,7 +18,7 @@ RECIPE = Recipe(
             verb="train pixel",
             reads=("pixel", "augment", "seed", "numerics"),
             in_processes=True,
-            inputs=("data/manifest.json",),
+            inputs=(MANIFEST,),
             makes=("pixel.pth",),
         ),
         evaluate(),

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gss.report.results import Results
 from gss.report.scores import training_line
+from gss.results.reader import Results
 
 if TYPE_CHECKING:
     from gss.modelfile import ModelFile

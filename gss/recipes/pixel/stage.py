@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from gss.files import sha256_file
+from gss.layout import MANIFEST
 from gss.modelfile import save_model, tensors_sha256
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.experiment import PixelExperiment
 from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import PixelNetwork
+from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
-from gss.tracking.journal import Journal
 from gss.train.distributed import World
 
 
@@ -23,7 +24,7 @@ def pixel(run: Run[PixelExperiment], world: World) -> None:
     config, output = run.experiment.pixel, run.folder / "pixel.pth"
     finished = run.work("pixel") / "finished.pth"
     weights = pretrained(config.backbone) if world.is_main else None  # the others read them when they train
-    inputs = run.inputs(run.folder / "data" / "manifest.json", world=world)
+    inputs = run.inputs(run.folder / MANIFEST, world=world)
     counts, statistics = balance_inputs(run, config.training)
     inputs |= counts
     if weights:
@@ -50,7 +51,14 @@ def _train(
     network = build_network(meta, weights if world.is_main else pretrained(config.backbone))
     learner = PixelLearner(network, class_weights=class_weights(run, config.training.class_balance))
     exported, origin = train_network(
-        run, "pixel", learner, config.steps, world, journal, segmenter=lambda module: cast(PixelNetwork, module)
+        run,
+        "pixel",
+        learner,
+        run.manifest.pairs("train"),
+        config.steps,
+        world,
+        journal,
+        segmenter=lambda module: cast(PixelNetwork, module),
     )
     if world.is_main:
         tensors = {f"pixel.{name}": tensor for name, tensor in exported.state_dict().items()}

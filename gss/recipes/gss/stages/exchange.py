@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from gss.data.classes import ClassSpace
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError
 from gss.files import sha256_file, write_atomic, write_table
+from gss.layout import MANIFEST
 from gss.modelfile import load_model, save_model, tensors_sha256
 from gss.recipes.gss.assemble import build_model, build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import (
@@ -30,12 +31,14 @@ from gss.recipes.gss.exchange import (
 )
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.layout import TOKENIZER
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.posterior import Posterior
 from gss.recipes.gss.tokenizer.store import load_tokenizer
 from gss.stages.run import Run
 
 Kind = Literal["gss_ff", "posterior", "gss_ft"]
+KINDS = get_args(Kind)
 
 
 def import_checkpoints(run: Run[GSSExperiment], path: Path | None = None, kind: Kind | None = None) -> None:
@@ -47,10 +50,14 @@ def import_checkpoints(run: Run[GSSExperiment], path: Path | None = None, kind: 
         kind: what to make of it; None: of a checkpoint with X^-1 the whole model `gss_ft.pth`, else `gss_ff.pth`.
 
     Raises:
-        ConfigError: no checkpoint is named.
+        ConfigError: no checkpoint is named, or no such kind.
         CheckpointError: a checkpoint cannot be read, is of another architecture, or was made with another tokenizer.
             Nothing was written then.
     """
+    if kind not in (None, *KINDS):
+        raise ConfigError(
+            f"recipe 'gss' makes no {kind!r} of a checkpoint", where="--as", todo=f"one of {', '.join(KINDS)}"
+        )
     wanted = [(path, kind)] if path else _named(run, kind)
     if not wanted:
         raise ConfigError(
@@ -87,7 +94,7 @@ def _read(run: Run[GSSExperiment], path: Path, kind: Kind | None) -> _Imported:
     made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
     palette_path, tokenizer_path = (run.file(run.folder / name) for name in ("palette.csv", "tokenizer.safetensors"))
     tokenizer = load_tokenizer(tokenizer_path)
-    palette, manifest = read_palette(palette_path), run.file(run.folder / "data" / "manifest.json")
+    palette, manifest = read_palette(palette_path), run.file(run.folder / MANIFEST)
     space = read_manifest(manifest).space if manifest.is_file() else ClassSpace(palette.names)
     described = describe(run, space, palette, tokenizer)
     _refuse_other_meanings(read_checkpoint_meta(path), described, path)
@@ -190,7 +197,7 @@ def export(
     """
     path = run.file(run.folder / f"{name}.pth")
     file = load_model(path, name)
-    model = build_model(file, load_tokenizer(run.file(run.folder / "tokenizer.safetensors")), where=path)
+    model = build_model(file, load_tokenizer(run.file(run.folder / TOKENIZER)), where=path)
     state = to_published(model.prior, model.posterior, model.tokenizer if with_tokenizer else None)
     kept = OrderedDict(
         (key, value.contiguous())

@@ -12,14 +12,15 @@ from gss.modelfile import save_model, tensors_sha256
 from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.layout import PALETTE
 from gss.recipes.gss.learners import LatentPriorLearner
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.posterior import NearestPosterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
-from gss.tracking.journal import Journal
 from gss.train.distributed import World
 
 
@@ -65,7 +66,7 @@ def _train(
     inputs: dict[str, str],
 ) -> None:
     config = run.experiment.latent_prior
-    colours = read_palette(run.folder / "palette.csv")
+    colours = read_palette(run.folder / PALETTE)
     tokenizer = frozen_tokenizer(run, "encoder", world.device)
     meta = describe(run, run.space, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
@@ -85,8 +86,17 @@ def _train(
         nearest = NearestPosterior(torch.from_numpy(colours.colours), run.experiment.evaluation.vote_temperature)
         return GSS(cast(LatentPrior, module), decoder(), nearest.to(world.device)).eval()
 
+    steps = config.milestones[-1]
     exported, origin = train_network(
-        run, "latent_prior", learner, config.milestones[-1], world, journal, segmenter=segmenter, until=until
+        run,
+        "latent_prior",
+        learner,
+        run.manifest.pairs("train"),
+        steps,
+        world,
+        journal,
+        segmenter=segmenter,
+        until=until,
     )
     if world.is_main:
         tensors = {f"prior.{name}": tensor for name, tensor in exported.state_dict().items()}

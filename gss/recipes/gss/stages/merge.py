@@ -5,6 +5,7 @@ from gss.files import sha256_file
 from gss.modelfile import ModelFile, load_model, load_strictly, save_model
 from gss.recipes.gss.assemble import build_posterior
 from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.layout import GSS_FF, GSS_FT, POSTERIOR
 from gss.stages.run import Run
 
 SHARED = ("palette", "classes", "tokenizer")
@@ -16,13 +17,13 @@ def merge(run: Run[GSSExperiment]) -> None:
     Raises:
         CheckpointError: the parents differ in palette, classes or tokenizer, or X^-1 is not complete.
     """
-    prior = load_model(run.file(run.folder / "gss_ff.pth"), "gss_ff")
-    source = run.experiment.posterior.from_ or run.name
-    posterior_path = run.file(run.folder.parent / source / "posterior.pth")
+    prior = load_model(run.file(run.folder / GSS_FF), "gss_ff")
+    source = run.experiment.posterior.experiment or run.name
+    posterior_path = run.file(run.folder.parent / source / POSTERIOR)
     posterior = load_model(posterior_path, "posterior")
     refuse_strangers(prior, posterior, where=f"{run.folder / 'gss_ff.pth'} and {posterior_path}")
     load_strictly(build_posterior(posterior.meta), posterior.tensors, "posterior.", where=posterior_path)
-    inputs = {"gss_ff.pth": prior.sha256, "posterior.pth": posterior.sha256}
+    inputs = {GSS_FF: prior.sha256, POSTERIOR: posterior.sha256}
     meta = {
         **prior.meta,
         "posterior": posterior.meta["posterior"],
@@ -34,7 +35,7 @@ def merge(run: Run[GSSExperiment]) -> None:
         "provenance": run.provenance("merge", inputs),
     }
     tensors = {**prior.tensors, **posterior.tensors}
-    path = run.folder / "gss_ft.pth"
+    path = run.folder / GSS_FT
     with run.stage("merge", inputs) as journal:
         assert journal is not None
         save_model(path, "gss_ft", tensors, meta)

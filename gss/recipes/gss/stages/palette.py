@@ -5,6 +5,7 @@ from pathlib import Path
 from gss.data.classes import ClassSpace
 from gss.evaluate.plots import palette_swatches
 from gss.files import remove, write_json
+from gss.layout import MANIFEST
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.experiment import Palette as Config
 from gss.recipes.gss.palette.palette import IGNORE, Palette, write_palette
@@ -19,7 +20,7 @@ def palette(run: Run[GSSExperiment]) -> None:
     folder = run.folder / "palette"
     quality = made.quality()
     print(f"smallest distance of two colours: {quality['d_min']:.1f} ({' and '.join(quality['closest'])})", flush=True)
-    inputs = run.inputs(run.folder / "data" / "manifest.json", *([Path(config.file)] if config.file else []))
+    inputs = run.inputs(run.folder / MANIFEST, *([Path(config.file)] if config.file else []))
     with run.stage("palette", inputs) as journal:
         assert journal is not None
         journal.figures({f"palette/{name}": value for name, value in quality.items() if isinstance(value, int | float)})

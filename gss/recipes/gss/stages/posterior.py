@@ -7,15 +7,17 @@ from typing import cast
 import torch
 from torch import nn
 
+from gss.layout import MANIFEST
 from gss.modelfile import load_model, save_model
 from gss.recipes.gss.assemble import build_model, build_posterior, frozen_tokenizer
 from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.layout import GSS_FF, POSTERIOR, TOKENIZER, milestone
 from gss.recipes.gss.learners import PosteriorLearner
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.posterior import Posterior
+from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_network
-from gss.tracking.journal import Journal
 from gss.train.distributed import World
 
 
@@ -23,22 +25,22 @@ def posterior(run: Run[GSSExperiment], world: World) -> None:
     """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
     start = start_file(run)
     finished = run.work("posterior") / "finished.pth"
-    inputs = run.inputs(run.folder / "data" / "manifest.json", start, run.folder / "tokenizer.safetensors", world=world)
+    inputs = run.inputs(run.folder / MANIFEST, start, run.folder / TOKENIZER, world=world)
     counts, statistics = balance_inputs(run, run.experiment.posterior.training)
     inputs |= counts
     with run.stage("posterior", inputs, world=world, looked_into=statistics) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, start, inputs)
         if world.is_main:
-            deliver(finished, run.folder / "posterior.pth")
+            deliver(finished, run.folder / POSTERIOR)
 
 
 def start_file(run: Run[GSSExperiment]) -> Path:
     """The latent prior that X^-1 is trained behind."""
     step = run.experiment.posterior.start_step
     if step is None or step == run.experiment.milestones[-1]:
-        return run.folder / "gss_ff.pth"
-    return run.folder / "latent_prior" / f"step_{step}.pth"
+        return run.folder / GSS_FF
+    return run.folder / milestone(step)
 
 
 def _train(
@@ -67,7 +69,10 @@ def _train(
         def segmenter(module: nn.Module) -> GSS:
             return GSS(kept.prior, kept.tokenizer, cast(Posterior, module)).eval()
 
-        exported, origin = train_network(run, "posterior", learner, config.steps, world, journal, segmenter=segmenter)
+        pairs = run.manifest.pairs("train")
+        exported, origin = train_network(
+            run, "posterior", learner, pairs, config.steps, world, journal, segmenter=segmenter
+        )
         meta["provenance"] |= origin
         module = cast(Posterior, exported)
     if world.is_main:

@@ -18,8 +18,10 @@ from gss.evaluate.inference import as_picture
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import palette_swatches, rounds
 from gss.files import remove, write_json, write_table
+from gss.layout import MANIFEST
 from gss.progress import track
 from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.layout import PALETTE, START_PALETTE, START_TOKENIZER, TOKENIZER
 from gss.recipes.gss.palette.palette import IGNORE, Palette, read_palette, write_palette
 from gss.recipes.gss.stages.tokenizer import train_dvae
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -27,9 +29,9 @@ from gss.recipes.gss.tokenizer.reconstruct import reconstruct as reconstruct_lab
 from gss.recipes.gss.tokenizer.reconstruct import round_trip, token_usage
 from gss.recipes.gss.tokenizer.refine import Refinement, Round, refine
 from gss.recipes.gss.tokenizer.store import load_tokenizer, read_meta, save_tokenizer
+from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.stages.training import deliver, is_missing
-from gss.tracking.journal import Journal
 from gss.train.distributed import World
 
 CANDIDATE_LABELS = 16  # labels on which single colours are tried
@@ -39,24 +41,24 @@ STRIDES = {"4": True, "8": False}  # image pixels per token -> whether the label
 def reconstruct(run: Run[GSSExperiment], world: World) -> None:
     """Refine the palette on training labels, then measure label -> maskige -> tokens -> label on val and test.
 
-    Writes the final `palette.csv` and `tokenizer.safetensors`, and `reconstruction/`. With `posterior.from` the other
-    experiment's palette and tokenizer are taken as they are.
+    Writes the final `palette.csv` and `tokenizer.safetensors`, and `reconstruction/`. With `posterior.experiment` the
+    palette and tokenizer of the other one are taken as they are.
     """
     palette_path, tokenizer_path = start_files(run)
-    manifest = run.folder / "data" / "manifest.json"
+    manifest = run.folder / MANIFEST
     inputs = run.inputs(manifest, palette_path, tokenizer_path, world=world)
     work = run.work("reconstruct")
     palette = read_palette(palette_path)
-    source = run.experiment.posterior.from_
-    todo = "`posterior.from` needs the same classes" if source else f"make it again: gss palette {run.name}"
+    source = run.experiment.posterior.experiment
+    todo = "`posterior.experiment` needs the same classes" if source else f"make it again: gss palette {run.name}"
     run.space.require_names(palette.names, where=palette_path, todo=todo)
     with run.stage("reconstruct", inputs, world=world) as journal:
-        if is_missing(work / "tokenizer.safetensors", world):
+        if is_missing(work / TOKENIZER, world):
             dvae = load_tokenizer(tokenizer_path, device=world.device)
             found = _refined(run, world, journal, dvae, palette)
             if world.is_main:
                 final = Palette(found.colours, palette.names)
-                write_palette(work / "palette.csv", final)
+                write_palette(work / PALETTE, final)
                 _write_rounds(work, found, palette.names)
                 meta = {
                     key: value
@@ -64,22 +66,22 @@ def reconstruct(run: Run[GSSExperiment], world: World) -> None:
                     if key not in ("format", "shape", "sha256")
                 }
                 save_tokenizer(
-                    work / "tokenizer.safetensors",
+                    work / TOKENIZER,
                     found.dvae,
                     {**meta, "refinement": run.provenance("reconstruct", inputs)},
                 )
             world.barrier()
         if world.is_main:
-            remove(*(run.folder / name for name in ("reconstruction", "palette.csv", "tokenizer.safetensors")))
-        palette = read_palette(work / "palette.csv")
-        dvae = load_tokenizer(work / "tokenizer.safetensors", device=world.device)
+            remove(*(run.folder / name for name in ("reconstruction", PALETTE, TOKENIZER)))
+        palette = read_palette(work / PALETTE)
+        dvae = load_tokenizer(work / TOKENIZER, device=world.device)
         _check(run, world, journal, dvae, palette)
         if world.is_main:
             palette_swatches(run.folder / "reconstruction" / "palette.png", (*palette.names, IGNORE), palette.colours)
             for name in ("rounds.csv", "rounds.png"):
                 deliver(work / name, run.folder / "reconstruction" / name)
-            deliver(work / "palette.csv", run.folder / "palette.csv")
-            deliver(work / "tokenizer.safetensors", run.folder / "tokenizer.safetensors")
+            for name in (PALETTE, TOKENIZER):
+                deliver(work / name, run.folder / name)
         if journal is not None:
             for name in ("rounds.csv", "rounds.png", "palette.png"):
                 journal.artifact(run.folder / "reconstruction" / name)
@@ -87,10 +89,10 @@ def reconstruct(run: Run[GSSExperiment], world: World) -> None:
 
 def start_files(run: Run[GSSExperiment]) -> tuple[Path, Path]:
     """Palette and tokenizer to begin with."""
-    source = run.experiment.posterior.from_
+    source = run.experiment.posterior.experiment
     if source:
-        return run.folder.parent / source / "palette.csv", run.folder.parent / source / "tokenizer.safetensors"
-    return run.folder / "palette" / "start.csv", run.folder / "tokenizer" / "start.safetensors"
+        return run.folder.parent / source / PALETTE, run.folder.parent / source / TOKENIZER
+    return run.folder / START_PALETTE, run.folder / START_TOKENIZER
 
 
 def _refined(
@@ -99,7 +101,7 @@ def _refined(
     config = run.experiment.reconstruction
     pairs = run.manifest.pairs("train")
     labels = [pairs[i].read_label() for i in evenly_spaced(len(pairs), config.refine_images)]
-    taken = run.experiment.posterior.from_ is not None
+    taken = run.experiment.posterior.experiment is not None
     found = refine(
         dvae,
         palette.colours,

@@ -9,7 +9,9 @@ import torch
 
 from gss.config import data_folder
 from gss.data.manifest import Pairs, evenly_spaced
+from gss.layout import MANIFEST
 from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.layout import START_PALETTE, START_TOKENIZER
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.tokenizer.crops import MaskigeCrops
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -17,10 +19,10 @@ from gss.recipes.gss.tokenizer.learn import DVAELearner, NormalisedDVAE, export
 from gss.recipes.gss.tokenizer.reconstruct import reconstruct, require_usage
 from gss.recipes.gss.tokenizer.store import save_tokenizer
 from gss.recipes.gss.tokenizer.unpickle import import_openai
+from gss.results.journal import Journal
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 from gss.stages.training import deliver, is_missing, on_this_machine, run_settings
-from gss.tracking.journal import Journal
 from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
@@ -53,8 +55,8 @@ class TrainingLabels(Sequence[np.ndarray]):
 
 def tokenizer(run: Run[GSSExperiment], world: World) -> None:
     """Import OpenAI's dVAE, or train one on the maskiges of the training labels; `tokenizer/start.safetensors`."""
-    start = run.folder / "palette" / "start.csv"
-    inputs = run.inputs(run.folder / "data" / "manifest.json", start, world=world)
+    start = run.folder / START_PALETTE
+    inputs = run.inputs(run.folder / MANIFEST, start, world=world)
     finished = run.work("tokenizer") / "finished.safetensors"
     with run.stage("tokenizer", inputs, world=world) as journal:
         if is_missing(finished, world):
@@ -82,7 +84,7 @@ def tokenizer(run: Run[GSSExperiment], world: World) -> None:
                     save_tokenizer(finished, dvae, {"source": "train", **provenance})
             world.barrier()
         if world.is_main:
-            deliver(finished, run.folder / "tokenizer" / "start.safetensors")
+            deliver(finished, run.folder / START_TOKENIZER)
 
 
 def train_dvae(

@@ -20,6 +20,7 @@ from gss.data.manifest import Manifest, Rows, Source
 from gss.errors import GssError
 from gss.evaluate.plots import stage_times
 from gss.files import write_json
+from gss.layout import MANIFEST
 from gss.stages.memory import less_memory
 from gss.stages.run import Run, environment
 
@@ -118,7 +119,7 @@ def _child(title: str, keys: str, measurement: Callable[..., Any], *arguments: A
 
 def _prepare_images(run: Run, folder: Path) -> str:
     """Say which images are measured; where the data set was not checked yet, make some up."""
-    if run.file(run.folder / "data" / "manifest.json").is_file():
+    if run.file(run.folder / MANIFEST).is_file():
         run.manifest.pairs(run.experiment.last_split)  # is missing before anything was measured
         count = len(run.manifest.pairs("train"))
         return f"those of the data set ({count} for training)"

@@ -3,7 +3,7 @@ import resource
 import pytest
 
 from gss.errors import GssError, Interrupted
-from gss.tracking.journal import Journal, read_journal
+from gss.results.journal import Journal, read_journal
 
 
 def test_header_events_and_reading(tmp_path):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gss import layout
 from gss.config import Experiment, Stage, experiment_class, find_recipe
 from gss.errors import ConfigError, GssError
 from gss.filekind import sight
@@ -24,7 +25,7 @@ class Made(NamedTuple):
     """A configuration whose values are those that results were made with.
 
     Args:
-        config: every value, as `Experiment.model_dump(mode="json", by_alias=True)` gives it.
+        config: every value, as `Experiment.model_dump(mode="json")` gives it.
         origins: where each comes from, by its dotted key.
     """
 
@@ -39,7 +40,7 @@ def record_file(folder: Path, name: str) -> Path:
         folder: `results/<experiment>`.
         name: of the rule's log and benchmark, such as `latent_prior` or `evaluate_gss_ff_test`.
     """
-    return folder / "records" / f"{name}.json"
+    return folder / layout.record(name)
 
 
 def write_record(folder: Path, name: str, record: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from gss.layout import CONFIG, MANIFEST, ORIGINS
 from gss.config import (
     Data,
     Published,
@@ -27,9 +28,9 @@ from gss.data.manifest import Manifest, read_manifest
 from gss.data.metrics import Scores, divide, scores
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, read_table, sha256_file
-from gss.records import Made, as_made, model_metadata
+from gss.results.records import Made, as_made, model_metadata
 from gss.text import flatten
-from gss.tracking.journal import read_journal
+from gss.results.journal import read_journal
 
 SPLITS = ("test", "val")  # in the order in which pages show them
 
@@ -116,7 +117,7 @@ class Results:
     @cached_property
     def _made(self) -> Made:
         """What is stored, with the values that models and records say."""
-        path = self.folder / "config.yaml"
+        path = self.folder / CONFIG
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -125,7 +126,7 @@ class Results:
             raise GssError(f"not readable as YAML: {error}", where=path) from error
         if not isinstance(config, dict):
             raise GssError("not a configuration", where=path, todo="run any stage again: it writes this file")
-        origins = self.folder / "config_origins.json"
+        origins = self.folder / ORIGINS
         return as_made(self.folder, Made(config, read_json(origins) if origins.is_file() else {}))
 
     @cached_property
@@ -223,7 +224,7 @@ class Results:
     @cached_property
     def manifest(self) -> Manifest:
         """The pairs, at the data folder of today."""
-        found = read_manifest(self.folder / "data" / "manifest.json")
+        found = read_manifest(self.folder / MANIFEST)
         root = self.setting("data.root")
         if root is None:
             return found

@@ -12,8 +12,7 @@ import torch
 
 from gss.data.loader import READ_AHEAD
 from gss.errors import DataError
-from gss.evaluate import run
-from gss.evaluate.run import evaluate_pairs, measure
+from gss.evaluate.measure import AGREE_EVERY, evaluate_pairs, measure
 from tests.normalised import Normalised
 
 from .standins import ALONE, MEAN, STD, WHOLE, ColourVotes, Convolution, class_image, read_case
@@ -96,7 +95,7 @@ def test_a_failing_process_takes_the_others_with_it(folders, case, of_owner, of_
     folder = folders[2] / case
     assert (folder / "error_1").read_text() == of_owner
     assert (folder / "error_0").read_text() == of_other
-    assert _seen(folder) == sorted([1, *range(0, 2 * run.AGREE_EVERY, 2)])
+    assert _seen(folder) == sorted([1, *range(0, 2 * AGREE_EVERY, 2)])
 
 
 def test_a_broken_image_is_named():
