@@ -4,7 +4,7 @@ CONFIG, ORIGINS = "config.yaml", "config_origins.json"
 PREPARED, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
 )
-REPORT = "report.html"
+REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
 SEEDS = "seeds"  # the stage that tells mean and spread of several trainings
 
 

@@ -96,7 +96,7 @@ def evaluation_inputs(wildcards: Any) -> list[str]:
         ConfigError: of a split that the data set lacks; otherwise it would be noticed after the training.
     """
     find_experiment(wildcards.experiment).require_split(wildcards.split, wildcards.experiment)
-    files = (f"{wildcards.model}.pth", "data/manifest.json", *find_experiment(wildcards.experiment).kind.beside)
+    files = (f"{wildcards.model}.pth", layout.MANIFEST, *find_experiment(wildcards.experiment).kind.beside)
     return [f"results/{wildcards.experiment}/{file}" for file in files]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 PRETENDED_GPUS = "GSS_PRETENDED_GPUS"  # set by tests: so many GPUs, which torch does not see
 NOTE = "GSS_DEVICE_NOTE"  # what the processes of a stage say of their devices, beside the devices
-_SIGNS = ("dev/nvidia[0-9]*", "dev/nvhost-gpu", "usr/lib/wsl/lib/libcuda.so*")  # the last two: boards, Windows
+# NVIDIA's, those of its boards, those of Windows, AMD's
+_SIGNS = ("dev/nvidia[0-9]*", "dev/nvhost-gpu", "usr/lib/wsl/lib/libcuda.so*", "dev/kfd")
 _SLURMS_GRANTS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 
 

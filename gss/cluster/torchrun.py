@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from gss.errors import GssError
 from gss.output import open_output
 
 _LOCAL = "127.0.0.1"
+_STOPPED = "stopped by {}; the same command starts it again"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -34,10 +36,6 @@ def main(arguments: list[str]) -> int:
     given = _grammar().parse_args(arguments)
     die_with(os.getppid())  # the launcher, or SLURM's watcher of this node
     signal.signal(signal.SIGUSR1, _stop_once)
-
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
         processes, note = _processes(given)
@@ -61,26 +59,57 @@ def main(arguments: list[str]) -> int:
     os.environ.update(dict.fromkeys(_THREADS, str(max(1, given.cpus // processes))))
     os.environ[gpus.NOTE] = note
     os.environ[TORCHRUN_PID] = str(os.getpid())
+    if given.nodes == processes == 1:
+        return _run_alone(given.work, given.command)
+
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     logging.disable(logging.CRITICAL)  # it reports each ended worker with a traceback of its own
     try:
         run.main([*meeting, f"--nproc-per-node={processes}", "-m", *given.command])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode > 0:
-            return failure.exitcode
-        left = read_exit(given.work)
-        if left is not None and left["code"] == 75 and not left["deadline"]:
-            (given.work / "exit.json").unlink()  # said by a process that was stopped because this one had died
-        leave(
-            given.work,
-            1,
-            f"process {rank} (pid {failure.pid} on {socket.gethostname()}) was ended by "
-            f"{signal.Signals(-failure.exitcode).name}; SIGKILL without a cause in sight often means "
-            "that memory ran out",
-        )
+        return _ended(given.work, rank, failure.pid, failure.exitcode)
     except SignalException as stopped:
-        leave(given.work, 75, f"stopped by {stopped.sigval.name}; the same command starts it again")
+        leave(given.work, 75, _STOPPED.format(stopped.sigval.name))
     return 0
+
+
+def _run_alone(work: Path, command: list[str]) -> int:
+    """Run the only process without torch's agent: it has nobody to bring it together with, and its import takes longer
+    than many a stage."""
+    worker: subprocess.Popen[bytes] | None = None
+    stopped = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        if worker is not None:
+            worker.send_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    worker = subprocess.Popen([sys.executable, "-u", "-m", *command], env=os.environ | place, start_new_session=True)
+    if stopped:  # it came before there was a worker
+        worker.send_signal(signal.SIGTERM)
+    code = worker.wait()
+    if stopped and code == -signal.SIGTERM:  # before it could hear it
+        leave(work, 75, _STOPPED.format("SIGTERM"))
+    return _ended(work, 0, worker.pid, code)
+
+
+def _ended(work: Path, rank: int, pid: int, exitcode: int) -> int:
+    """The exit code of a worker; of one that a signal ended, who could not say it itself, `exit.json` tells it."""
+    if exitcode < 0:
+        left = read_exit(work)
+        if left is not None and left["code"] == 75 and not left["deadline"]:
+            (work / "exit.json").unlink()  # said by a process that was stopped because this one had died
+        name, host = signal.Signals(-exitcode).name, socket.gethostname()
+        cause = "SIGKILL without a cause in sight often means that memory ran out"
+        leave(work, 1, f"process {rank} (pid {pid} on {host}) was ended by {name}; {cause}")
+    return exitcode
 
 
 def stay_local() -> None:
@@ -115,9 +144,12 @@ def _processes(given: argparse.Namespace) -> tuple[int, str]:
     Raises:
         GssError: GPUs are wanted and none is seen, or fewer than the SLURM job was given.
     """
-    import torch
+    usable = 0
+    if gpus.present() or given.gpus:  # without, torch need not be asked
+        import torch
 
-    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # it counts those of too old a driver, too
+        if torch.cuda.is_available():  # those of too old a driver would be counted, too
+            usable = torch.cuda.device_count()
     seen, wanted = int(os.environ.get(gpus.PRETENDED_GPUS, usable)), given.gpus
     if wanted and not seen:
         build = "" if torch.version.cuda or torch.version.hip else f"; torch {torch.__version__} knows no GPUs"

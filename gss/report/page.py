@@ -6,7 +6,7 @@ from typing import Any
 
 from gss.errors import GssError
 from gss.files import remove, replace_with_link, sha256_file, write_error
-from gss.layout import REPORT
+from gss.layout import MANIFEST, REPORT, STATISTICS
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data
 from gss.report.html import write_page
@@ -31,7 +31,7 @@ SECTIONS: Sections = {
 
 
 # What sections read beside evaluations and what these were made from.
-READ = ("data/manifest.json", "data/statistics.json")
+READ = (MANIFEST, STATISTICS)
 
 
 def write_report(folder: Path, *, notice: str = "") -> Path:

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gss.layout import MANIFEST
 from gss.results.reader import Results
 
 VERSIONS = ("gss", "git", "python", "torch", "timm", "numpy", "opencv-python-headless", "host", "command")
@@ -100,7 +101,7 @@ def _seen(results: Results, records: dict[str, Record]) -> dict[str, dict[str, l
             note(file, digest, name)
     for (model, split), evaluation in results.evaluations.items():
         note(f"{model}.pth", evaluation.metrics["model"]["sha256"], f"evaluate_{model}_{split}")
-        note("data/manifest.json", evaluation.metrics["data"]["manifest_sha256"], f"evaluate_{model}_{split}")
+        note(MANIFEST, evaluation.metrics["data"]["manifest_sha256"], f"evaluate_{model}_{split}")
     return found
 
 

@@ -10,7 +10,7 @@ from gss import layout
 from gss.config import experiment_class, seed_parts
 from gss.errors import GssError
 from gss.files import sha256_file, sha256_json, write_table, write_text
-from gss.layout import CONFIG, REPORT, SEEDS
+from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE
 from gss.report.curves import overlaid
 from gss.report.html import write_page
 from gss.report.scores import class_colours, require_evaluations
@@ -49,7 +49,7 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
     config = {**runs[0].config, "seed": 0, "seeds": numbers}
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     columns = ["split", "model", "figure", "mean", "std", *(f"seed_{number}" for number in numbers)]
-    write_table(folder / "seeds.csv", columns, ([*key, *row] for key, row in _rows(scores)))
+    write_table(folder / SEEDS_TABLE, columns, ([*key, *row] for key, row in _rows(scores)))
     notes = [*_differing(runs), *_lacking(every), *(f"{run.name}: {note}" for run in runs for note in run.notes())]
     digest = _sha256(config)
     classes = list(dict.fromkeys(key[2].removeprefix("iou/") for key in scores.index if key[2].startswith("iou/")))

@@ -25,6 +25,7 @@ from gss.config import Project, find_recipe, load_project
 from gss.config.load import PROJECT
 from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
+from gss.layout import CONFIG, REPORT
 from gss.proxy import by_proxy
 from gss.tracking import overview
 from gss.tracking.registry import register
@@ -46,7 +47,7 @@ _LAST_SECONDS = 45  # a follower that shall end takes at most
 _LAST_SECONDS_AWAY = 5  # the same when MLflow was away already
 _PASS_SECONDS = 10  # one pass over all experiments is given up when MLflow fails and so much time is gone
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_WATCHED = ("config.yaml", "report.html")  # what may change without a journal
+_WATCHED = (CONFIG, REPORT)  # what may change without a journal
 
 
 def sync(folders: Sequence[Path] = ()) -> int:

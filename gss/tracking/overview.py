@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from gss.config import Recipe, experiment_class, find_recipe, recipes
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, sha256_file
-from gss.layout import CONFIG, REPORT, SEEDS, STATISTICS
+from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, STATISTICS
 from gss.results.journal import read_journal
 from gss.text import flatten, percent
 from gss.tracking.store import sanitise
@@ -192,9 +192,9 @@ class Results:
                 places.append(folders.get(name) or f"evaluation/{model}/{split}")
         found = {path for place in places for pattern in _FILES for path in (folder / place).glob(pattern)}
         if self.config.startswith(config):
-            found |= {path for file in ("config.yaml", "seeds.csv") if (path := folder / file).is_file()}
+            found |= {path for file in (CONFIG, SEEDS_TABLE) if (path := folder / file).is_file()}
         hashes = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(found)}
-        return hashes | ({"report.html": self.report[1]} if self.report[0].startswith(config) else {})
+        return hashes | ({REPORT: self.report[1]} if self.report[0].startswith(config) else {})
 
 
 def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model: str | None) -> str:

@@ -63,18 +63,19 @@ def pid_of(work, rank=0, seconds=60):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ending", "code", "reason"),
+    ("ending", "nproc", "code", "reason"),
     [
-        ("mend", 2, "label 7 is unknown\n  where: a.png\n  to do: map it"),
-        ("again", 75, "come again"),
-        ("fault", 1, "ZeroDivisionError: our own fault"),
-        ("kill", 1, "was ended by SIGKILL"),
+        ("mend", 2, 2, "label 7 is unknown\n  where: a.png\n  to do: map it"),
+        ("again", 1, 75, "come again"),
+        ("fault", 1, 1, "ZeroDivisionError: our own fault"),
+        ("kill", 1, 1, "was ended by SIGKILL"),
+        ("kill", 2, 1, "was ended by SIGKILL"),
     ],
 )
-def test_exit_codes_reach_the_caller(tmp_path, ending, code, reason):
+def test_exit_codes_reach_the_caller(tmp_path, ending, nproc, code, reason):
     """Only the last of two processes fails; the other is ended, and only the cause is told."""
     (tmp_path / "exit.json").write_text('{"code": 33}')
-    process = start(tmp_path, ending, nproc=2 if ending in ("mend", "kill") else 1)
+    process = start(tmp_path, ending, nproc=nproc)
     out = process.communicate(timeout=120)[0]
     assert process.returncode == code, out
     left = json.loads((tmp_path / "exit.json").read_text())
@@ -86,11 +87,12 @@ def test_exit_codes_reach_the_caller(tmp_path, ending, code, reason):
 
 
 @pytest.mark.slow
-def test_workers_die_with_a_killed_torchrun_or_launch(tmp_path):
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_workers_die_with_a_killed_torchrun_or_launch(tmp_path, nproc):
     for number, victim in enumerate(("torchrun", "launch")):
         work = tmp_path / victim
-        process = start(work, "sleep", nproc=2)
-        workers = [pid_of(work, rank) for rank in (0, 1)]
+        process = start(work, "sleep", nproc=nproc)
+        workers = [pid_of(work, rank) for rank in range(nproc)]
         torchrun = psutil.Process(workers[0]).ppid()
         assert psutil.Process(torchrun).ppid() == process.pid
         os.kill(torchrun if number == 0 else process.pid, signal.SIGKILL)

@@ -269,7 +269,7 @@ def test_what_was_made_by_hand_from_an_edited_file_is_made_again(edited: Project
 
 def test_another_encoder_borrows_posterior_palette_and_tokenizer(edited: Project) -> None:
     shutil.copy(edited.experiment("toy"), edited.experiment("borrow"))
-    edited.configure("borrow", posterior__from="toy", posterior__start_step=None, latent_prior__milestones=[2])
+    edited.configure("borrow", posterior__experiment="toy", posterior__start_step=None, latent_prior__milestones=[2])
     done = edited.snakemake("results/borrow/gss_ft.pth")
     assert done.returncode == 0, done.stdout[-6000:]
     ours, theirs = edited.folder / "results/borrow", results(edited)

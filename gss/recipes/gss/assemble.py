@@ -70,7 +70,7 @@ def build_posterior(meta: dict[str, Any]) -> Posterior:
 
 def read_beside(locate: Callable[[str], Path]) -> DVAE:
     """The tokenizer that stands beside a model; see `gss.config.recipe.Recipe`."""
-    return load_tokenizer(locate("tokenizer.safetensors"))
+    return load_tokenizer(locate(TOKENIZER))
 
 
 def build_segmenter(

@@ -31,7 +31,7 @@ from gss.recipes.gss.exchange import (
 )
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
-from gss.recipes.gss.layout import TOKENIZER
+from gss.recipes.gss.layout import PALETTE, TOKENIZER
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.posterior import Posterior
 from gss.recipes.gss.tokenizer.store import load_tokenizer
@@ -92,7 +92,7 @@ def _read(run: Run[GSSExperiment], path: Path, kind: Kind | None) -> _Imported:
     state = read_checkpoint(path)
     parts = _parts(state)
     made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
-    palette_path, tokenizer_path = (run.file(run.folder / name) for name in ("palette.csv", "tokenizer.safetensors"))
+    palette_path, tokenizer_path = (run.file(run.folder / name) for name in (PALETTE, TOKENIZER))
     tokenizer = load_tokenizer(tokenizer_path)
     palette, manifest = read_palette(palette_path), run.file(run.folder / MANIFEST)
     space = read_manifest(manifest).space if manifest.is_file() else ClassSpace(palette.names)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gss.errors import ConfigError
+from gss.layout import MANIFEST
 from gss.modelfile import save_model, tensors_sha256
 from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
-from gss.recipes.gss.layout import PALETTE
+from gss.recipes.gss.layout import GSS_FF, PALETTE, TOKENIZER, milestone
 from gss.recipes.gss.learners import LatentPriorLearner
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.palette import read_palette
@@ -36,14 +37,13 @@ def latent_prior(run: Run[GSSExperiment], world: World, until: int | None = None
     if until not in config.milestones:
         raise ConfigError(f"step {until} is no milestone; they are {list(config.milestones)}")
     work = run.work("latent_prior")
-    output = run.folder / ("gss_ff.pth" if until == steps else f"latent_prior/step_{until}.pth")
-    before = [run.folder / f"latent_prior/step_{step}.pth" for step in config.milestones if step < until][-1:]
+    output = run.folder / (GSS_FF if until == steps else milestone(until))
+    before = [run.folder / milestone(step) for step in config.milestones if step < until][-1:]
     finished = work / f"step_{until}.pth"
     weights = (
         pretrained(run.experiment.latent_prior.backbone) if world.is_main else None
     )  # the others read them when they train
-    files = ("data/manifest.json", "palette.csv", "tokenizer.safetensors")
-    inputs = run.inputs(*(run.folder / file for file in files), world=world)
+    inputs = run.inputs(*(run.folder / file for file in (MANIFEST, PALETTE, TOKENIZER)), world=world)
     counts, statistics = balance_inputs(run, config.training)
     inputs |= counts
     if weights:
