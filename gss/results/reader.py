@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gss.layout import CONFIG, MANIFEST, ORIGINS
 from gss.config import (
     Data,
     Published,
@@ -28,9 +27,10 @@ from gss.data.manifest import Manifest, read_manifest
 from gss.data.metrics import Scores, divide, scores
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, read_table, sha256_file
+from gss.layout import CONFIG, MANIFEST, ORIGINS
+from gss.results.journal import read_journal
 from gss.results.records import Made, as_made, model_metadata
 from gss.text import flatten
-from gss.results.journal import read_journal
 
 SPLITS = ("test", "val")  # in the order in which pages show them
 

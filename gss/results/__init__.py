@@ -1,0 +1,1 @@
+"""The results folder of an experiment: what stages leave there, and reading it."""
