@@ -14,17 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GSS_DATA", ROOT.parent / "shared" / "data"))
 PARITY = Path(os.environ.setdefault("GSS_PARITY", str(ROOT.parent / "shared" / "parity")))
 
-# Files whose slow tests take minutes come first: the last one to begin would run alone.
-LONG = (
-    *("workflow/test_pipeline.py", "slurm/test_interruptions.py", "workflow/test_pixel.py", "train/test_processes.py"),
-    *("train/test_validation.py", "benchmark/test_gpu_script.py", "use/test_onnx.py", "storm/test_kill_storm.py"),
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
-
 
 @pytest.fixture(scope="session")
 def gss_data() -> Path:

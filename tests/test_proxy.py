@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # what it found of proxies it keeps for the whole process
 
 
 @pytest.fixture(params=["refuses", "is gone"])
