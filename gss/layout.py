@@ -5,6 +5,7 @@ PREPARED, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
 )
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
+WORK = "work"  # checkpoints and journals, by stage; never a declared output
 SEEDS = "seeds"  # the stage that tells mean and spread of several trainings
 
 
@@ -16,17 +17,3 @@ def evaluation(model: str, split: str) -> str:
 def metrics(model: str, split: str) -> str:
     """The file of a model's figures on a split."""
     return f"{evaluation(model, split)}/metrics.json"
-
-
-def work(stage: str) -> str:
-    """The folder of a stage's checkpoints and journal; never a declared output."""
-    return f"work/{stage}"
-
-
-def record(rule: str) -> str:
-    """What a rule's results were made with.
-
-    Args:
-        rule: name of its log and benchmark, such as `latent_prior` or `evaluate_gss_ff_test`.
-    """
-    return f"records/{rule}.json"

@@ -1,4 +1,5 @@
 """torchrun as `gss launch` starts it, once per node: quiet about orderly ends, and with the cause of the others told.
+A process that is the only one runs without it.
 
 `python -m gss.cluster.torchrun WORK [--nproc P] [--gpus G] [--divided B] --cpus C [--nodes N --address A --port P]
 -- MODULE ARGUMENTS`

@@ -5,6 +5,7 @@ from typing import Any
 
 from gss.config import Recipe
 from gss.errors import GssError
+from gss.layout import WORK
 from gss.results.reader import Results
 
 POINTS = 240  # of a curve; of longer ones, the lowest and highest of every stretch
@@ -36,10 +37,10 @@ def curves(results: Results) -> list[dict[str, Any]]:
     if imported := results.setting(f"{first}.checkpoint"):
         raise GssError(f"nothing was trained here: the model was imported from {imported}, which holds no curves")
     if results.journals:
-        raise GssError("no training has written figures yet", where=results.folder / "work")
+        raise GssError("no training has written figures yet", where=results.folder / WORK)
     raise GssError(
         "the journals are gone",
-        where=results.folder / "work",
+        where=results.folder / WORK,
         todo="nothing: the folder may be deleted when the results stand; MLflow still has the curves",
     )
 

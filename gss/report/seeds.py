@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gss import layout
 from gss.config import experiment_class, seed_parts
 from gss.errors import GssError
 from gss.files import sha256_file, sha256_json, write_table, write_text
-from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE
+from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, WORK
 from gss.report.curves import overlaid
 from gss.report.html import write_page
 from gss.report.scores import class_colours, require_evaluations
@@ -157,7 +156,7 @@ def _tell_mlflow(
     folder: Path, run: Results, scores: "DataFrame", tags: dict[str, str], digest: str, inputs: dict[str, str]
 ) -> None:
     """Write the means, and spreads as `..._std`, into a journal: they are delivered as those of a stage."""
-    work = folder / layout.work(SEEDS)
+    work = folder / WORK / SEEDS
     if message := open_work(work, {"stage": SEEDS, "config": {"sha256": digest}, "inputs": inputs}):
         print(message, flush=True)
     header = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from gss import layout
 from gss.config import (
     Data,
     Published,
@@ -27,7 +28,7 @@ from gss.data.manifest import Manifest, read_manifest
 from gss.data.metrics import Scores, divide, scores
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, read_table, sha256_file
-from gss.layout import CONFIG, MANIFEST, ORIGINS
+from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
 from gss.results.journal import read_journal
 from gss.results.records import Made, as_made, model_metadata
 from gss.text import flatten
@@ -201,7 +202,7 @@ class Results:
         found = {}
         for split in SPLITS:
             for model in self.models:
-                folder = self.folder / "evaluation" / model / split
+                folder = self.folder / layout.evaluation(model, split)
                 if (folder / "metrics.json").is_file():
                     found[model, split] = Evaluation(model, split, read_json(folder / "metrics.json"), folder)
         return found
@@ -242,7 +243,7 @@ class Results:
     @cached_property
     def journals(self) -> dict[str, list[dict[str, Any]]]:
         """Events of each stage, in the order of their beginning; empty after `work/` was deleted."""
-        found = {path.parent.name: read_journal(path) for path in (self.folder / "work").glob("*/journal.jsonl")}
+        found = {path.parent.name: read_journal(path) for path in (self.folder / WORK).glob("*/journal.jsonl")}
         begun = {stage: events for stage, events in found.items() if len(events) > 1}
         return dict(sorted(begun.items(), key=lambda item: item[1][1]["t"]))
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gss import layout
 from gss.config import Experiment, Stage, experiment_class, find_recipe
 from gss.errors import ConfigError, GssError
 from gss.filekind import sight
 from gss.files import read_json, write_json
+from gss.layout import WORK
 
 
 class Made(NamedTuple):
@@ -40,7 +40,7 @@ def record_file(folder: Path, name: str) -> Path:
         folder: `results/<experiment>`.
         name: of the rule's log and benchmark, such as `latent_prior` or `evaluate_gss_ff_test`.
     """
-    return folder / layout.record(name)
+    return folder / "records" / f"{name}.json"
 
 
 def write_record(folder: Path, name: str, record: Mapping[str, Any]) -> None:
@@ -63,8 +63,8 @@ def made_by(folder: Path, name: str) -> dict[str, Any] | None:
         return record
     work = re.sub(r"_\d+$", "", name)  # segments share one
     with contextlib.suppress(GssError, OSError, ValueError, KeyError, TypeError, IndexError):
-        found = read_json(folder / "work" / work / "fingerprint.json")
-        *_, last = (folder / "work" / work / "journal.jsonl").read_bytes().splitlines()
+        found = read_json(folder / WORK / work / "fingerprint.json")
+        *_, last = (folder / WORK / work / "journal.jsonl").read_bytes().splitlines()
         # One that was begun anew says nothing of what is there; the settings of an import are not those of the rule.
         if json.loads(last).get("end") == "finished" and found["stage"] != "import":
             return {"settings": found["config"], "inputs": found["inputs"]}

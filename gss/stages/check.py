@@ -10,7 +10,7 @@ from gss.data.manifest import manifest_sha256, write_manifest
 from gss.data.pairing import SplitFolders
 from gss.data.sources import join
 from gss.files import remove, write_json, write_text
-from gss.layout import FAULTS, MANIFEST, PREPARED, STATISTICS
+from gss.layout import FAULTS, MANIFEST, PREPARED, STATISTICS, WORK
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 
@@ -32,7 +32,7 @@ def check(run: Run) -> None:
     for number, source in enumerate((data, *data.sources)):
         if data.sources:
             print(f"source {source.root}", flush=True)
-        records.append(run.folder / "work" / f"check_pairs{f'_{number}' if number else ''}.jsonl")
+        records.append(run.folder / WORK / f"check_pairs{f'_{number}' if number else ''}.jsonl")
         found[source.root] = scan(
             places[source.root],
             {

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import yaml
 
 import gss
-from gss import layout
 from gss.config import (
     Experiment,
     data_folder,
@@ -31,7 +30,7 @@ from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, DataError
 from gss.files import json_text, remove, sha256_file, sha256_json, write_error, write_text
-from gss.layout import CONFIG, MANIFEST, ORIGINS
+from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
 from gss.results.journal import Journal
 from gss.results.records import Made, as_made, made_sha256, record_file, write_record
 from gss.results.work import open_work
@@ -153,7 +152,7 @@ class Run(Generic[E]):
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
-        return self.folder / layout.work(stage)
+        return self.folder / WORK / stage
 
     def inputs(self, *paths: Path, world: "World | None" = None) -> dict[str, str]:
         """SHA-256 of input files by their path inside the results folder; in the main process, which alone needs them.

@@ -25,7 +25,7 @@ from gss.config import Project, find_recipe, load_project
 from gss.config.load import PROJECT
 from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
-from gss.layout import CONFIG, REPORT
+from gss.layout import CONFIG, REPORT, WORK
 from gss.proxy import by_proxy
 from gss.tracking import overview
 from gss.tracking.registry import register
@@ -194,7 +194,7 @@ class _Deliveries:
                 state = [(path, found.st_size, found.st_mtime_ns) for path in watched if (found := path.stat())]
                 if not journals or self.served.get(folder) == state:
                     continue
-                with alone(folder / "work" / "mlflow.lock", patience):
+                with alone(folder / WORK / "mlflow.lock", patience):
                     _Delivery(folder, patience).deliver(journals)
                 self.served[folder] = state
             except Timeout as error:
@@ -210,7 +210,7 @@ class _Delivery:
 
     def __init__(self, folder: Path, patience: float) -> None:
         self.folder, self.patience, self.uri = folder, patience, tracking_uri()
-        self.path = folder / "work" / "mlflow.json"
+        self.path = folder / WORK / "mlflow.json"
         self.database = sqlite_file(self.uri)
         # The same after the project was moved; without a password.
         self.store = f"sqlite:{os.path.relpath(self.database, folder)}" if self.database else without_password(self.uri)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from gss.config import Recipe, experiment_class, find_recipe, recipes
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, sha256_file
-from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, STATISTICS
+from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, STATISTICS, WORK
 from gss.results.journal import read_journal
 from gss.text import flatten, percent
 from gss.tracking.store import sanitise
@@ -77,7 +77,7 @@ def tell(journals: Iterable[Path], recipe: Recipe) -> list[Told]:
             header["stage"],
             header["config_sha256"],
             header["experiment"],
-            path.parents[1].name == "work",
+            path.parents[1].name == WORK,
             events[-1].get("end") == "finished",
             events[0]["t"],
             events[-1]["t"],

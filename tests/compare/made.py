@@ -96,7 +96,7 @@ class Made:
         own[:number] = order
         overrides = [f"data.root={self.data}", "data.generate=null", *overrides]
         config = load_experiment(ROOT / "config/experiments/toy.yaml", overrides)
-        write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
+        write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
         colours = tuple(tuple(map(int, colour)) for colour in grid_colours(number, np.random.default_rng(0)))
         space = ClassSpace(tuple(names), colours, label_map=dict(enumerate(order)))
         rows = self.rows if rows is None else rows

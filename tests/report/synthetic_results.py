@@ -116,7 +116,7 @@ class SyntheticResults:
     def _write_config(self) -> None:
         overrides = ["posterior.steps=77"]
         experiment = load_experiment(self.experiment_file, overrides)
-        text = yaml.safe_dump(experiment.model_dump(mode="json", by_alias=True), sort_keys=False)
+        text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
         write_text(self.folder / "config.yaml", text)
         write_json(self.folder / "config_origins.json", origins(self.experiment_file, overrides, experiment))
 

@@ -148,8 +148,7 @@ def test_a_model_file_holds_what_predictions_need(run: Run) -> None:
     tensors = {name: value for name, value in whole.tensors.items() if name.startswith("posterior.")}
     save_model(run.folder / "posterior.pth", "posterior", tensors, meta | {"posterior": whole.meta["posterior"]})
     other = run.experiment.model_validate(
-        run.experiment.model_dump(by_alias=True)
-        | {"augment": {"base_scale": [9, 9], "crop": [8, 8]}, "evaluation": {"flip": True}}
+        run.experiment.model_dump() | {"augment": {"base_scale": [9, 9], "crop": [8, 8]}, "evaluation": {"flip": True}}
     )
     merge(replace(run, experiment=other))
     merged = load_model(run.folder / "gss_ft.pth").meta

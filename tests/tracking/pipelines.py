@@ -43,7 +43,7 @@ class Pipeline:
         self.experiment = experiment
         write_text(
             self.folder / "config.yaml",
-            yaml.safe_dump(experiment.model_dump(mode="json", by_alias=True), sort_keys=False),
+            yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False),
         )
 
     def run(self) -> "Pipeline":
