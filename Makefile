@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
-PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile
 
 .PHONY: demo env test test-fast lint lock
 

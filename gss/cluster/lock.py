@@ -66,7 +66,10 @@ def writer_lock(work: Path) -> Iterator[None]:
 def wait_for_writer(work: Path, *, stopped: Callable[[], bool]) -> bool:
     """Wait until nobody holds `work/writer.lock`; False after giving up because `stopped` said so."""
     with _opened(work / "writer.lock") as descriptor:
-        return _wait(work / "writer.lock", descriptor, stopped) is not None
+        if _wait(work / "writer.lock", descriptor, stopped) is None:
+            return False
+        os.ftruncate(descriptor, 0)  # the writer that is started now need not watch the same dead one again
+        return True
 
 
 @contextlib.contextmanager

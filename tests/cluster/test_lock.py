@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from gss.cluster import lock
 from gss.cluster.launch import launch
 from gss.errors import GssError
 
@@ -136,6 +137,22 @@ def test_a_launch_waits_for_a_writer_without_launcher(tmp_path, capfd, monkeypat
     assert (tmp_path / "exit.json").read_text() == "of the orphan"
     orphan.process.kill()
     orphan.leave()
+
+
+def test_a_dead_writer_of_another_host_is_watched_once(tmp_path, monkeypatch):
+    """By the launcher: its training starts at once."""
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", HEARTBEAT)
+    monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+    dead = Holder(tmp_path, "local")
+    assert dead.says("holding")
+    dead.process.kill()
+    began = time.monotonic()
+    assert lock.wait_for_writer(tmp_path, stopped=lambda: False)
+    assert time.monotonic() - began > 3 * HEARTBEAT
+    next_one = Holder(tmp_path, "local", host="b")
+    assert next_one.says("holding") and "in use" not in next_one.said
+    for holder in (dead, next_one):
+        holder.leave()
 
 
 def test_an_unusable_work_folder_is_an_error_of_the_user(tmp_path):
