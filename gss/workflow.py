@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from gss import layout
 from gss.cluster import gpus
 from gss.config import (
+    SEED_PATTERN,
     Cluster,
     Experiment,
     Resources,
@@ -32,6 +33,7 @@ from gss.config import (
 from gss.errors import ConfigError
 
 Value = TypeVar("Value")
+EXPERIMENT = f"[^/]+(?:{SEED_PATTERN})?"  # what an experiment is run by, as a pattern
 # Snakemake's SLURM plugin runs two Snakemakes of its own inside the memory of every job.
 NESTED_SNAKEMAKES_MB = 300
 
@@ -72,6 +74,11 @@ def report_inputs(wildcards: Any) -> list[str]:
 def with_seeds() -> str:
     """Experiments with `seeds`, as a pattern."""
     return pattern({experiment for name, _ in readable() if (experiment := seed_parts(name)[0]) != name})
+
+
+def of_one_seed() -> str:
+    """What has a page of its own, as a pattern: experiments without `seeds`, and each seed of those with them."""
+    return f"(?!(?:{with_seeds()})/report){EXPERIMENT}"
 
 
 def seeds_inputs(wildcards: Any) -> list[str]:

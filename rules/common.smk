@@ -1,7 +1,7 @@
 # Names the rules share. Every function is plain Python in gss/workflow.py (`workflow` itself is Snakemake's own name).
 import gss.snakemake_patches
 import gss.workflow as workflow_of
-from gss.config import RECIPES, SEED_PATTERN, all_models
+from gss.config import RECIPES, all_models
 
 workflow_of.prefer_this_python()
 gss.snakemake_patches.trust_records()
@@ -17,7 +17,7 @@ def shown(output, category, **labels):
 
 wildcard_constraints:
     folder=workflow_of.generated_folders(),
-    experiment=f"[^/]+(?:{SEED_PATTERN})?",
+    experiment=workflow_of.EXPERIMENT,
     comparison="[^/]+",
     step=r"\d+",
     model="|".join(all_models()),

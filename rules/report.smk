@@ -13,6 +13,7 @@ rule report:
             split="{split}",
             image="{image}",
         ),
+    wildcard_constraints: experiment=workflow_of.of_one_seed()
     log: "results/{experiment}/logs/report.log"
     conda: "../envs/cpu.yaml"
     retries: 0
@@ -29,6 +30,3 @@ rule seeds:
     conda: "../envs/cpu.yaml"
     retries: 0
     shell: "python -m gss report {wildcards.experiment:q} > {log:q} 2>&1"
-
-
-ruleorder: seeds > report

@@ -46,6 +46,8 @@ class Scene(Project):
             self.configure("toy", **DISTURBED)
         else:
             shutil.copytree(prepared.folder, folder)
+            snakefile = folder / "Snakefile"  # four CPU seconds a start; the whole pipeline feeds MLflow
+            snakefile.write_text(snakefile.read_text().replace("    follower.start()\n", "    pass\n"))
         self.folder, self.cluster = folder, cluster
         self._output = folder / "snakemake.out"
         self._started: subprocess.Popen[bytes] | None = None

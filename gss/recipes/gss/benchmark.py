@@ -131,5 +131,5 @@ def _dvae(run: Run[GSSExperiment]) -> DVAE:
 
 def _colours(run: Run[GSSExperiment]) -> np.ndarray:
     """Any palette: int64 [N+1, 3]."""
-    codes = np.random.default_rng(0).permutation(2**24)[: run.space.num_classes + 1]
+    codes = np.random.default_rng(0).choice(2**24, run.space.num_classes + 1, replace=False)
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
