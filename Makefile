@@ -27,7 +27,7 @@ $(VENV)/.stamp: requirements.in constraints.txt
 
 test: env
 	$(PYTEST) -m "not slow"
-	$(PYTEST) -m slow -n 3 # two of three wait for SLURM or a server
+	$(PYTEST) -m slow
 
 test-fast: env
 	$(PYTEST) -m "not slow"

@@ -22,7 +22,7 @@ from gss.cluster.exit import TORCHRUN_PID
 from gss.modelfile import load_model
 from gss.results.journal import read_journal
 
-STEPS, SAVE_EVERY = 30, 5
+STEPS, SAVE_EVERY = 40, 5
 DISTURBED: dict[str, Any] = {
     **SMALL,
     "latent_prior__milestones": [STEPS],

@@ -27,45 +27,64 @@ def verb(project: Project, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_a_per_pixel_network_is_used_like_any_model(project: Project) -> None:
+PAGES = ("results/plain/report.html", "results/many/report.html")
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with an experiment and one of two seeds, all made; tests leave it as it is."""
+    project = Project(tmp_path_factory.mktemp("pixel"))
     training = {**PIXEL["training"], "validate_every": 3, "validate_images": 4}
     content = {"recipe": "pixel", "base": "toy", "pixel": {**PIXEL, "training": training}, **QUICK}
     project.experiment("plain").write_text(yaml.safe_dump(content))
     project.experiment("many").write_text(yaml.safe_dump({"base": "plain", "seeds": [1, 2]}))
-    pages = ("results/plain/report.html", "results/many/report.html")
-    done = project.snakemake("--cores", "2", *pages)
+    done = project.snakemake("--cores", "2", *PAGES)
     assert done.returncode == 0 and "Error" not in done.stdout, done.stdout
-    assert project.planned(*pages, "results/plain/pixel.pth") == {}
-    folder = project.folder / "results" / "plain"
+    return project
+
+
+@pytest.mark.slow
+def test_a_per_pixel_network_is_trained_and_measured_by_the_rules(used: Project) -> None:
+    assert used.planned(*PAGES, "results/plain/pixel.pth") == {}
+    folder = used.folder / "results" / "plain"
     metrics = json.loads((folder / "evaluation/pixel/test/metrics.json").read_text())
     assert metrics["model"]["file"] == "pixel.pth" and metrics["protocol"]["mode"] == "whole"
     assert "vote_temperature" not in metrics["protocol"] and not (folder / "evaluation/pixel/test/maskiges").exists()
 
-    said = verb(project, "report", "plain")
+
+@pytest.mark.slow
+def test_pages_tell_of_a_per_pixel_network_and_of_its_seeds(used: Project) -> None:
+    said = verb(used, "report", "plain")
     assert "Pixel" in said and "GSS" not in said and "results/plain/pixel.pth" in said
-    page = (folder / "report.html").read_text()
+    page = (used.folder / "results/plain/report.html").read_text()
     assert ">ceiling</th>" not in page and "val/mIoU" in page
-    said = verb(project, "compare", "plain", "many")
+    assert "over 2 seeds" in verb(used, "report", "many")
+    said = verb(used, "compare", "plain", "many")
     assert "many/pixel against plain/pixel" in said and "±" in said
-    assert "many/seed_2/pixel against plain/pixel" in verb(project, "compare", "plain", "many/seed_2")
+    assert "many/seed_2/pixel against plain/pixel" in verb(used, "compare", "plain", "many/seed_2")
 
-    said = verb(project, "report", "many")
-    assert "over 2 seeds" in said
-    done = project.snakemake("-n", "results/many/pixel.pth")
+
+@pytest.mark.slow
+def test_seeds_are_made_one_by_one(used: Project) -> None:
+    done = used.snakemake("-n", "results/many/pixel.pth")
     assert done.returncode != 0 and "many/seed_1, many/seed_2" in done.stdout
-    project.experiment("many").write_text(yaml.safe_dump({"base": "plain", "seeds": [1, 2, 5]}))
+    before = used.experiment("many").read_bytes()
+    used.experiment("many").write_text(yaml.safe_dump({"base": "plain", "seeds": [1, 2, 5]}))
     once = ("check", "pixel", "evaluate", "report", "seeds")
-    assert project.planned("results/many/report.html") == dict.fromkeys(once, 1)
+    assert used.planned("results/many/report.html") == dict.fromkeys(once, 1)
+    used.experiment("many").write_bytes(before)
 
-    image = next((project.folder / "data/toy/images/test").iterdir())
-    ids = gss.load(folder / "pixel.pth").predict(image)
-    verb(project, "predict", "results/plain/pixel.pth", str(image), "-o", "predicted")
-    assert np.array_equal(np.asarray(Image.open(project.folder / "predicted" / f"{image.stem}.png")), ids)
-    verb(project, "export", "plain", "-o", "hub")
-    assert np.array_equal(gss.load(project.folder / "hub").predict(image), ids)
-    assert "maskige" not in (project.folder / "hub" / "README.md").read_text()
-    assert "wrote plain.onnx" in verb(project, "export", "plain", "-o", "plain.onnx")
+
+@pytest.mark.slow
+def test_a_per_pixel_network_predicts_and_is_exported(used: Project) -> None:
+    image = next((used.folder / "data/toy/images/test").iterdir())
+    ids = gss.load(used.folder / "results/plain/pixel.pth").predict(image)
+    verb(used, "predict", "results/plain/pixel.pth", str(image), "-o", "predicted")
+    assert np.array_equal(np.asarray(Image.open(used.folder / "predicted" / f"{image.stem}.png")), ids)
+    verb(used, "export", "plain", "-o", "hub")
+    assert np.array_equal(gss.load(used.folder / "hub").predict(image), ids)
+    assert "maskige" not in (used.folder / "hub" / "README.md").read_text()
+    assert "wrote plain.onnx" in verb(used, "export", "plain", "-o", "plain.onnx")
 
 
 def test_what_a_recipe_has_not_is_named(project: Project) -> None:
