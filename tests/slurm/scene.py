@@ -22,7 +22,7 @@ from gss.cluster.exit import TORCHRUN_PID
 from gss.modelfile import load_model
 from gss.results.journal import read_journal
 
-STEPS, SAVE_EVERY = 40, 5
+STEPS, SAVE_EVERY = 60, 10
 DISTURBED: dict[str, Any] = {
     **SMALL,
     "latent_prior__milestones": [STEPS],
@@ -148,7 +148,7 @@ class Scene(Project):
         return max((int(file.name.split("_")[1].split("-")[0]) for file in files), default=0)
 
     @contextlib.contextmanager
-    def held(self, after: int = 8) -> Iterator[dict[int, int]]:
+    def held(self, after: int = 15) -> Iterator[dict[int, int]]:
         """Inside, the trainers stand still, somewhere after this step: no test hangs on the speed of a machine.
 
         Yields:
