@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
+# GOMP_SPINCOUNT: a thread that waits leaves its core to the other tests
 PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile
 
 .PHONY: demo env test test-fast lint lock

@@ -76,8 +76,8 @@ def with_seeds() -> str:
     return pattern({experiment for name, _ in readable() if (experiment := seed_parts(name)[0]) != name})
 
 
-def of_one_seed() -> str:
-    """What has a page of its own, as a pattern: experiments without `seeds`, and each seed of those with them."""
+def without_seeds() -> str:
+    """Experiments without `seeds` and each seed of those with them, as a pattern of what `/report` follows."""
     return f"(?!(?:{with_seeds()})/report){EXPERIMENT}"
 
 
@@ -253,7 +253,7 @@ def launch(command: str, *, work: str) -> str:
     return (
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
         "--cpus {resources.cpus_per_task} --divided {resources.divided} "
-        f"--work results/{{wildcards.experiment:q}}/work/{work} --log {{log:q}} -- {command} >> {{log:q}} 2>&1"
+        f"--work results/{{wildcards.experiment:q}}/{layout.WORK}/{work} --log {{log:q}} -- {command} >> {{log:q}} 2>&1"
     )
 
 

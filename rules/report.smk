@@ -13,7 +13,7 @@ rule report:
             split="{split}",
             image="{image}",
         ),
-    wildcard_constraints: experiment=workflow_of.of_one_seed()
+    wildcard_constraints: experiment=workflow_of.without_seeds()
     log: "results/{experiment}/logs/report.log"
     conda: "../envs/cpu.yaml"
     retries: 0

@@ -20,11 +20,15 @@ from gss.cluster.lock import owner_lock, wait_for_writer
 from gss.errors import GssError, OutputClosed
 
 _SPARE_SECONDS = 60  # before the end of the job, for those who have waited for another one in vain
-# glibc gives large blocks back to the kernel and gets them zeroed anew for every tensor: 40 % of a CPU training step.
-_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30)}
-# A thread that waits for the others of its process keeps its core busy for milliseconds, also where somebody else could
-# use it: three trainings on the same two cores take five times as long. So much less costs one alone nothing.
-_OPENMP = {"GOMP_SPINCOUNT": "10000"}
+# What the processes of a stage start with, unless the environment says otherwise; measured in bench/step.md.
+_FASTER = {
+    # glibc gives large blocks back to the kernel and gets them zeroed anew for every tensor: 40 % of a CPU step.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    # A thread of OpenMP that waits for the others keeps its core busy for milliseconds, also where another program
+    # could use it. So much less costs one alone nothing.
+    "GOMP_SPINCOUNT": "10000",
+}
 # What describes the step this process runs in would be taken for wishes by the next srun.
 _STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI")
 _JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_CONF")
@@ -161,7 +165,7 @@ def _environment(job: slurm.Job | None) -> Mapping[str, str]:
         }
         kept["SLURM_RESTART_COUNT"] = str(job.restarts)  # lost on the way to this process
     kept["GSS_LAUNCHED"] = str(time.time())
-    return {**_MALLOC, **_OPENMP, **kept}
+    return {**_FASTER, **kept}
 
 
 def _exit_code(left: Mapping[str, Any] | None, status: int, *, stopped: bool) -> int:

@@ -64,11 +64,11 @@ def writer_lock(work: Path) -> Iterator[None]:
 
 
 def wait_for_writer(work: Path, *, stopped: Callable[[], bool]) -> bool:
-    """Wait until nobody holds `work/writer.lock`; False after giving up because `stopped` said so."""
+    """Wait until nobody holds `work/writer.lock`, and forget who did; False after giving up as `stopped` said so."""
     with _opened(work / "writer.lock") as descriptor:
         if _wait(work / "writer.lock", descriptor, stopped) is None:
             return False
-        os.ftruncate(descriptor, 0)  # the writer that is started now need not watch the same dead one again
+        os.ftruncate(descriptor, 0)  # the next writer need not watch the same dead one again
         return True
 
 

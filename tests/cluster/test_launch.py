@@ -13,6 +13,7 @@ import pytest
 from apart import apart
 
 from gss.cli import parser
+from gss.cluster import launch as launching
 from gss.cluster import torchrun
 from gss.cluster.gpus import PRETENDED_GPUS
 from gss.cluster.launch import launch
@@ -205,6 +206,14 @@ def test_the_printed_command_is_the_whole_command(tmp_path, monkeypatch, capfd):
     again = parser().parse_args(shlex.split(line.partition(" or: gss ")[2]))
     assert {name: getattr(again, name) for name in (*given, "nproc", "work")} == {**given, "nproc": 1, "work": work}
     assert again.command == ["--", *words]
+
+
+def test_stages_start_with_what_makes_them_faster_unless_told_otherwise(monkeypatch):
+    for name in launching._FASTER:
+        monkeypatch.delenv(name, raising=False)
+    assert launching._environment(None).items() >= launching._FASTER.items()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert launching._environment(None)["GOMP_SPINCOUNT"] == "7"
 
 
 @pytest.mark.slow

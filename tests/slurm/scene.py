@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ class Scene(Project):
             super().__init__(folder)
             self.configure("toy", **DISTURBED)
         else:
-            subprocess.run(["cp", "-a", prepared.folder, folder], check=True)  # other scenes wait for their turn
+            shutil.copytree(prepared.folder, folder)
         self.folder, self.cluster = folder, cluster
         self._output = folder / "snakemake.out"
         self._started: subprocess.Popen[bytes] | None = None
@@ -122,7 +123,7 @@ class Scene(Project):
         while not condition():
             if time.monotonic() > end:
                 raise AssertionError(f"{what}: waited in vain\njobs {self.jobs}\n{self.report()}")
-            time.sleep(0.5)
+            time.sleep(0.2)
 
     def report(self) -> str:
         """The ends of what Snakemake and the training said."""
@@ -135,14 +136,8 @@ class Scene(Project):
         return [(event["step"], event["m"]["train/loss"]) for event in events if "train/loss" in event.get("m", {})]
 
     def step(self) -> int:
-        """The last step in the journal, by its end alone: on a busy machine a watcher seldom gets a turn."""
-        path = self.work / "journal.jsonl"
-        if not path.exists():
-            return 0
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            lines = file.read().split(b"\n")[1:-1]  # whole ones
-        return max((json.loads(line)["step"] for line in lines if b'"train/loss"' in line), default=0)
+        """The last step in the journal."""
+        return self.losses()[-1][0] if self.losses() else 0
 
     def saved(self) -> int:
         """The step of the last complete checkpoint."""

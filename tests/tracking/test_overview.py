@@ -140,7 +140,7 @@ def test_old_runs_stay_comparable_when_settings_are_added(project: str, monkeypa
     assert "run.workers" not in before.data.params
     monkeypatch.setattr(overview, "experiment_class", lambda content: NewerExperiment)
     newer = Pipeline(Path("results/new"), CLASSES)
-    content = newer.experiment.model_dump(mode="json", by_alias=True)
+    content = newer.experiment.model_dump(mode="json")
     content["latent_prior"]["attention"] = "window"
     newer.reconfigure(NewerExperiment.model_validate(content))
     newer.run()

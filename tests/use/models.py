@@ -46,7 +46,7 @@ def write_models(
     classes = classes or [f"class {index}" for index in range(num_classes)]
     tokenizer = DVAE(vocab_size=32, n_hid=8, n_init=8, blocks_per_group=1)
     sha256 = save_tokenizer(folder / "tokenizer.safetensors", tokenizer, {"source": "test"})
-    config = load_experiment("toy").model_dump(mode="json", by_alias=True)
+    config = load_experiment("toy").model_dump(mode="json")
     config["evaluation"] |= evaluation
     meta: dict[str, Any] = {
         "classes": list(classes),
