@@ -73,7 +73,7 @@ def _undisturbed(folder: Path, cluster: SlurmCluster, prepared: Future[Project])
 @play
 def the_whole_pipeline(scene: Scene, reference: Reference) -> None:
     fresh = Scene(scene.folder.with_name("fresh"), scene.cluster)
-    fresh.configure("toy", evaluation__splits=["test"])
+    fresh.configure("toy", evaluation__splits=["test"], latent_prior__training__validate_every=20)
     fresh.start("all")
     assert fresh.end() == 0, fresh.report()
     jobs = [fresh.cluster.job(job) for job in fresh.jobs]
@@ -85,6 +85,11 @@ def the_whole_pipeline(scene: Scene, reference: Reference) -> None:
     logs = {path.stem: path.read_text() for path in (fresh.folder / "results/toy/logs").glob("*.log")}
     for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior"):
         assert "2 process(es) on cpu" in logs[stage]
+    images = [*(fresh.folder / "data/toy/images/test").iterdir()]
+    for model in ("gss_ff", "gss_ft"):
+        assert "computing on the CPU, 2 x 1 threads" in logs[f"evaluate_{model}_test"]
+        kept = fresh.folder / "results/toy/evaluation" / model / "test/predictions"
+        assert len([*kept.iterdir()]) == len(images)
     assert " s after the start of the job\n" in logs["latent_prior"]
     fresh.assert_undisturbed(reference)
 
