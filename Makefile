@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # hundreds of short processes: without compiled files each begins a quarter of a second later
 unexport PYTHONDONTWRITEBYTECODE
 # GOMP_SPINCOUNT: a thread that waits leaves its core to the other tests
-PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo env test test-fast lint lock
 
@@ -25,7 +25,8 @@ $(VENV)/.stamp: requirements.in constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -e . -r requirements.in -c constraints.txt
+	$(VENV)/bin/pip install --no-compile -e . -r requirements.in -c constraints.txt
+	-$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib > /dev/null # pip does it on one core; templates do not compile
 	@touch $@
 
 test: env

@@ -13,6 +13,27 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GSS_DATA", ROOT.parent / "shared" / "data"))
 PARITY = Path(os.environ.setdefault("GSS_PARITY", str(ROOT.parent / "shared" / "parity")))
+LONGEST = (  # files, by the minutes they take
+    "slurm/test_interruptions.py",
+    "workflow/test_pipeline.py",
+    "train/test_validation.py",
+    "workflow/test_pixel.py",
+    "train/test_processes.py",
+    "cluster/test_launch_slurm.py",
+    "tracking/test_servers.py",
+    "benchmark/test_gpu_script.py",
+    "use/test_onnx.py",
+    "test_output.py",
+    "workflow/test_dag.py",
+    "workflow/test_mlflow.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: of two workers neither is alone in the end."""
+    rank = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in rank)
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
