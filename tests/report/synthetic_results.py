@@ -109,9 +109,10 @@ class SyntheticResults:
         share = 1 / np.arange(1, len(self.names) + 1)
         classes = self.rng.choice(len(self.names), count, p=share / share.sum())
         points = self.rng.random((count, 2)) * self.size
-        rows, columns = np.mgrid[:height, :width]
+        rows, columns = np.mgrid[:height:2, :width:2]
         distance = (rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2
-        return classes[distance.argmin(axis=2)].astype(self.space.dtype)
+        cells = classes[distance.argmin(axis=2)].astype(self.space.dtype)
+        return cells.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
 
     def _write_config(self) -> None:
         overrides = ["posterior.steps=77"]
