@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gss
+from gss.collector import spare_modules
 from gss.config import all_models, all_stages, imported, recipes
 from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
 from gss.output import open_output
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         75 interrupted in good order, call again to go on; 130 interrupted; 141 nobody reads the output any more.
     """
     open_output()
+    spare_modules()
     try:
         try:
             return _call(arguments)

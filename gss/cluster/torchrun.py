@@ -18,6 +18,7 @@ from types import FrameType
 
 from gss.cluster import gpus
 from gss.cluster.exit import TORCHRUN_PID, die_with, leave, read_exit
+from gss.collector import spare_modules
 from gss.errors import GssError
 from gss.output import open_output
 
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
         to torchrun itself. With several nodes the highest code wins; only `exit.json` knows the first.
     """
     open_output()
+    spare_modules()
     given = _grammar().parse_args(arguments)
     die_with(os.getppid())  # the launcher, or SLURM's watcher of this node
     signal.signal(signal.SIGUSR1, _stop_once)

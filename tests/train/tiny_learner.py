@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gss.collector import spare_modules
 from gss.evaluate.measure import measure
 from gss.results.journal import Journal
 from gss.train.distributed import World, worker
@@ -150,6 +151,7 @@ def run(
 
 
 def main() -> None:
+    spare_modules()
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     with worker(folder) as world:
         torch.set_num_threads(1)
