@@ -5,10 +5,12 @@
 #   snakemake -n all                       what would run, and why
 #
 # Rules call the verbs of `python -m gss`, which a person can type as well; the logic is in the package.
+from gss.collector import spare_modules
 from gss.tracking.follower import Follower
 from snakemake.utils import min_version
 
 min_version("9.27")
+spare_modules()
 
 
 include: "rules/common.smk"
