@@ -39,7 +39,10 @@ class Project:
         folder.mkdir(exist_ok=True)
         for name in WORKFLOW:
             source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder / name)
 
     def experiment(self, name: str) -> Path:
         return self.folder / "config" / "experiments" / f"{name}.yaml"
