@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 # hundreds of short processes: without compiled files each begins a quarter of a second later
 unexport PYTHONDONTWRITEBYTECODE
-# GOMP_SPINCOUNT: a thread that waits leaves its core to the other tests
+# GOMP_SPINCOUNT: a thread that waits leaves its core to the other tests; files in the order of tests/conftest.py
 PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo env test test-fast lint lock
@@ -26,7 +26,7 @@ $(VENV)/.stamp: requirements.in constraints.txt
 		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --no-compile -e . -r requirements.in -c constraints.txt
-	-$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib > /dev/null # pip does it on one core; templates do not compile
+	$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true # pip does it on one core; some files are templates
 	@touch $@
 
 test: env
