@@ -135,11 +135,10 @@ def test_models_and_logs_say_what_they_were_made_on(finished: Project) -> None:
         assert load_model(results(finished) / name).meta["provenance"]["machine"] == of
     (checkpoint,) = (results(finished) / "work/latent_prior/checkpoints").glob("step_00000008-*.pt")
     assert torch.load(checkpoint, weights_only=True)["settings"]["machine"] == machine
-    for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior"):
+    for stage in ("tokenizer", "reconstruct", "latent_prior", "posterior", "evaluate_gss_ft_test"):
         lines = (results(finished) / f"logs/{stage}.log").read_text().splitlines()
-        assert lines[0].startswith("--- ") and lines[1].startswith(f"computing on the CPU, {2 - (stage in ALONE)} x"), (
-            stage
-        )
+        processes = "2 x 1 threads" if stage == "latent_prior" else "1 x "
+        assert lines[0].startswith("--- ") and lines[1].startswith(f"computing on the CPU, {processes}"), stage
 
 
 def test_curves_and_figures_reach_mlflow(finished: Project) -> None:
