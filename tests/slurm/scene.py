@@ -47,7 +47,9 @@ class Scene(Project):
         else:
             shutil.copytree(prepared.folder, folder)
             snakefile = folder / "Snakefile"  # four CPU seconds a start; the whole pipeline feeds MLflow
-            snakefile.write_text(snakefile.read_text().replace("    follower.start()\n", "    pass\n"))
+            before, start, after = snakefile.read_text().partition("    follower.start()\n")
+            assert start
+            snakefile.write_text(f"{before}    pass\n{after}")
         self.folder, self.cluster = folder, cluster
         self._output = folder / "snakemake.out"
         self._started: subprocess.Popen[bytes] | None = None

@@ -18,6 +18,8 @@ from scene import DISTURBED, MODEL, SAVE_EVERY, STEPS, Scene
 from slurm_cluster import SlurmCluster
 from tiny_disk import tiny_disk
 
+from gss.results.journal import read_journal
+
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2700)]
 
 Reference = Future[Scene]
@@ -91,6 +93,7 @@ def the_whole_pipeline(scene: Scene, reference: Reference) -> None:
         kept = fresh.folder / "results/toy/evaluation" / model / "test/predictions"
         assert len([*kept.iterdir()]) == len(images)
     assert " s after the start of the job\n" in logs["latent_prior"]
+    assert [event["step"] for event in read_journal(fresh.work / "journal.jsonl") if "val/mIoU" in event.get("m", {})]
     fresh.assert_undisturbed(reference)
 
 
