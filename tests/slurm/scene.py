@@ -39,7 +39,9 @@ PATIENCE = 1800  # seconds until a test says that what it waits for does not com
 class Scene(Project):
     """A project folder on the cluster. Its experiment is `toy`; what is disturbed is the latent prior's training."""
 
-    def __init__(self, folder: Path, cluster: SlurmCluster, *, prepared: Project | None = None) -> None:
+    def __init__(
+        self, folder: Path, cluster: SlurmCluster, *, prepared: Project | None = None, processes: int = 2
+    ) -> None:
         if prepared is None:
             folder.mkdir()
             super().__init__(folder)
@@ -50,10 +52,12 @@ class Scene(Project):
             before, start, after = snakefile.read_text().partition("    follower.start()\n")
             assert start
             snakefile.write_text(f"{before}    pass\n{after}")
-        self.folder, self.cluster = folder, cluster
+        self.folder, self.cluster, self._processes = folder, cluster, processes
         self._output = folder / "snakemake.out"
         self._started: subprocess.Popen[bytes] | None = None
         self.profile(gpus_per_node=4)
+        if processes == 1:
+            self.configure("toy", run__resources__latent_prior={"processes": 1})
 
     @property
     def work(self) -> Path:
@@ -158,7 +162,7 @@ class Scene(Project):
         """
         self.wait(lambda: self.step() >= after, f"step {after}")
         trainers = self.trainers()
-        assert sorted(trainers) == [0, 1], self.report()
+        assert sorted(trainers) == [*range(self._processes)], self.report()
         for pid in trainers.values():
             os.kill(pid, signal.SIGSTOP)
         assert self.step() < STEPS, "the training was over before it could be disturbed"

@@ -25,13 +25,20 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2700)]
 Reference = Future[Scene]
 Play = Callable[[Scene, Reference], None]
 PLAYS: dict[str, Play] = {}
+ALONE: set[str] = set()  # those whose training is one process
 AT_ONCE = 6  # a training, its launchers and Snakemakes take 2 GB
 
 
 def play(function: Play) -> Play:
-    """A test that runs beside the others, in a prepared folder of its own."""
+    """A test that runs beside the others, in a prepared folder of its own; its training is two processes."""
     PLAYS[function.__name__] = function
     return function
+
+
+def play_alone(function: Play) -> Play:
+    """A `play` whose training is one process, which starts and stops without torchrun."""
+    ALONE.add(function.__name__)
+    return play(function)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +54,22 @@ def running(
     folder = tmp_path_factory.mktemp("scenes")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         prepared = pool.submit(_prepare, folder / "prepared")
-        reference = pool.submit(_undisturbed, folder / "undisturbed", cluster, prepared)
+        references = {
+            processes: pool.submit(_undisturbed, folder / f"undisturbed_{processes}", cluster, prepared, processes)
+            for processes in sorted({_processes(name) for name in asked})
+        }
 
         def act(name: str) -> None:
-            PLAYS[name](Scene(folder / name, cluster, prepared=prepared.result()), reference)
+            processes = _processes(name)
+            scene = Scene(folder / name, cluster, prepared=prepared.result(), processes=processes)
+            PLAYS[name](scene, references[processes])
 
         yield {name: pool.submit(act, name) for name in PLAYS if name in asked}
         pool.shutdown(cancel_futures=True)
+
+
+def _processes(name: str) -> int:
+    return 1 if name in ALONE else 2
 
 
 def _prepare(folder: Path) -> Project:
@@ -65,8 +81,8 @@ def _prepare(folder: Path) -> Project:
     return project
 
 
-def _undisturbed(folder: Path, cluster: SlurmCluster, prepared: Future[Project]) -> Scene:
-    scene = Scene(folder, cluster, prepared=prepared.result())
+def _undisturbed(folder: Path, cluster: SlurmCluster, prepared: Future[Project], processes: int) -> Scene:
+    scene = Scene(folder, cluster, prepared=prepared.result(), processes=processes)
     done = scene.snakemake(MODEL)
     assert done.returncode == 0, done.stdout[-6000:]
     return scene
@@ -116,7 +132,7 @@ def its_time_limit_is_shorter_than_the_training(scene: Scene, reference: Referen
     scene.assert_undisturbed(reference)
 
 
-@play
+@play_alone
 def its_node_dies(scene: Scene, reference: Reference) -> None:
     scene.profile(extra="--exclude=n1,n2,n3")
     scene.start()
@@ -131,7 +147,7 @@ def its_node_dies(scene: Scene, reference: Reference) -> None:
     scene.assert_undisturbed(reference, killed=1)
 
 
-@play
+@play_alone
 def its_job_is_cancelled_and_the_command_repeated(scene: Scene, reference: Reference) -> None:
     scene.start("--retries", "0", MODEL)
     with scene.held():
@@ -146,7 +162,7 @@ def its_job_is_cancelled_and_the_command_repeated(scene: Scene, reference: Refer
     scene.assert_undisturbed(reference)
 
 
-@play
+@play_alone
 def its_node_is_taken_by_a_better_job(scene: Scene, reference: Reference) -> None:
     scene.profile(partition="scavenge", extra="--nodelist=n3")
     scene.start()
@@ -177,7 +193,7 @@ def one_of_its_processes_is_killed(scene: Scene, reference: Reference) -> None:
     scene.assert_undisturbed(reference, killed=1)
 
 
-@play
+@play_alone
 def snakemake_is_killed_and_started_again(scene: Scene, reference: Reference) -> None:
     snakemake = scene.start()
     with scene.held():
@@ -194,7 +210,7 @@ def snakemake_is_killed_and_started_again(scene: Scene, reference: Reference) ->
     scene.assert_undisturbed(reference)
 
 
-@play
+@play_alone
 def snakemake_gets_sigterm(scene: Scene, reference: Reference) -> None:
     snakemake = scene.start()
     with scene.held():
@@ -207,7 +223,7 @@ def snakemake_gets_sigterm(scene: Scene, reference: Reference) -> None:
     scene.assert_undisturbed(reference)
 
 
-@play
+@play_alone
 def ctrl_c_in_the_terminal(scene: Scene, reference: Reference) -> None:
     snakemake = scene.start()
     with scene.held():
