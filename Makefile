@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # GOMP_SPINCOUNT: a thread that waits leaves its core to the other tests; files in the order of tests/conftest.py
 PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo env test test-fast lint style types lock
+.PHONY: demo env test test-fast lint style types workflow lock
 
 demo: env
 	snakemake all
@@ -36,16 +36,18 @@ test: env
 test-fast: env
 	$(PYTEST) -m "not slow"
 
-lint: style types
+lint: style types workflow
 
 style: env
 	ruff check
 	ruff format --check
-	gss config-reference --check
-	snakemake --lint
 
 types: env
 	mypy
+
+workflow: env
+	gss config-reference --check
+	snakemake --lint
 
 lock: env
 	$(VENV)/bin/python envs/lock.py

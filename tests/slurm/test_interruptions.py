@@ -25,20 +25,19 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2700)]
 Reference = Future[Scene]
 Play = Callable[[Scene, Reference], None]
 PLAYS: dict[str, Play] = {}
-ALONE: set[str] = set()  # those whose training is one process
+PROCESSES: dict[str, int] = {}  # of the training, by play
 AT_ONCE = 6  # a training, its launchers and Snakemakes take 2 GB
 
 
-def play(function: Play) -> Play:
-    """A test that runs beside the others, in a prepared folder of its own; its training is two processes."""
-    PLAYS[function.__name__] = function
+def play(function: Play, processes: int = 2) -> Play:
+    """A test that runs beside the others, in a prepared folder of its own."""
+    PLAYS[function.__name__], PROCESSES[function.__name__] = function, processes
     return function
 
 
 def play_alone(function: Play) -> Play:
     """A `play` whose training is one process, which starts and stops without torchrun."""
-    ALONE.add(function.__name__)
-    return play(function)
+    return play(function, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +55,16 @@ def running(
         prepared = pool.submit(_prepare, folder / "prepared")
         references = {
             processes: pool.submit(_undisturbed, folder / f"undisturbed_{processes}", cluster, prepared, processes)
-            for processes in sorted({_processes(name) for name in asked})
+            for processes in sorted({PROCESSES[name] for name in asked})
         }
 
         def act(name: str) -> None:
-            processes = _processes(name)
+            processes = PROCESSES[name]
             scene = Scene(folder / name, cluster, prepared=prepared.result(), processes=processes)
             PLAYS[name](scene, references[processes])
 
         yield {name: pool.submit(act, name) for name in PLAYS if name in asked}
         pool.shutdown(cancel_futures=True)
-
-
-def _processes(name: str) -> int:
-    return 1 if name in ALONE else 2
 
 
 def _prepare(folder: Path) -> Project:
