@@ -4,7 +4,7 @@
     python bench/upernet.py predict  # one of the subjects
 
 Model: CAE's BEiT-B for 512 x 512, UPerNet of width 768, the auxiliary head, 150 classes, random weights. The plain side
-(tests/models/plain_upernet.py and timm's own blocks, with torch's fused attention) resizes and concatenates whole maps,
+(tests/oracle_upernet.py and timm's own blocks, with torch's fused attention) resizes and concatenates whole maps,
 takes the loss from scores of the label's size, and sums windows in a map of the whole image; nothing is computed twice.
 Single precision, one thread.
 """
@@ -28,7 +28,7 @@ ENCODER = {"img_size": SIDE, "use_abs_pos_emb": True, "init_values": 0.1}
 
 def network(side: str) -> Any:
     """The network, its auxiliary head included."""
-    from models.plain_upernet import plain
+    from oracle_upernet import plain
 
     from gss.recipes.pixel.network import build_pixel_network
 
@@ -41,7 +41,7 @@ def network(side: str) -> Any:
 def training_step(side: str) -> Callable[[], None]:
     """Forward, backward and update for two images, a tenth of whose labels is ignored."""
     import torch
-    from models.plain_upernet import plain_losses
+    from oracle_upernet import plain_losses
 
     from gss.recipes.pixel.learner import PixelLearner
     from gss.train.optim import build_optimizer
@@ -72,7 +72,7 @@ def prediction(side: str) -> Callable[[], Any]:
     """One image, in two windows."""
     import numpy as np
     import torch
-    from models.plain_upernet import plain_prediction
+    from oracle_upernet import plain_prediction
 
     from gss.evaluate.inference import Inference, predict
 

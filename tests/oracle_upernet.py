@@ -1,4 +1,4 @@
-"""CAE's UPerNet as it is published, written out plainly on the modules of ours: whole maps, resized and concatenated."""
+"""CAE's UPerNet as it is published, written out plainly on our modules: whole maps, resized and concatenated."""
 
 import numpy as np
 import torch
