@@ -5,8 +5,8 @@ N classes. `dropout` is the probability of zeroing a whole channel before the cl
 """
 
 from collections.abc import Sequence
+from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,9 +26,7 @@ class PlainHead(nn.Module):
         channels: K.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
         self.fusion = ConvBNReLU(channels, channels, 3)
@@ -65,7 +63,7 @@ class FCNHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
-        return self.conv_seg(self.dropout(_joined(self.convs[0], maps)))
+        return self.conv_seg(self.dropout(_joined(cast(ConvBNReLU, self.convs[0]), maps)))
 
 
 class UPerNetHead(nn.Module):
@@ -79,9 +77,7 @@ class UPerNetHead(nn.Module):
     Source: Xiao et al. 2018, as published for ADE20K with CAE; parameter names, their order and initialisation.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0) -> None:
         super().__init__()
         *finer, coarsest = in_channels
         self.conv_seg = _classifier(channels, num_classes)
@@ -112,10 +108,10 @@ class UPerNetHead(nn.Module):
 
     def _require_statistics(self, x: Tensor) -> None:
         """A map pooled to one pixel has a variance only over several images; over several GPUs BatchNorm sees more."""
-        if self.training and len(x) == 1 and isinstance(self.psp_modules[0][1].bn, nn.BatchNorm2d):
+        if self.training and len(x) == 1 and isinstance(self.bottleneck.bn, nn.BatchNorm2d):
             raise ConfigError(
-                "head `upernet` normalises a map of one pixel over the images that are computed at once: one is too few",
-                todo="train with two or more per process and micro-batch: larger `batch_size`, smaller `accumulation`",
+                "head `upernet` normalises a map of one pixel over the images computed at once, which are one",
+                todo="train with more per process and micro-batch: a larger `batch_size`, or a smaller `accumulation`",
             )
 
 
