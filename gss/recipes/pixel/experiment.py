@@ -5,14 +5,29 @@ from typing import Any, ClassVar, Literal
 
 from gss.config.experiment import Experiment, NamedFile
 from gss.config.load import weights_download, weights_file
-from gss.config.schema import Backbone, Figures, Positive, Published, Section, Training
+from gss.config.schema import Backbone, Figures, Fraction, Positive, Published, Rate, Section, Training
+
+
+class Auxiliary(Section):
+    weight: Rate = 0.4
+    """Factor of its loss."""
+    channels: Positive = 256
+    """Width."""
+    dropout: Fraction = 0.1
+    """Channel dropout before its classifier."""
 
 
 class Pixel(Section):
     backbone: Backbone
     """The image encoder."""
+    head: Literal["plain", "fcn", "upernet"] = "plain"
+    """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `upernet` is UPerNet."""
     channels: Positive = 128
     """Width of the head."""
+    dropout: Fraction = 0.0
+    """Channel dropout before the classifier."""
+    auxiliary: Auxiliary | None = None
+    """A second head on the map of stride 16, in training only; `{}`: as published; none: there is none."""
     steps: Positive = 40000
     """Updates."""
     training: Training = Training()
@@ -20,7 +35,7 @@ class Pixel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        beside: Any = {"backbone": {"weights"}, "steps": True, "training": True}
+        beside: Any = {"backbone": {"weights"}, "auxiliary": {"weight"}, "steps": True, "training": True}
         return self.model_dump(mode="json", exclude=beside)
 
 

@@ -31,7 +31,7 @@ def rehearse(run: Run[PixelExperiment], space: ClassSpace) -> None:
     with naming("pixel.training"):
         lr_factors(network, loop_settings(run, experiment.pixel.training, experiment.pixel.steps))
     with naming("augment.crop, and the images per process of pixel.training"):
-        network(torch.empty(images_at_once(experiment, "pixel"), 3, *experiment.augment.crop, device=META))
+        network.of_all_heads(torch.empty(images_at_once(experiment, "pixel"), 3, *experiment.augment.crop, device=META))
     with naming("evaluation"), torch.no_grad():
         protocol = experiment.evaluation
         Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip)
