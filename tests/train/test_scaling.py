@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_learner import ALONE, SETTINGS, TinyLearner, make_batches, run
+from tiny_learner import ALONE, TinyLearner, run
 from torch import Tensor, nn
 
 from gss.cluster.launch import launch
 from gss.errors import GssError
 from gss.results.journal import read_journal
-from gss.train.loop import LoopSettings, train
 from gss.train.scaling import INTERVAL, START, LossScale
+from gss.train.settings import LoopSettings
 from gss.train.state import TrainState
-
-HALF = {"precision": "fp16", "ema": 0.9, "clip_norm": 1.0, "learner": {"norm": True, "dropout": 0.1}}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -115,39 +113,15 @@ def test_a_step_that_overflows_leaves_nothing_behind(options: dict[str, Any], at
     assert means["train/skipped"] == 1 / 5 and math.isfinite(means["train/grad_norm"])
 
 
-class Overflowing(TinyLearner):
-    """Its gradients are no numbers in some steps, its running statistics neither."""
-
-    def __init__(self, *, overflows: tuple[int, ...], **options: Any) -> None:
-        super().__init__(**options)
-        self.overflows = overflows
-
-    def forward(self, batch: dict[str, Tensor], step: int) -> Any:
-        if step in self.overflows:
-            batch = {**batch, "image": batch["image"] * 1e30}
-        return super().forward(batch, step)
-
-
-def trained(folder: Path, *, overflows: tuple[int, ...] = (), until: int | None = None, **options: Any) -> Any:
-    from gss.results.journal import Journal
-
-    learner = Overflowing(overflows=overflows, **options.pop("learner", {}))
-    with Journal(folder / "journal.jsonl", {"stage": "tiny"}) as journal:
-        result = train(
-            learner,
-            make_batches(accumulation=options.pop("accumulation", 1)),
-            LoopSettings(**{**SETTINGS, **options}),
-            work=folder,
-            journal=journal,
-            world=ALONE,
-            until=until,
-        )
-    return result.exported.state_dict()
+def half(*overflow: int) -> dict[str, Any]:
+    """Options of a training in fp16 some of whose steps overflow."""
+    learner = {"norm": True, "dropout": 0.1, "overflow": overflow}
+    return {"precision": "fp16", "ema": 0.9, "clip_norm": 1.0, "learner": learner}
 
 
 def test_a_training_goes_on_after_an_overflow(tmp_path: Path) -> None:
     """The schedule, the data, checkpoints, and the log go on; the weights and running statistics are untouched."""
-    trained(tmp_path, overflows=(5, 6), save_every=1, keep_last=30, log_every=2, **HALF)
+    run(tmp_path, save_every=1, keep_last=30, log_every=2, **half(5, 6))
     found = {step: content(tmp_path, step) for step in (5, 6, 7, 8)}
     for name in ("model", "optimizer", "ema"):
         for step in (6, 7):
@@ -161,7 +135,7 @@ def test_a_training_goes_on_after_an_overflow(tmp_path: Path) -> None:
     assert lines[4]["train/scale"] == START and lines[8]["train/scale"] == START / 4
     assert all(math.isfinite(value) for line in lines.values() for value in line.values())
     plain = tmp_path / "plain"
-    trained(plain, log_every=2, **HALF)
+    run(plain, log_every=2, **half())
     assert {step: line["train/lr"] for step, line in figures(plain).items()} == {
         step: line["train/lr"] for step, line in lines.items()
     }
@@ -171,11 +145,11 @@ def test_a_training_goes_on_after_an_overflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_training_goes_on_with_the_same_bits(tmp_path: Path, accumulation: int) -> None:
     """Across a checkpoint right behind a skipped step, too; logged intervals span both."""
-    options = {"overflows": (0, 6, 17), "log_every": 4, "accumulation": accumulation, **HALF}
-    one = trained(tmp_path / "one", **options)
+    options = {"log_every": 4, "accumulation": accumulation, **half(0, 6, 17)}
+    run(tmp_path / "one", **options)
     for until in (7, 18, None):
-        two = trained(tmp_path / "two", until=until, **options)
-    assert_same(one, two)
+        run(tmp_path / "two", until=until, **options)
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     assert figures(tmp_path / "one") == figures(tmp_path / "two")
     assert_same(content(tmp_path / "one", 30)["scale"], content(tmp_path / "two", 30)["scale"])
 
@@ -183,7 +157,7 @@ def test_a_training_goes_on_with_the_same_bits(tmp_path: Path, accumulation: int
 def test_an_interval_in_which_nothing_was_learned_has_no_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained(tmp_path, overflows=(0,), steps=2, **HALF)
+    run(tmp_path, steps=2, **half(0))
     assert "train/loss" not in figures(tmp_path)[1] and figures(tmp_path)[1]["train/skipped"] == 1
     assert "step 1/2  loss nan" in capsys.readouterr().out
     assert math.isfinite(figures(tmp_path)[2]["train/loss"])
@@ -191,33 +165,46 @@ def test_an_interval_in_which_nothing_was_learned_has_no_loss(
 
 def test_a_loss_that_is_no_number_at_any_scale_stops_the_training(tmp_path: Path) -> None:
     with pytest.raises(GssError, match="not finite at step 26; training stopped before this update"):
-        trained(tmp_path, overflows=tuple(range(10, 60)), steps=60, **HALF)
+        run(tmp_path, steps=60, **half(*range(10, 60)))
     assert content(tmp_path, 25)["scale"]["factor"] == 2
     assert_same(content(tmp_path, 20)["model"], content(tmp_path, 25)["model"])
 
 
 def test_gradients_are_those_of_fp32_to_rounding(tmp_path: Path) -> None:
-    """Clipping and the logged norm, too: both are of the unscaled gradient."""
+    """What is clipped and logged is the norm of the unscaled gradient; weights that hardly move can be compared."""
     for precision in ("fp32", "fp16"):
-        run(tmp_path / precision, precision=precision, clip_norm=0.5, learner={"norm": True})
-    for name, value in weights(tmp_path / "fp32").items():
-        assert (value - weights(tmp_path / "fp16")[name]).abs().max() <= 2e-2, name
+        run(tmp_path / precision, precision=precision, lr=1e-5, optimizer="sgd", clip_norm=0.5, learner={"norm": True})
+    start = TinyLearner(norm=True).saved.state_dict()
+    one, two = weights(tmp_path / "fp32"), weights(tmp_path / "fp16")
+    for name, value in one.items():
+        assert (value - two[name]).norm() <= 0.1 * (value - start[name]).norm(), name
+    compared = 0
     for step, line in figures(tmp_path / "fp32").items():
         other = figures(tmp_path / "fp16")[step]
-        for name in ("train/loss", "train/grad_norm"):
-            assert other[name] == pytest.approx(line[name], rel=1e-2), (step, name)
+        if not other["train/skipped"]:
+            compared += 1
+            for name in ("train/loss", "train/grad_norm"):
+                assert other[name] == pytest.approx(line[name], rel=5e-3), (step, name)
+    assert compared >= 25
+
+
+def test_it_learns_as_fp32_does(tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "fp16"):
+        run(tmp_path / precision, precision=precision, steps=60, log_every=20)
+        losses.append(figures(tmp_path / precision)[60]["train/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
 @pytest.mark.slow
 def test_two_processes_skip_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient overflows in one of them."""
     here = Path(__file__).resolve().parent
     monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parents[1]}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    options = {"precision": "fp16", "steps": 20, "learner": {"overflow": [4, 9]}}
-    run(tmp_path / "one", **options)
-    assert launch(2, [str(tmp_path / "two"), json.dumps(options)], work=tmp_path / "two", module="tiny_learner") == 0
-    assert content(tmp_path / "two", 20)["scale"]["factor"] == START / 4
-    skipped = [step for step, line in figures(tmp_path / "two").items() if line["train/skipped"]]
-    assert skipped == [5, 10]
-    for name, value in weights(tmp_path / "one").items():
-        assert (value - weights(tmp_path / "two")[name]).abs().max() <= 2e-2, name
+    options = {"steps": 20, **half(4, 9)}
+    assert launch(2, [str(tmp_path), json.dumps(options)], work=tmp_path, module="tiny_learner") == 0
+    skipped = [step for step, line in figures(tmp_path).items() if line["train/skipped"]]
+    assert {5, 10} <= set(skipped) and content(tmp_path, 20)["scale"]["factor"] == START / 2 ** len(skipped)
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+    assert_same(weights(tmp_path), torch.load(tmp_path / "final_1.pt", weights_only=True))
