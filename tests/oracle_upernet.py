@@ -19,6 +19,7 @@ def plain(network: PixelNetwork) -> PixelNetwork:
     for module in network.backbone.modules():
         if isinstance(module, Attention):
             module.__class__ = Attention
+            module.relative_position_index = module.relative_position_index.clone()
     network.head.__class__ = PlainUPerNetHead
     return network
 

@@ -249,6 +249,7 @@ def _slide(scores: Scores, pixels: Tensor, inference: Inference, flip: bool) -> 
             place = slice(factor * columns.start, factor * columns.stop)
             sums[:-1, :, place] += window
             sums[-1, :, place] += 1
+            del window  # before the next one is computed
         assert sums is not None
         end = following[0][0].start if following else height  # no later window touches the rows before
         done = slice(factor * strip[0][0].start, factor * end)

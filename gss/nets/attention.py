@@ -79,7 +79,8 @@ class _BiasedAttention(torch.autograd.Function):
 
 
 def bias_without_map(model: nn.Module) -> None:
-    """Let the attention of a timm BEiT compute as above, in place; names and numbers of tensors stay.
+    """Let the attention of a timm BEiT compute as above, in place, with one index for all blocks; names and numbers of
+    tensors stay.
 
     Left as they are: attention that drops shares, and biases that all blocks have in common.
     """
@@ -87,9 +88,12 @@ def bias_without_map(model: nn.Module) -> None:
 
     if not isinstance(model, Beit) or model.rel_pos_bias is not None:
         return
+    index = None
     for module in model.modules():
         if type(module) is Attention and module.relative_position_bias_table is not None and not module.attn_drop.p:
             module.__class__ = _economical()  # type: ignore[assignment]
+            index = module.relative_position_index if index is None else index
+            module.relative_position_index = index
 
 
 @functools.cache

@@ -37,27 +37,24 @@ def convolve_joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
         [B, K, h_0, w_0].
     """
     first, *others = weight.split([x.shape[1] for x in maps], 1)
-    size = (maps[0].shape[2], maps[0].shape[3])
-    result = F.conv2d(maps[0], first, padding=weight.shape[2] // 2)
+    result = F.conv2d(maps[0], first, padding=weight.shape[2] // 2).contiguous(memory_format=torch.channels_last)
     for x, part in zip(maps[1:], others, strict=True):
-        result = result + _convolve_resized(x, part, size)
+        _add_convolved(result.permute(0, 2, 3, 1), x, part)
     return result
 
 
-def _convolve_resized(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, h, w], weight [K, C, k, k] -> [B, K, H, W]: the convolution of the map resized to (H, W)."""
-    (height, width), (batch, _, rows, columns), side = size, x.shape, weight.shape[2]
-    down, across = _shifted_resizes(rows, height, side, x), _shifted_resizes(columns, width, side, x)
+def _add_convolved(result: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Add to a map [B, H, W, K] the convolution, by weight [K, C, k, k], of a map [B, C, h, w] resized to it."""
+    (batch, height, width, _), (rows, columns), side = result.shape, x.shape[2:], weight.shape[2]
+    down, across = _shifted_resizes(rows, height, side, result), _shifted_resizes(columns, width, side, result)
     taps = weight.flatten(2).unbind(2)  # k * k of [K, C], row by row
     x = x.permute(0, 2, 3, 1)
-    result = x.new_zeros(batch, height, width * len(weight))
     for row, vertical in enumerate(down):
-        lines = x.new_zeros(batch * rows, width, len(weight))
+        lines = result.new_zeros(batch * rows, width, len(weight))
         for horizontal, tap in zip(across, taps[row * side :], strict=False):
             mixed = F.linear(x, tap).flatten(0, 1)  # [B * h, w, K]
-            lines = torch.baddbmm(lines, horizontal.expand(len(mixed), -1, -1), mixed)  # [B * h, W, K]
-        result = torch.baddbmm(result, vertical.expand(batch, -1, -1), lines.view(batch, rows, -1))
-    return result.unflatten(2, (width, -1)).permute(0, 3, 1, 2)
+            lines.baddbmm_(horizontal.expand(len(mixed), -1, -1), mixed)  # [B * h, W, K]
+        result.view(batch, height, -1).baddbmm_(vertical.expand(batch, -1, -1), lines.view(batch, rows, -1))
 
 
 def _shifted_resizes(length: int, size: int, side: int, like: Tensor) -> list[Tensor]:
