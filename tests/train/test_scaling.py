@@ -208,14 +208,14 @@ def assert_agree(single: Path, half: Path, tolerance: float, *, least: int) -> N
 def test_every_network_trains_in_fp16(kind: Variant | Literal["pixel"], tmp_path: Path) -> None:
     """With the tokens of the label, the losses and the running statistics of fp32."""
     generator = torch.Generator().manual_seed(1)
-    label = torch.randint(0, CLASSES, (4, 36, 44), dtype=torch.uint8, generator=generator)
-    label[0], label[1, 9:] = 255, 255
-    batch = {"image": torch.randn(4, 3, 36, 44, generator=generator), "label": label}
+    label = torch.randint(0, CLASSES, (2, 36, 44), dtype=torch.uint8, generator=generator)
+    label[0, 9:] = 255
+    batch = {"image": torch.randn(2, 3, 36, 44, generator=generator), "label": label}
     statistics = {}
     for precision in ("fp32", "fp16"):
         torch.manual_seed(0)
         if kind == "pixel":
-            learner: nn.Module = GivenPixelLearner(build_pixel_network(CLASSES, {"name": "resnet18"}, channels=16))
+            learner: nn.Module = GivenPixelLearner(build_pixel_network(CLASSES, {"name": "test_resnet"}, channels=16))
         else:
             learner = learner_of(kind, build(kind))
         for norm in learner.modules():
