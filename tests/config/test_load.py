@@ -26,9 +26,9 @@ def test_half_precision_can_be_trained_where_the_published_numerics_differ(preci
 
 def test_per_pixel_networks_were_published_in_fp16() -> None:
     override = "pixel.training.precision"
-    assert load_experiment("camvid_pixel", [f"{override}=fp16", "numerics=reference"]).numerics == "reference"
+    assert load_experiment("camvid_pixel/seed_0", [f"{override}=fp16", "numerics=reference"]).numerics == "reference"
     with pytest.raises(ConfigError, match=r"trains in fp32; remove `pixel.training.precision: bf16`"):
-        load_experiment("camvid_pixel", [f"{override}=bf16", "numerics=reference"])
+        load_experiment("camvid_pixel/seed_0", [f"{override}=bf16", "numerics=reference"])
 
 
 def test_results_that_call_the_source_of_the_posterior_by_its_earlier_name_are_read() -> None:

@@ -18,6 +18,7 @@ from gss.nets.losses import pixel_loss_sum
 from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import build_pixel_network
 from gss.results.journal import Journal, read_journal
+from gss.train.guard import FiniteGuard
 from gss.train.loop import train
 from gss.train.scaling import INTERVAL, START, LossScale
 from gss.train.settings import LoopSettings
@@ -95,12 +96,15 @@ def test_a_step_that_overflows_leaves_nothing_behind(options: dict[str, Any], at
 
     def step(state: TrainState, number: int, image: Tensor) -> None:
         assert state.scale is not None
+        guard = FiniteGuard(state.optimizer, torch.device("cpu"), lambda: "none", state.scale)
+        guard._at_once = False  # as on CUDA
         state.begin(0.1 / (number + 1))
-        (state.module(image).square().mean() * state.scale.factor).backward()
+        loss = state.module(image).square().mean()
+        (loss * state.scale.factor).backward()
         norm = state.gradient_norm()
-        flag = torch.zeros(())
-        state.optimizer.found_inf = flag.copy_(state.scale.overflow)  # type: ignore[attr-defined]  # the guard's work
+        guard.watch(number, loss, norm)
         state.update(norm)
+        guard.check()
 
     images = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(1))
     for number, image in enumerate(images):
