@@ -54,6 +54,7 @@ class PixelExperiment(Experiment):
 
     trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
     backbone: ClassVar[str] = "pixel.backbone"
+    unpublished: ClassVar[tuple[str, ...]] = ("bf16",)  # CAE's networks were trained in fp16
 
     def named_files(self) -> Iterator[NamedFile]:
         yield from weights_file(self.pixel.backbone, "pixel.backbone")
