@@ -1,4 +1,4 @@
-"""Image encoders: any timm model with feature maps at strides 4, 8, 16 and 32.
+"""Image encoders: any timm model with feature maps at strides 4, 8, 16 and 32, and plain transformers.
 
 Letters: B batch, H W size of the image, C_i channels of level i (0..3).
 """
@@ -7,16 +7,16 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
-from gss.nets.norm import correct_batch_norms
+from gss.nets.encoder import IMAGENET, LEVELS, STRIDES, Backbone, cropped, level_sizes
+from gss.nets.positions import absolute, relative
 from gss.nets.published import (
     from_published_order,
     is_reordered,
@@ -24,8 +24,8 @@ from gss.nets.published import (
     publish_swin,
     published_name,
 )
+from gss.nets.transformer import build_transformer
 
-_LEVELS = 4
 _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {  # prefix of the timm name -> what else the model must be built with
     "swin_": {"strict_img_size": False, "always_partition": True, "drop_path_rate": 0.0},  # its own default is 0.1
     "hrnet_": {"feature_location": ""},
@@ -37,21 +37,23 @@ def build_backbone(
     *,
     options: Mapping[str, Any] | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    normalisation: Literal["timm", "imagenet"] = "timm",
     drop_path: float = 0.0,
     frozen_levels: int = 0,
     norm_eval: bool = False,
     output_stride: int = 32,
-) -> "Backbone":
+) -> Backbone:
     """A timm model as a backbone.
 
     Args:
-        name: timm's name of a model with levels at strides 4, 8, 16, 32.
-        options: keywords for timm's constructor, e.g. `window_size`.
+        name: timm's name of a model with levels at strides 4, 8, 16, 32, or of a plain transformer.
+        options: keywords for timm's constructor, e.g. `window_size`; of a transformer also `out_indices`.
         weights: pretrained tensors under timm's names or under those of the mmseg backbone, in any floating type;
-            bias tables for windows of another side are resized, what the features do not need is left out.
+            tables of positions for another size are resized, what the features do not need is left out.
             None: random.
+        normalisation: of images: what timm says the model was made for, or ImageNet's mean and deviation.
         drop_path: probability of skipping a residual branch (stochastic depth).
-        frozen_levels, norm_eval: see `Backbone`.
+        frozen_levels, norm_eval: see `LevelBackbone` and `gss.nets.transformer.TransformerBackbone`.
         output_stride: 8 or 16 dilates the last levels instead of shrinking them further (ResNets).
 
     Raises:
@@ -68,79 +70,77 @@ def build_backbone(
     if output_stride != 32:
         keywords["output_stride"] = output_stride
     keywords |= options or {}
+    strides, settings = _strides_of(name), {"frozen_levels": frozen_levels, "norm_eval": norm_eval}
+    backbone: Backbone
     try:
-        features = timm.create_model(name, features_only=True, out_indices=_level_indices(name), **keywords)
-    except (TypeError, NotImplementedError) as error:
+        if len(set(strides)) == 1:
+            backbone = build_transformer(name, keywords, **settings)
+        else:
+            backbone = _build_levels(name, strides, keywords, **settings)
+    except (TypeError, NotImplementedError, AttributeError) as error:
         raise ConfigError(f"timm cannot build {name} with {keywords}: {error}") from error
-    if features.feature_info.reduction()[0] != 4:
-        raise ConfigError(
-            f"with {keywords} the levels of {name} have strides {features.feature_info.reduction()}",
-            todo="choose options that keep the finest level at stride 4",
-        )
-    backbone = Backbone(features, frozen_levels=frozen_levels, norm_eval=norm_eval)
+    if normalisation == "imagenet":
+        backbone.mean, backbone.std = IMAGENET
     if weights is not None:
         _load(backbone.features, weights, backbone.architecture)
     return backbone
 
 
-class Backbone(nn.Module):
-    """A timm feature extractor with four levels, made uniform.
+def _build_levels(name: str, strides: list[int], keywords: dict[str, Any], **settings: Any) -> "LevelBackbone":
+    if not {*STRIDES} <= {*strides}:
+        raise ConfigError(
+            f"{name} has no feature maps at strides 4, 8, 16 and 32, but at {strides or 'none'}",
+            todo="choose a backbone with a pyramid, e.g. a ResNet, an EfficientNet, a ConvNeXt or a Swin, or a plain "
+            "transformer",
+        )
+    levels = tuple(strides.index(stride) for stride in STRIDES)
+    features = import_timm().create_model(name, features_only=True, out_indices=levels, **keywords)
+    if features.feature_info.reduction()[0] != 4:
+        raise ConfigError(
+            f"with {keywords} the levels of {name} have strides {features.feature_info.reduction()}",
+            todo="choose options that keep the finest level at stride 4",
+        )
+    return LevelBackbone(features, **settings)
+
+
+class LevelBackbone(Backbone):
+    """A timm feature extractor with four levels.
 
     Args:
         features: what `timm.create_model(..., features_only=True)` returned for four levels.
         frozen_levels: leading levels that are not trained and stay in eval mode; 4: everything.
-        norm_eval: BatchNorm uses its stored statistics in training too; its scale and offset are trained.
-
-    Attributes:
-        architecture: timm's name of the model.
-        channels: C_0..C_3, from stride 4 to the coarsest.
-        mean, std: three numbers each, in units of 0..255: the normalisation the model was made for.
-        num_layers: 4, the levels: of what follows them, see `layer_of`.
+        norm_eval: see `Backbone`.
 
     Note:
         Swin and HRNet models are changed to the arithmetic of the published GSS (`gss.nets.published`).
     """
 
+    num_layers = LEVELS
+
     def __init__(self, features: Any, *, frozen_levels: int = 0, norm_eval: bool = False) -> None:
-        super().__init__()
-        info = features.feature_info
-        self.num_layers = _LEVELS
-        self._level_modules: list[str] = info.module_name()
-        self.architecture: str = features.default_cfg["architecture"]
-        self.channels: tuple[int, ...] = tuple(info.channels())
-        self.strides: tuple[int, ...] = tuple(info.reduction())
-        self.mean = tuple(255 * value for value in features.default_cfg["mean"])
-        self.std = tuple(255 * value for value in features.default_cfg["std"])
         publish_hrnet(features)
-        correct_batch_norms(features)
-        self.features: nn.Module = features.to(memory_format=torch.channels_last)
+        super().__init__(features, norm_eval=norm_eval)
+        info = features.feature_info
+        self._level_modules: list[str] = info.module_name()
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self._strides: tuple[int, ...] = tuple(info.reduction())
         # timm's Swin gives channels-last maps without the norms that the published one has.
         norms = [nn.LayerNorm(channels) for channels in self.channels] if publish_swin(features) else []
         self.norms = nn.ModuleList(norms)
-        self.size_multiple = 4 if norms else _size_multiple(features, self.strides)
-        frozen = [*_leading_modules(features, self._level_modules, frozen_levels), *norms[:frozen_levels]]
-        for module in frozen:
-            module.requires_grad_(False)
-        self._frozen = [name for name, module in self.named_modules() if any(module is one for one in frozen)]
-        self.norm_eval = norm_eval
-        self.train()
+        self.size_multiple = 4 if norms else _size_multiple(features, self._strides)
+        self.freeze([*_leading_modules(features, self._level_modules, frozen_levels), *norms[:frozen_levels]])
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Normalised image [B, 3, H, W] of any size -> four maps [B, C_i, ceil(H / stride_i), ceil(W / stride_i)]."""
+        """See `Backbone`."""
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % self.size_multiple, 0, -height % self.size_multiple))
         maps = self.features(image.contiguous(memory_format=torch.channels_last))
         if self.norms:
             return [norm(x).permute(0, 3, 1, 2) for norm, x in zip(self.norms, maps, strict=True)]
-        sizes = _level_sizes(height, width, self.strides)
-        return [x[..., :rows, :columns] for x, (rows, columns) in zip(maps, sizes, strict=True)]
+        return cropped(maps, level_sizes(height, width, self._strides))
 
     def layer_of(self, name: str) -> int:
-        """Level 0..3 of a parameter by its name here; the stem's are of level 0, new norms of the outputs of none: 4.
-
-        Raises:
-            ConfigError: the levels of this backbone cannot be told apart.
-        """
+        """Level 0..3 of a parameter; the stem's are of level 0, new norms of the outputs of none: 4."""
         if not name.startswith("features."):
             return self.num_layers
         modules = dict(self.features.named_modules())
@@ -153,35 +153,15 @@ class Backbone(nn.Module):
         ends = [max(i for i, own in enumerate(order) if own.startswith(f"{level}.")) for level in levels]
         return sum(end < order.index(name.removeprefix("features.")) for end in ends)
 
-    def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for what is trained; frozen levels and, with `norm_eval`, BatchNorm stay in eval mode."""
-        super().train(mode)
-        for name in self._frozen:  # looked for anew: synchronising BatchNorm over processes replaces modules
-            self.get_submodule(name).eval()
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
-
-def _level_indices(name: str) -> tuple[int, ...]:
-    """Positions of the levels with strides 4, 8, 16, 32 among a timm model's features."""
+def _strides_of(name: str) -> list[int]:
+    """Strides of the maps that timm's extractor of features of a model gives; none, where it has none."""
     timm = import_timm()
-    strides: list[int] = []
     try:
         with torch.device("meta"):
-            strides = timm.create_model(name, features_only=True).feature_info.reduction()
-        return tuple(strides.index(stride) for stride in (4, 8, 16, 32))
-    except (ValueError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"{name} has no feature maps at strides 4, 8, 16 and 32, but at {strides or 'none'}",
-            todo="choose a backbone with a pyramid, e.g. a ResNet, an EfficientNet, a ConvNeXt or a Swin",
-        ) from error
-
-
-def _level_sizes(height: int, width: int, strides: Sequence[int]) -> list[tuple[int, int]]:
-    return [(-(-height // stride), -(-width // stride)) for stride in strides]
+            return list(timm.create_model(name, features_only=True).feature_info.reduction())
+    except (ValueError, RuntimeError, TypeError, AttributeError, NotImplementedError):
+        return []
 
 
 @torch.no_grad()
@@ -193,19 +173,19 @@ def _size_multiple(features: nn.Module, strides: Sequence[int]) -> int:
         maps = features.eval()(torch.zeros(1, 3, side, side, device=device))
     except (RuntimeError, AssertionError):
         return 32
-    return 1 if [tuple(x.shape[2:]) for x in maps] == _level_sizes(side, side, strides) else 32
+    return 1 if [tuple(x.shape[2:]) for x in maps] == level_sizes(side, side, strides) else 32
 
 
 def _leading_modules(features: nn.Module, level_modules: Sequence[str], frozen_levels: int) -> list[nn.Module]:
     """Every module that runs before the end of the last frozen level, from timm's order of registration."""
     if frozen_levels == 0:
         return []
-    if frozen_levels == _LEVELS:
+    if frozen_levels == LEVELS:
         return [features]
     end = _own_name(level_modules[frozen_levels - 1], dict(features.named_modules()))
     if end is None:
         raise ConfigError(
-            f"frozen_levels {frozen_levels}: this backbone's levels cannot be told apart", todo=f"use 0 or {_LEVELS}"
+            f"frozen_levels {frozen_levels}: this backbone's levels cannot be told apart", todo=f"use 0 or {LEVELS}"
         )
     names = [name for name, _ in features.named_modules()]
     last = max(i for i, name in enumerate(names) if f"{name}.".startswith(f"{end}."))
@@ -233,8 +213,8 @@ def _load(features: nn.Module, weights: Mapping[str, Tensor], name: str) -> None
             todo=f"use a file with timm's or mmseg's parameter names for {name}",
         )
     for key, value in found.items():
-        if key.endswith("relative_position_bias_table"):
-            found[key] = _resized_table(value, own[key].shape)
+        if value.shape != own[key].shape:
+            found[key] = _resized(key, value, features, own[key].shape)
     wrong = [key for key in own if own[key].shape != found[key].shape]
     if wrong:
         raise CheckpointError(
@@ -267,9 +247,19 @@ def _under_own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], n
     return found
 
 
-def _resized_table(table: Tensor, shape: torch.Size) -> Tensor:
+def _resized(key: str, value: Tensor, features: Any, shape: torch.Size) -> Tensor:
+    """A pretrained table of positions for images or windows of another size; anything else as it is."""
+    if key == "pos_embed" and value.ndim == 3:
+        grid = features.patch_embed.grid_size
+        return absolute(value, grid, shape[1] - grid[0] * grid[1])
+    if key.endswith("relative_position_bias_table"):
+        return relative(value, features.patch_embed.grid_size) if key.startswith("blocks.") else _windows(value, shape)
+    return value
+
+
+def _windows(table: Tensor, shape: torch.Size) -> Tensor:
     """A relative position bias table [(2M - 1)^2, heads] for windows of another side, as mmseg resizes it."""
-    if table.shape == shape or table.shape[1] != shape[1]:
+    if table.shape[1] != shape[1]:
         return table
     old, new = (math.isqrt(rows) for rows in (len(table), shape[0]))
     grid = table.float().t().reshape(1, -1, old, old)  # [1, heads, 2M - 1, 2M - 1]
