@@ -17,12 +17,15 @@ COUNTER = "num_batches_tracked"  # of BatchNorm; nothing depends on it
 _SHOWN = 5
 
 
+Outcome = Literal["mapped", "re-ordered", "resized", "started", "dropped"]
+
+
 class KeyRow(NamedTuple):
     """What became of one key of a checkpoint, or of a tensor that the checkpoint has nothing for."""
 
     published: str
     ours: str
-    what: Literal["mapped", "re-ordered", "resized", "started", "dropped"]
+    what: Outcome
     why: str
 
 

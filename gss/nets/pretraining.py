@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from gss.errors import CheckpointError
-from gss.nets.keys import INDEX, KeyReport, KeyRow, misfit, wrong_shape
+from gss.nets.keys import INDEX, KeyReport, KeyRow, Outcome, misfit, wrong_shape
 from gss.nets.positions import absolute, relative
 
 POSITIONS = "pos_embed"
 TABLE = "relative_position_bias_table"
 _SHARED = f"rel_pos_bias.{TABLE}"  # BEiT's pre-training has one for all blocks
-_ENCODERS = ("encoder.", "backbone.")  # what an encoder's keys begin with where a file holds more: CAE's; mmseg's
+_ENCODERS = ("encoder.", "backbone.timm_model.", "backbone.")  # before an encoder's keys: in CAE's files; in mmseg's
 _LEFT_OUT = [  # what is no part of an encoder of maps
     (rf".*{INDEX}$", "derived from the window's size"),
     (r"(fc_|lin_)?norm\.", "norm behind the last block: maps have none"),
-    (r"head\.|head_drop\.", "classifier of whole images"),
+    (r"head(_dist)?\.|attn_pool\.|blocks_token_only\.|cls_(token$|attn_blocks\.)", "classifier of whole images"),
     (r"mask_token$", "embedding of what the pre-training hid"),
     (r"teacher\.|alignment_encoder\.", "encoder of the pre-training's targets"),
     (r"pretext_neck\.|decoder|encoder_to_decoder|lm_head\.", "decoder of the pre-training"),
@@ -28,9 +28,9 @@ _LEFT_OUT = [  # what is no part of an encoder of maps
     (r"decode_head\.|auxiliary_head\.", "head of a segmentation network"),
 ]
 _DECIDED_BY = [
-    (r"pos_embed", "backbone.options.use_abs_pos_emb"),
-    (r"blocks\.\d+\.gamma_", "backbone.options.init_values"),
-    (r"blocks\.\d+\.attn\.rel", "backbone.options.use_rel_pos_bias"),
+    (r".*pos_embed", "backbone.options.use_abs_pos_emb"),
+    (r".*\.gamma_", "backbone.options.init_values"),
+    (r".*rel_pos_bias|.*relative_position", "backbone.options.use_rel_pos_bias"),
     (r"", "backbone.name and options"),
 ]
 
@@ -57,18 +57,23 @@ def encoder_tensors(
     found: dict[str, Tensor] = {}
     rows: list[KeyRow] = []
     unexpected: list[str] = []
+    last = max(int(block[1]) for name in own if (block := re.match(r"blocks\.(\d+)\.", name)))
     tables = [name for name in own if name.endswith(TABLE)]
     for key, value in given.items():
         name = key.removeprefix(prefix)
-        if key.startswith(prefix) and (name in own or (name == _SHARED and tables)):
-            names = tables if name == _SHARED else [name]
+        names = tables if name == _SHARED else [name] if name in own else []
+        if key.startswith(prefix) and names:
             taken = _resized(name, value, own[names[0]], grid)
             found |= dict.fromkeys(names, taken)
-            what = ("mapped", "") if taken is value else ("resized", f"positions of {grid[0]} x {grid[1]} patches")
-            rows += [KeyRow(key, ours, *what) for ours in names]  # type: ignore[arg-type]
+            what: tuple[Outcome, str] = ("mapped", "")
+            if taken is not value:
+                what = ("resized", f"positions of {grid[0]} x {grid[1]} patches")
+            rows += [KeyRow(key, ours, *what) for ours in names]
         elif reason := next((why for pattern, why in _LEFT_OUT if re.match(pattern, name)), ""):
             rows.append(KeyRow(key, "", "dropped", reason))
-        elif prefix and not key.startswith(prefix):
+        elif (block := re.match(r"blocks\.(\d+)\.", name)) and int(block[1]) > last:
+            rows.append(KeyRow(key, "", "dropped", "behind the last block that gives a map"))
+        elif not key.startswith(prefix):
             rows.append(KeyRow(key, "", "dropped", "no part of the encoder"))
         else:
             unexpected.append(key)
@@ -89,9 +94,11 @@ def _resized(name: str, value: Tensor, own: Tensor, grid: tuple[int, int]) -> Te
         CheckpointError: names the table whose positions no square has.
     """
     try:
-        if name == POSITIONS and value.shape[1:] != own.shape[1:] and value.shape[2] == own.shape[2]:
+        if value.ndim != own.ndim or value.shape == own.shape or value.shape[-1] != own.shape[-1]:
+            return value
+        if name == POSITIONS and value.ndim == 3:
             return absolute(value, grid, prefix=own.shape[1] - grid[0] * grid[1])
-        if name.endswith(TABLE) and value.shape != own.shape and value.shape[1] == own.shape[1]:
+        if name.endswith(TABLE):
             return relative(value, grid)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error.what}", todo=error.todo) from error
