@@ -1,0 +1,135 @@
+"""Heads of per-pixel networks: from the encoder's four maps to a score for every class.
+
+Letters: B batch, C_i channels of level i, h_i w_i its size, h w = h_0 w_0 size of the finest one, at stride 4, K width,
+N classes. `dropout` is the probability of zeroing a whole channel before the classifier.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gss.errors import ConfigError
+from gss.nets.layers import ConvBNReLU, convolve_joined
+from gss.nets.tensors import resize
+
+_POOLED = (1, 2, 3, 6)  # sides of the pooled maps
+
+
+class PlainHead(nn.Module):
+    """Each level through a 1x1 convolution, their sum at stride 4, a 3x3 convolution, a classifier.
+
+    Args:
+        in_channels: C_0..C_3, of the maps at strides 4, 8, 16, 32.
+        num_classes: N.
+        channels: K.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.fusion = ConvBNReLU(channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
+        size = (maps[0].shape[2], maps[0].shape[3])
+        parts = [resize(lateral(x), size) for lateral, x in zip(self.laterals, maps, strict=True)]
+        return self.classifier(self.dropout(self.fusion(sum(parts[1:], parts[0]))))
+
+
+class FCNHead(nn.Module):
+    """The maps, resized to the finest and concatenated, through one convolution, and a classifier.
+
+    Args:
+        in_channels: C_i of the maps, of any number.
+        num_classes: N.
+        channels: K.
+        kernel: side of the convolution.
+
+    Source: the published HRNet head, for four maps and kernel 1; the auxiliary head of the published UPerNet, for one
+        map and kernel 3; parameter names and initialisation are theirs.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0, kernel: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv_seg = _classifier(channels, num_classes)
+        self.convs = nn.ModuleList([ConvBNReLU(sum(in_channels), channels, kernel)])
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
+        return self.conv_seg(self.dropout(_joined(self.convs[0], maps)))
+
+
+class UPerNetHead(nn.Module):
+    """Pyramid pooling of the coarsest map, a top-down path, and all levels joined at stride 4.
+
+    Args:
+        in_channels: C_0..C_3, of the maps at strides 4, 8, 16, 32.
+        num_classes: N.
+        channels: K.
+
+    Source: Xiao et al. 2018, as published for ADE20K with CAE; parameter names, their order and initialisation.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        *finer, coarsest = in_channels
+        self.conv_seg = _classifier(channels, num_classes)
+        self.psp_modules = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), ConvBNReLU(coarsest, channels)) for side in _POOLED
+        )
+        self.bottleneck = ConvBNReLU(coarsest + len(_POOLED) * channels, channels, 3)
+        self.lateral_convs = nn.ModuleList(ConvBNReLU(width, channels) for width in finer)
+        self.fpn_convs = nn.ModuleList(ConvBNReLU(channels, channels, 3) for _ in finer)
+        self.fpn_bottleneck = ConvBNReLU(len(in_channels) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four maps [B, C_i, h_i, w_i] -> logits [B, N, h, w].
+
+        Raises:
+            ConfigError: a batch of one in training.
+        """
+        *finer, coarsest = maps
+        self._require_statistics(coarsest)
+        x = _joined(self.bottleneck, [coarsest, *(pool(coarsest) for pool in self.psp_modules)])
+        levels = [x]
+        for level in reversed(range(len(finer))):
+            lateral = self.lateral_convs[level](finer[level])
+            x = lateral + resize(x, (lateral.shape[2], lateral.shape[3]))
+            levels.insert(0, self.fpn_convs[level](x))
+        return self.conv_seg(self.dropout(_joined(self.fpn_bottleneck, levels)))
+
+    def _require_statistics(self, x: Tensor) -> None:
+        """A map pooled to one pixel has a variance only over several images; over several GPUs BatchNorm sees more."""
+        if self.training and len(x) == 1 and isinstance(self.psp_modules[0][1].bn, nn.BatchNorm2d):
+            raise ConfigError(
+                "head `upernet` normalises a map of one pixel over the images that are computed at once: one is too few",
+                todo="train with two or more per process and micro-batch: larger `batch_size`, smaller `accumulation`",
+            )
+
+
+def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
+    """1x1, initialised as published."""
+    layer = nn.Conv2d(channels, num_classes, 1)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def _joined(layer: ConvBNReLU, maps: Sequence[Tensor]) -> Tensor:
+    """The layer of the concatenation of maps, resized to the first one's size."""
+    return F.relu(layer.bn(convolve_joined(maps, layer.conv.weight)), inplace=True)
+
+
+HEADS: dict[str, type[nn.Module]] = {"plain": PlainHead, "fcn": FCNHead, "upernet": UPerNetHead}
