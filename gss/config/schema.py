@@ -153,16 +153,18 @@ class Training(Section):
     """Of `sgd`: Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay; of AdamW beside the gradient, of SGD a part of it."""
-    decay_rule: Literal["default", "published"] = "default"
-    """Spared from decay: all 1-D parameters and bias tables, or the published list of names."""
+    decay_rule: Literal["default", "published", "vectors"] = "default"
+    """Spared from decay: all 1-D parameters and bias tables, GSS's published list of names, or as CAE published
+    it 1-D parameters and biases alone."""
     clip_norm: Rate | None = None
     """Largest gradient norm."""
     ema: Fraction | None = None
     """Decay of an exponential moving average of the weights; the average is what is exported."""
     class_balance: Fraction = 0.0
     """Exponent p of class weights (median frequency / frequency)^p in the losses; 0: none, as published."""
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Arithmetic of the trained network."""
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    """Arithmetic of the trained network; with `fp16` the loss is scaled, and a step whose gradients overflow updates
+    nothing."""
     accumulation: Positive = 1
     """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
     sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""

@@ -150,4 +150,5 @@ class _PiecewiseSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
-        return None, None, *[saved.mul_(grad) for saved in ctx.saved_tensors]  # in place: a second call is an error
+        # In place: a second call is an error. Expanded, the factor stays float32, as float16 ends at 65504.
+        return None, None, *[saved.mul_(grad.expand_as(saved)) for saved in ctx.saved_tensors]

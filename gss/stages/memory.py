@@ -54,7 +54,7 @@ def less_memory(experiment: Experiment, stage: str) -> str:
         crop = experiment.at(crop_key)
         shown = crop if isinstance(crop, int) else list(crop)
         advice.append(f"{crop_key} (now {shown}): smaller crops are another training")
-        if getattr(training, "precision", "bf16") != "bf16" and experiment.numerics != "reference":
+        if getattr(training, "precision", "bf16") in ("fp32", "fp64") and experiment.numerics != "reference":
             advice.append(f"{key}.precision=bf16 (now {training.precision}): rounds, and saves most on GPUs")
     if narrower := experiment.narrower.get(stage):
         advice.append(f"{narrower} (now {experiment.at(narrower)}): a narrower network is another one")

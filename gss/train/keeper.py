@@ -40,7 +40,7 @@ class Keeper:
         self._clock = Clock(settings) if world.is_main else None
         self._stop = StopSignal()
         self._inside = contextlib.ExitStack()
-        self.guard = FiniteGuard(state.optimizer, world.device, self._saver.last_good)
+        self.guard = FiniteGuard(state.optimizer, world.device, self._saver.last_good, state.scale)
         self.seconds = 0.0
 
     def __enter__(self) -> "Keeper":

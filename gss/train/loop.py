@@ -12,7 +12,6 @@ from gss.train.distributed import World, seed_step
 from gss.train.keeper import Keeper
 from gss.train.learner import Batch
 from gss.train.objective import EPS, Objective, size_of
-from gss.train.optim import set_learning_rate
 from gss.train.progress import Progress
 from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
@@ -93,10 +92,10 @@ def train(
                 objective.warn_of_micro_batches(micro)
 
             rate = learning_rate(step, settings)
-            set_learning_rate(state.optimizer, rate)
+            state.begin(rate)
             seed_step(settings.seed, step, world.rank)
 
-            loss = objective.backward(micro, step, state.meter)
+            loss = objective.backward(micro, step, state.meter, state.scale)
             norm = state.gradient_norm()
             keeper.guard.watch(step, loss, norm)
             state.update(norm)

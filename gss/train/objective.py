@@ -13,8 +13,10 @@ from gss._compat import import_timm
 from gss.train.distributed import World, repeat_bits
 from gss.train.learner import Batch, Learner
 from gss.train.progress import Meter
+from gss.train.scaling import LossScale
 from gss.train.settings import LoopSettings
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # over float32 weights
 EPS = float(torch.finfo(torch.float32).eps)  # the published losses divide by count + eps
 
 
@@ -56,19 +58,19 @@ class Objective:
             for name, value in batch.items()
         }
 
-    def backward(self, micro: Sequence[Batch], step: int, meter: Meter) -> Tensor:
-        """Gradients of the whole step's loss; returns this process's share of that loss, float64."""
+    def backward(self, micro: Sequence[Batch], step: int, meter: Meter, scale: LossScale | None = None) -> Tensor:
+        """Gradients of the whole step's loss, times `scale`; returns this process's share of the loss, float64."""
+        precision = self._settings.precision
+        factor = self._world.size if scale is None else self._world.size * scale.factor  # DDP takes the mean
         divisors = self._divisors(torch.stack([self.learner.counts(batch) for batch in micro]))
         total = torch.zeros_like(self._weights)
         for number, (batch, divisor) in enumerate(zip(micro, divisors, strict=True), start=1):
             ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
             with ddp.no_sync() if ddp is not None and number < len(micro) else nullcontext():
-                with torch.autocast(
-                    self._world.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"
-                ):
+                with torch.autocast(self._world.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
                     sums, stats = self.model(batch, step)
                 terms = self._weights * sums / divisor  # [k]
-                (terms.sum() * self._world.size).backward()  # DDP takes the mean over processes
+                (terms.sum() * factor).backward()
             total += terms.detach()
             for name, (value, count) in stats.items():
                 meter.add(f"train/{name}", value, count)

@@ -20,8 +20,13 @@ def decays(name: str, parameter: Tensor, rule: str) -> bool:
     Args:
         name: full dotted name of the parameter, without any wrapper's prefix.
         rule: `default` spares all parameters of at most one dimension and the bias tables; `published` spares
-            the names that contain one of `PUBLISHED_NO_DECAY`, so that batch norms, `swin_ln` and biases decay.
+            the names that contain one of `PUBLISHED_NO_DECAY`, so that batch norms, `swin_ln` and biases decay;
+            `vectors` spares parameters of one dimension and biases alone, so that bias tables and class tokens decay.
+
+    Source: `published`: GSS's configurations; `vectors`: CAE's layer-wise constructor of the optimizer.
     """
+    if rule == "vectors":
+        return parameter.ndim != 1 and not name.endswith(".bias")
     if rule == "published":
         return not any(part in name for part in PUBLISHED_NO_DECAY)
     return parameter.ndim > 1 and not any(part in name for part in BIAS_TABLES)
@@ -68,9 +73,9 @@ def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Op
     """The optimizer over the trainable parameters of a module, grouped by decay and learning rate.
 
     Note:
-        Each group holds `lr_factor`, the multiple of the step's learning rate it trains with. On CUDA the fused
-        kernel is used: it alone can skip an update without the host's knowledge, see `gss.train.guard`. On CPUs it
-        would round otherwise, and results of earlier versions would not come out again to the last bit.
+        Each group holds `lr_factor`, the multiple of the step's learning rate it trains with. On CUDA and in fp16 the
+        fused kernel is used: it alone can skip an update without the host's knowledge, see `gss.train.guard`. On CPUs
+        it would round otherwise, and results of earlier versions would not come out again to the last bit.
     """
     factors = lr_factors(module, settings)
     grouped: dict[tuple[float, float], list[Tensor]] = {}
@@ -78,13 +83,19 @@ def build_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Op
         if parameter.requires_grad:
             decay = settings.weight_decay if decays(name, parameter, settings.decay_rule) else 0.0
             grouped.setdefault((decay, factors[name]), []).append(parameter)
-    fused = any(parameter.is_cuda for group in grouped.values() for parameter in group)
+    parameters = [each for group in grouped.values() for each in group]
+    fused = settings.precision == "fp16" or any(each.is_cuda for each in parameters)
     groups = [
         {"params": group, "weight_decay": decay, "lr_factor": factor} for (decay, factor), group in grouped.items()
     ]
     if settings.optimizer == "sgd":
         momentum, nesterov = settings.momentum, settings.nesterov
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+        if settings.precision == "fp16" and momentum:
+            # torch 2.13 leaves the momentum uninitialised where the first update is skipped, and goes on from there
+            for each in parameters:
+                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
+        return optimizer
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused)
 
 
@@ -107,11 +118,16 @@ class MovingAverage:
         self.module = copy.deepcopy(module).requires_grad_(False)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Follow the trained module by one update."""
+    def update(self, skipped: Tensor | None = None) -> None:
+        """Follow the trained module by one update, unless the bool [] on the device says that there was none."""
         average: list[Tensor] = list(self.module.parameters())
         source: list[Tensor] = list(self.source.parameters())
-        torch._foreach_lerp_(average, source, 1 - self.decay)
+        if skipped is None:
+            torch._foreach_lerp_(average, source, 1 - self.decay)
+        else:
+            share = torch.where(skipped, 0.0, 1 - self.decay)
+            for mine, theirs in zip(average, source, strict=True):
+                mine.lerp_(theirs, share.to(mine.dtype))
         self._copy_buffers()
 
     def load(self, state: Mapping[str, Tensor]) -> None:

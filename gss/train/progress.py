@@ -1,5 +1,6 @@
 """What a training says of itself: means over the log interval, lines on the screen, metrics in the journal."""
 
+import math
 import os
 import resource
 import sys
@@ -22,6 +23,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}  # name -> float64 [2]: sum, count
+        self._before: dict[str, Tensor] = {}
 
     def add(self, name: str, total: Tensor, count: Tensor | float) -> None:
         """Add a sum of values and their number, of this process."""
@@ -30,6 +32,16 @@ class Meter:
             count = torch.full_like(total, count)  # unlike `torch.tensor`, this does not wait for the device
         pair = torch.stack([total, count.detach().double()])
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def begin(self) -> None:
+        """Note where a step begins that may be taken back."""
+        self._before = dict(self._sums)
+
+    def take_back(self, wanted: Tensor) -> None:
+        """Forget what was added since `begin` if the bool [] on the device says so."""
+        for name, pair in self._sums.items():
+            before = self._before.get(name)
+            self._sums[name] = torch.where(wanted, torch.zeros_like(pair) if before is None else before, pair)
 
     def state(self, world: World) -> dict[str, Tensor]:
         """The sums over all processes, on the CPU; every process calls it, none is changed."""
@@ -87,7 +99,7 @@ class Progress:
         if not self._world.is_main:
             return
         print(
-            f"{chr(13) if self._bar else ''}step {step}/{self._steps}  loss {means['train/loss']:.4g}  "
+            f"{chr(13) if self._bar else ''}step {step}/{self._steps}  loss {means.get('train/loss', math.nan):.4g}  "
             f"lr {rate:.3g}  {speed:.1f} img/s  wait {wait:.0%}  mem {_memory(self._world.device)}  "
             f"ETA {clock(left)}",
             flush=True,

@@ -24,7 +24,8 @@ class LoopSettings:
         normalisation: what a loss is a mean over. `global`: the elements of the whole step, over all processes and
             micro-batches. `local`: the elements of one micro-batch of one process, and then the mean of these means,
             as in the published distributed training: parts with few valid elements weigh more.
-        precision: arithmetic of the trained network; `bf16` is autocast over float32 weights.
+        precision: arithmetic of the trained network; `bf16` and `fp16` are autocast over float32 weights, `fp16`
+            with a scaled loss, see `gss.train.scaling`.
         validate_every: steps between validations, see `gss.train.validation`; 0: none.
         keep: which weights are exported: those of the last step, or of the validated one with the best score.
         seed: of everything random inside the learner.
@@ -50,13 +51,13 @@ class LoopSettings:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.01
-    decay_rule: Literal["default", "published"] = "default"
+    decay_rule: Literal["default", "published", "vectors"] = "default"
     backbone_lr_factor: float = 1.0
     layer_decay: float | None = None
     clip_norm: float | None = None
     ema: float | None = None
     normalisation: Literal["global", "local"] = "global"
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     validate_every: int = 0
     keep: Literal["last", "best"] = "last"
     seed: int = 0

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gss.errors import CheckpointError
 from gss.train.distributed import World, average_buffers, gather_buffers, restore_buffers
-from gss.train.optim import MovingAverage, build_optimizer
+from gss.train.optim import MovingAverage, build_optimizer, set_learning_rate
 from gss.train.progress import Meter
+from gss.train.scaling import LossScale
 from gss.train.settings import LoopSettings
 
 # may change between two parts of a training
@@ -83,6 +86,7 @@ class TrainState:
         settings: of the loop.
 
     Attributes:
+        scale: of the loss, in fp16 alone.
         parts: all that has state, by its key in a checkpoint.
     """
 
@@ -93,6 +97,7 @@ class TrainState:
         self.average = MovingAverage(module, settings.ema) if settings.ema is not None else None
         self.best = Best() if settings.keep == "best" else None
         self.meter = Meter()
+        self.scale = LossScale(world.device) if settings.precision == "fp16" else None
         self.parts = {
             "model": Part(module.state_dict, module.load_state_dict),
             "optimizer": Part(self.optimizer.state_dict, self._load_optimizer),
@@ -103,21 +108,41 @@ class TrainState:
             self.parts["ema"] = Part(self.average.module.state_dict, self.average.load)  # behind what it follows
         if self.best is not None:
             self.parts["best"] = Part(self.best.state, self.best.load)
+        if self.scale is not None:
+            self.parts["scale"] = Part(self.scale.state, self.scale.load)
+        # what a forward pass changes, which a step without an update takes back
+        norms = [part for part in module.modules() if self.scale is not None and isinstance(part, _BatchNorm)]
+        self._statistics = [buffer for norm in norms for buffer in norm.buffers()]
+        self._before: list[Tensor] = []
+
+    def begin(self, rate: float) -> None:
+        """Begin a step with a learning rate."""
+        set_learning_rate(self.optimizer, rate)
+        if self.scale is not None:
+            self.meter.begin()
+            self._before = [buffer.clone() for buffer in self._statistics]
 
     def gradient_norm(self) -> Tensor:
-        """Norm of all gradients."""
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        """Norm of all gradients, which from here on are those of the loss itself, not of the scaled one."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.scale is not None:
+            torch._foreach_mul_(gradients, 1 / self.scale.factor)
+        norm = nn.utils.get_total_norm(gradients)
         self.meter.add("train/grad_norm", norm, 1.0)
+        if self.scale is not None:
+            self.scale.follow(norm)
         return norm
 
     def update(self, norm: Tensor) -> None:
-        """Clip, step, and let the average follow."""
+        """Clip, step, and let the average follow; after gradients that overflowed, nothing of the step is left."""
         if self._settings.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self._settings.clip_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scale is not None:
+            self._take_back(self.scale)
         if self.average is not None:
-            self.average.update()
+            self.average.update(self.scale.overflow if self.scale is not None else None)
 
     def exported(self) -> nn.Module:
         """A copy of what would be exported now, in float32 and eval mode, with running statistics of all processes.
@@ -159,6 +184,14 @@ class TrainState:
     def _last(self) -> nn.Module:
         """The module that holds the result of the last step."""
         return self.module if self.average is None else self.average.module
+
+    def _take_back(self, scale: LossScale) -> None:
+        """Undo what a forward pass left behind, if its gradients overflowed; the optimizer knows it by itself."""
+        self.meter.take_back(scale.overflow)
+        self.meter.add("train/skipped", scale.overflow, 1.0)
+        self.meter.add("train/scale", scale.factor, 1.0)
+        for buffer, before in zip(self._statistics, self._before, strict=True):
+            buffer.copy_(torch.where(scale.overflow, before, buffer))
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
         for theirs, mine in zip(state["param_groups"], self.optimizer.param_groups, strict=False):

@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,22 @@ SETTINGS = {"steps": 30, "lr": 0.05, "warmup_steps": 4, "log_every": 1, "save_ev
 
 
 class TinyLearner(nn.Module):
-    """Two terms over different numbers of elements; dropout and batch norm when asked."""
+    """Two terms over different numbers of elements; dropout and batch norm when asked.
 
-    def __init__(self, *, dropout: float = 0.0, norm: bool = False, width: int = 16, poison: int | None = None) -> None:
+    Args:
+        poison: the step whose scores are no numbers.
+        overflow: steps whose images are too large for float16, in the last process alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        dropout: float = 0.0,
+        norm: bool = False,
+        width: int = 16,
+        poison: int | None = None,
+        overflow: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.terms = {"class": 1.0, "square": 0.5}
@@ -37,14 +51,16 @@ class TinyLearner(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(width, CLASSES),
         )
-        self.poison = poison
+        self.poison, self.overflow = poison, overflow
 
     def counts(self, batch: dict[str, Tensor]) -> Tensor:
         valid = (batch["label"] >= 0).sum()
         return torch.stack([valid, torch.full_like(valid, batch["label"].numel())]).double()
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        scores = self.saved(batch["image"])  # [B, CLASSES]
+        is_last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+        image = batch["image"] * 1e30 if step in self.overflow and is_last else batch["image"]
+        scores = self.saved(image)  # [B, CLASSES]
         if step == self.poison:
             scores = scores / 0
         valid = batch["label"] >= 0
@@ -129,7 +145,7 @@ def run(
     validation_options: dict | None = None,
     **settings,
 ) -> TrainResult:
-    """Train a tiny learner in a folder and leave `final.pt` when finished; it validates with `validate_every` alone."""
+    """Train a tiny learner in a folder and leave `final.pt` when finished (other processes: `final_RANK.pt`); it validates with `validate_every` alone."""
     seen: list[int] = []
     journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
     batches = make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen)
@@ -145,8 +161,8 @@ def run(
             validate=validate or validation(world, folder, **(validation_options or {})),
         )
     (folder / f"seen_{world.rank}.json").write_text(json.dumps(seen))
-    if world.is_main and result.finished:
-        torch.save(result.exported.state_dict(), folder / "final.pt")
+    if result.finished:
+        torch.save(result.exported.state_dict(), folder / ("final.pt" if world.is_main else f"final_{world.rank}.pt"))
     return result
 
 
