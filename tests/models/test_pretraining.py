@@ -36,7 +36,7 @@ def file_of(width: int = 32, depth: int = 4, side: int = 14) -> dict[str, Tensor
     """A file of the pre-training, under its names, written down independently of timm."""
 
     def drawn(*shape: int) -> Tensor:
-        return torch.empty(()).expand(shape) if width > 32 else torch.randn(shape)
+        return torch.empty(()).expand(shape) if width > 32 else torch.randn(shape) / 10
 
     blocks = {
         "norm1.weight": (width,),
