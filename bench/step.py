@@ -10,20 +10,16 @@ CPU has bf16, ours also with `tokenizer.precision: bf16` and, in training, `trai
 """
 
 import argparse
-import json
-import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+import apart
 import page
+from apart import ROOT, Measured
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "bench" / "step.md"
 HEADINGS = (
     "what",
@@ -45,36 +41,15 @@ ROUNDS = 5
 BF16 = "bf16"
 NUM_CLASSES, SIDE = 150, 256
 
-Measured = dict[str, Any]  # of one side: `seconds` of CPU time, `baseline` and `peak` (MiB), `gmac`
-
 
 def measure(subject: str, side: str, *, count: bool) -> None:
-    """Print the marks after import and after a first step and the CPU seconds of a second one; or multiply-adds."""
-    import torch
-
+    """See `apart.measure`."""
     import gss.evaluate.inference  # the baseline counts what every run needs
     import gss.recipes.gss.learners
     import gss.train.optim  # noqa: F401
-    from gss._compat import import_timm
-    from gss.benchmark.stopwatch import Counter, resident_peak
 
-    import_timm()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    baseline = resident_peak() >> 20
     variant, task = subject.split("-")
-    step = (prediction if task == "predict" else training_step)(variant, side)
-    if count:
-        with Counter() as counter:
-            step()
-        print(json.dumps({"gmac": counter.take() / 2e9}))
-        return
-    step()
-    peak = resident_peak() >> 20
-    began = time.process_time()
-    step()
-    seconds = time.process_time() - began
-    print(json.dumps({"seconds": seconds, "baseline": baseline, "peak": peak}))
+    apart.measure(lambda: (prediction if task == "predict" else training_step)(variant, side), count=count)
 
 
 def modules(variant: str, side: str, half: str) -> tuple[Any, Any, Any]:
@@ -177,14 +152,6 @@ def matrix_peak(precision: str) -> float:
     return 2048**3 / 1e9 / min(times)
 
 
-def child(subject: str, side: str, *more: str) -> Measured:
-    """What this script prints in a fresh process with one thread."""
-    command = [sys.executable, __file__, subject, "--measure", side, *more]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
 def row(name: str, pairs: list[tuple[Measured, Measured]], peaks: tuple[float, float]) -> tuple[str, ...]:
     """Medians of a side of ours and the oracle, median and spread of the pairs' ratios, shares of the matrix peaks.
 
@@ -230,8 +197,11 @@ def main() -> None:
     sides, rows, processes = [*peaks, "oracle"], [], []
     for subject in arguments.subjects or SUBJECTS:
         name, published = SUBJECTS[subject]
-        counts = {side: child(subject, side, "--count") for side in sides}
-        turns = [{side: child(subject, side) | counts[side] for side in sides} for _ in range(arguments.rounds)]
+        counts = {side: apart.child(__file__, subject, "--measure", side, "--count") for side in sides}
+        turns = [
+            {side: apart.child(__file__, subject, "--measure", side) | counts[side] for side in sides}
+            for _ in range(arguments.rounds)
+        ]
         for side, peak in peaks.items():
             title = name if side == "ours" else f"{name}, {side}"
             rows.append(row(title, [(turn[side], turn["oracle"]) for turn in turns], (peak, peaks["ours"])))

@@ -192,17 +192,21 @@ class Training(Section):
 
 class Backbone(Section):
     name: str
-    """A timm model that gives features at strides 4, 8, 16 and 32."""
+    """A timm model that gives features at strides 4, 8, 16 and 32, or a plain transformer such as ViT, BEiT, DINOv2 and
+    EVA, behind which a pyramid is trained."""
     weights: Place | None = None
     """Pretrained: a safetensors or .pth file, found like `data.root`, or `timm:TAG`, downloaded; none: random."""
     options: dict[str, Any] = {}
-    """Keywords for timm's constructor, e.g. `window_size`."""
+    """Keywords for timm's constructor, e.g. `window_size`, `img_size`; of a plain transformer also `out_indices`, the
+    four blocks that give the maps of stride 4, 8, 16 and 32."""
+    normalisation: Literal["timm", "imagenet"] = "timm"
+    """Mean and deviation of photographs: those that timm says the model was made for, or ImageNet's."""
     drop_path: Fraction = 0.0
     """Stochastic depth."""
     output_stride: Literal[8, 16, 32] = 32
     """Stride of the coarsest level: 8 and 16 dilate the later stages (ResNet)."""
     frozen_levels: Annotated[int, Field(ge=0, le=4)] = 0
-    """Leading feature levels that are not trained."""
+    """Leading feature levels that are not trained; of a plain transformer the blocks up to that of the level."""
     norm_eval: bool = False
     """BatchNorm uses its stored statistics: right for small batches."""
 

@@ -17,6 +17,7 @@ def build_latent_prior(
     *,
     backbone_options: Mapping[str, Any] | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    normalisation: Literal["timm", "imagenet"] = "timm",
     drop_path: float = 0.0,
     output_stride: int = 32,
     frozen_levels: int = 0,
@@ -30,7 +31,7 @@ def build_latent_prior(
         num_classes: classes of the data set, without ignore.
         vocab_size: tokens of the dVAE.
         backbone_options: keywords for timm's constructor, e.g. `window_size`.
-        weights, drop_path, output_stride, frozen_levels, norm_eval: see `build_backbone`.
+        weights, normalisation, drop_path, output_stride, frozen_levels, norm_eval: see `build_backbone`.
         sizes: `kind`, `channels` and all other keywords of `LatentPriorHead`.
 
     Raises:
@@ -41,6 +42,7 @@ def build_latent_prior(
         backbone,
         options=backbone_options,
         weights=weights,
+        normalisation=normalisation,
         drop_path=drop_path,
         frozen_levels=frozen_levels,
         norm_eval=norm_eval,

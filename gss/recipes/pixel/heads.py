@@ -6,7 +6,6 @@ N classes. `dropout` is the probability of zeroing a whole channel before the cl
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,9 +25,7 @@ class PlainHead(nn.Module):
         channels: K.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
         self.fusion = ConvBNReLU(channels, channels, 3)
@@ -79,9 +76,7 @@ class UPerNetHead(nn.Module):
     Source: Xiao et al. 2018, as published for ADE20K with CAE; parameter names, their order and initialisation.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0) -> None:
         super().__init__()
         *finer, coarsest = in_channels
         self.conv_seg = _classifier(channels, num_classes)

@@ -1,0 +1,51 @@
+"""What a step costs in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Measured = dict[str, Any]  # of one side: `seconds` of CPU time, `baseline` and `peak` (MiB), `gmac`
+
+
+def measure(prepare: Callable[[], Callable[[], Any]], *, count: bool = False) -> None:
+    """Print the marks after import and after a first step and the CPU seconds of a second one; or multiply-adds.
+
+    Args:
+        prepare: makes the step; what every run needs is imported before.
+    """
+    import torch
+
+    from gss._compat import import_timm
+    from gss.benchmark.stopwatch import Counter, resident_peak
+
+    import_timm()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    baseline = resident_peak() >> 20
+    step = prepare()
+    if count:
+        with Counter() as counter:
+            step()
+        print(json.dumps({"gmac": counter.take() / 2e9}))
+        return
+    step()
+    peak = resident_peak() >> 20
+    began = time.process_time()
+    step()
+    seconds = time.process_time() - began
+    print(json.dumps({"seconds": seconds, "baseline": baseline, "peak": peak}))
+
+
+def child(script: str, *arguments: str) -> Measured:
+    """What a script prints in a fresh process with one thread."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, script, *arguments]
+    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
