@@ -11,10 +11,22 @@ from torch import Tensor
 
 from gss import __version__
 from gss.data.classes import ClassSpace
+from gss.errors import ConfigError
 from gss.files import sha256_file, write_atomic, write_table
 from gss.modelfile import ModelFile, save_model
 from gss.nets.keys import KeyReport, KeyRow
 from gss.stages.run import Run
+
+
+def require_kind(run: Run, kind: str | None, kinds: Sequence[str]) -> None:
+    """Raise ConfigError unless a recipe makes this of a checkpoint, where it is said.
+
+    Args:
+        kinds: what it makes.
+    """
+    if kind not in (None, *kinds):
+        what = f"recipe {run.experiment.recipe!r} makes no {kind!r} of a checkpoint"
+        raise ConfigError(what, where="--as", todo=f"one of {', '.join(kinds)}")
 
 
 @dataclass(frozen=True)

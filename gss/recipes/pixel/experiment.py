@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from gss.config.experiment import Experiment, NamedFile
-from gss.config.load import weights_download, weights_file
+from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
+from gss.config.names import Place
 from gss.config.schema import Backbone, Figures, Positive, Published, Section, Training
 
 
 class Pixel(Section):
     backbone: Backbone
     """The image encoder."""
+    checkpoint: Place | None = None
+    """A published (mmseg) checkpoint of CAE with UPerNet to import instead of training, found like `data.root`."""
     channels: Positive = 128
     """Width of the head."""
     steps: Positive = 40000
@@ -20,7 +23,7 @@ class Pixel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        beside: Any = {"backbone": {"weights"}, "steps": True, "training": True}
+        beside: Any = {"backbone": {"weights"}, "checkpoint": True, "steps": True, "training": True}
         return self.model_dump(mode="json", exclude=beside)
 
 
@@ -40,8 +43,25 @@ class PixelExperiment(Experiment):
     trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
     backbone: ClassVar[str] = "pixel.backbone"
 
+    idle_keys: ClassVar[Any] = (
+        (
+            "`pixel.checkpoint`",
+            lambda e: e.pixel.checkpoint is not None,
+            ("pixel.training", "pixel.steps", "pixel.backbone.weights"),
+        ),
+        *Experiment.idle_keys,
+    )
+
+    @property
+    def trained(self) -> dict[str, str]:
+        return {} if self.pixel.checkpoint else self.trainings
+
     def named_files(self) -> Iterator[NamedFile]:
-        yield from weights_file(self.pixel.backbone, "pixel.backbone")
+        if file := self.pixel.checkpoint:
+            yield NamedFile("checkpoint", "pixel.checkpoint", data_folder() / file, PUT_IT_THERE)
+        else:
+            yield from weights_file(self.pixel.backbone, "pixel.backbone")
 
     def downloads(self) -> Iterator[tuple[str, str, str]]:
-        yield from weights_download(self.pixel.backbone)
+        if not self.pixel.checkpoint:
+            yield from weights_download(self.pixel.backbone)

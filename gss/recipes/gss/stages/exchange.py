@@ -24,7 +24,7 @@ from gss.recipes.gss.layout import PALETTE, TOKENIZER
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.posterior import Posterior
 from gss.recipes.gss.tokenizer.store import load_tokenizer
-from gss.stages.exchange import Imported, refuse_other_classes, write_imported, write_published
+from gss.stages.exchange import Imported, refuse_other_classes, require_kind, write_imported, write_published
 from gss.stages.run import Run
 
 Kind = Literal["gss_ff", "posterior", "gss_ft"]
@@ -44,10 +44,7 @@ def import_checkpoints(run: Run[GSSExperiment], path: Path | None = None, kind: 
         CheckpointError: a checkpoint cannot be read, is of another architecture, or was made with another tokenizer.
             Nothing was written then.
     """
-    if kind not in (None, *KINDS):
-        raise ConfigError(
-            f"recipe 'gss' makes no {kind!r} of a checkpoint", where="--as", todo=f"one of {', '.join(KINDS)}"
-        )
+    require_kind(run, kind, KINDS)
     wanted = [(path, kind)] if path else _named(run, kind)
     if not wanted:
         raise ConfigError(
