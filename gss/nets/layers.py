@@ -25,9 +25,9 @@ class ConvBNReLU(nn.Module):
 def convolve_joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
     """Convolution of the concatenation of maps, each resized bilinearly to the size of the first, without either.
 
-    It is the sum of a convolution of each map with its part of the weight. A tap of the kernel mixes channels, the resize
-    and the tap's shift mix places, so they commute: of a coarser map each tap is applied at the map's own size, and what
-    is kept for the gradients is the map itself. Rounding apart it is what it says.
+    It is the sum of a convolution of each map with its part of the weight. A tap of the kernel mixes channels, the
+    resize and the tap's shift mix places, so they commute: of a coarser map each tap is applied at the map's own size,
+    and for the gradients only the map itself is kept.
 
     Args:
         maps: [B, C_i, h_i, w_i].
@@ -61,8 +61,7 @@ def _convolve_resized(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tenso
 
 
 def _shifted_resizes(length: int, size: int, side: int, like: Tensor) -> list[Tensor]:
-    """For every tap of a kernel's side the matrix [size, length] that resizes a line bilinearly and shifts it; zeros come
-    in."""
+    """Matrices [size, length] that resize a line bilinearly and shift it, by zeros, for each tap of a kernel's side."""
     reach = side // 2
     identity = torch.eye(length, dtype=like.dtype, device=like.device)
     matrix = F.interpolate(identity[None], size, mode="linear", align_corners=False)[0].t()

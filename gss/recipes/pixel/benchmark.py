@@ -8,7 +8,7 @@ import torch
 from gss.benchmark.stopwatch import Stopwatch
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.experiment import PixelExperiment
-from gss.recipes.pixel.learner import PixelLearner
+from gss.recipes.pixel.learner import PixelLearner, build_learner
 from gss.recipes.pixel.network import PixelNetwork
 from gss.stages.run import Run
 from gss.train.distributed import World
@@ -24,7 +24,7 @@ def learner(
 ) -> tuple[PixelLearner, dict[str, str]]:
     """What the stage trains, watched, and the precision of phases that is not the training's."""
     weights = torch.ones(run.space.num_classes) if run.experiment.pixel.training.class_balance else None
-    return PixelLearner(_network(run), class_weights=weights), {}
+    return build_learner(run.experiment, _network(run), weights), {}
 
 
 def segmenter(

@@ -1,7 +1,6 @@
 """Published checkpoints in and out: the segmentation networks that CAE's authors trained with mmseg.
 
-Of our names, those of `gss.recipes.pixel.network.PixelNetwork`, three parts are called otherwise there: the pyramid of the
-encoder, `fpn1` to `fpn4`, and the heads.
+Of our names, those of `PixelNetwork`, the pyramid of the encoder (`fpn1` to `fpn4`) and the heads are others there.
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,16 @@ from typing import Any, ClassVar, Literal
 from gss.config.experiment import Experiment, NamedFile
 from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
 from gss.config.names import Place
-from gss.config.schema import Backbone, Figures, Positive, Published, Section, Training
+from gss.config.schema import Backbone, Figures, Fraction, Positive, Published, Rate, Section, Training
+
+
+class Auxiliary(Section):
+    weight: Rate = 0.4
+    """Factor of its loss."""
+    channels: Positive = 256
+    """Width."""
+    dropout: Fraction = 0.1
+    """Channel dropout before its classifier."""
 
 
 class Pixel(Section):
@@ -14,8 +23,14 @@ class Pixel(Section):
     """The image encoder."""
     checkpoint: Place | None = None
     """A published (mmseg) checkpoint of CAE with UPerNet to import instead of training, found like `data.root`."""
+    head: Literal["plain", "fcn", "upernet"] = "plain"
+    """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `upernet` is UPerNet."""
     channels: Positive = 128
     """Width of the head."""
+    dropout: Fraction = 0.0
+    """Channel dropout before the classifier."""
+    auxiliary: Auxiliary | None = None
+    """A second head on the map of stride 16, in training only; `{}`: as published; none: there is none."""
     steps: Positive = 40000
     """Updates."""
     training: Training = Training()
@@ -23,7 +38,8 @@ class Pixel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        beside: Any = {"backbone": {"weights"}, "checkpoint": True, "steps": True, "training": True}
+        training: Any = {"checkpoint": True, "steps": True, "training": True}
+        beside = {"backbone": {"weights"}, "auxiliary": {"weight"}, **training}
         return self.model_dump(mode="json", exclude=beside)
 
 

@@ -5,6 +5,7 @@ N classes. `dropout` is the probability of zeroing a whole channel before the cl
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class FCNHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
-        return self.conv_seg(self.dropout(_joined(self.convs[0], maps)))
+        return self.conv_seg(self.dropout(_joined(cast(ConvBNReLU, self.convs[0]), maps)))
 
 
 class UPerNetHead(nn.Module):
@@ -107,10 +108,10 @@ class UPerNetHead(nn.Module):
 
     def _require_statistics(self, x: Tensor) -> None:
         """A map pooled to one pixel has a variance only over several images; over several GPUs BatchNorm sees more."""
-        if self.training and len(x) == 1 and isinstance(self.psp_modules[0][1].bn, nn.BatchNorm2d):
+        if self.training and len(x) == 1 and isinstance(self.bottleneck.bn, nn.BatchNorm2d):
             raise ConfigError(
-                "head `upernet` normalises a map of one pixel over the images that are computed at once: one is too few",
-                todo="train with two or more per process and micro-batch: larger `batch_size`, smaller `accumulation`",
+                "head `upernet` normalises a map of one pixel over the images computed at once, which are one",
+                todo="train with more per process and micro-batch: a larger `batch_size`, or a smaller `accumulation`",
             )
 
 

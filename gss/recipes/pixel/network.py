@@ -1,9 +1,9 @@
-"""A per-pixel network: an encoder of four maps and a plain head.
+"""A per-pixel network: an encoder of four maps and a head.
 
-Letters: B batch, H W size of the image, h w = ceil(H / 4), ceil(W / 4), C_i channels of level i, K width, N classes.
+Letters: B batch, H W size of the image, h w = ceil(H / 4), ceil(W / 4), N classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,41 +11,28 @@ from torch import Tensor, nn
 
 from gss.data.device import normalise
 from gss.nets.backbone import Backbone, build_backbone
-from gss.nets.layers import ConvBNReLU
 from gss.nets.tensors import resize
+from gss.recipes.pixel.heads import HEADS, FCNHead
 
-
-class PlainHead(nn.Module):
-    """Each level through a 1x1 convolution, their sum at stride 4, a 3x3 convolution, a classifier.
-
-    Args:
-        in_channels: C_0..C_3, of the maps at strides 4, 8, 16, 32.
-        num_classes: N.
-        channels: K.
-    """
-
-    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128) -> None:
-        super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
-        self.fusion = ConvBNReLU(channels, channels, 3)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
-        size = (maps[0].shape[2], maps[0].shape[3])
-        parts = [resize(lateral(x), size) for lateral, x in zip(self.laterals, maps, strict=True)]
-        return self.classifier(self.fusion(sum(parts[1:], parts[0])))
+_AUXILIARY_LEVEL = 2  # of stride 16
 
 
 class PixelNetwork(nn.Module):
-    """Encoder and head; in eval mode a `gss.evaluate.segmenter.Segmenter`."""
+    """Encoder and head; in eval mode a `gss.evaluate.segmenter.Segmenter`.
+
+    Args:
+        num_classes: N.
+        auxiliary: a second head, on the map of stride 16 alone, that only training uses.
+    """
 
     are_votes, extra_names = False, ()
     protocol: Mapping[str, Any] = {}
 
-    def __init__(self, backbone: Backbone, head: PlainHead) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, num_classes: int, auxiliary: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self.num_classes, self.auxiliary = backbone, head, num_classes, auxiliary
 
     def normalise(self, image: Tensor) -> Tensor:
         """Image [B, 3, H, W] in 0..255 -> float, as the backbone takes it."""
@@ -54,6 +41,14 @@ class PixelNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> logits [B, N, h, w]."""
         return self.head(self.backbone(image))
+
+    def of_all_heads(self, image: Tensor) -> list[Tensor]:
+        """Normalised image [B, 3, H, W] -> logits [B, N, h, w], and those of the auxiliary head at its map's size."""
+        maps = self.backbone(image)
+        logits = [self.head(maps)]
+        if self.auxiliary is not None:
+            logits.append(self.auxiliary([maps[_AUXILIARY_LEVEL]]))
+        return logits
 
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> logits float [B, N, H, W]."""
@@ -65,19 +60,30 @@ class PixelNetwork(nn.Module):
 
 
 def build_pixel_network(
-    num_classes: int, backbone: Mapping[str, Any], *, weights: Mapping[str, Tensor] | None = None, **head: Any
+    num_classes: int,
+    backbone: Mapping[str, Any],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    head: str = "plain",
+    auxiliary: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> PixelNetwork:
     """A freshly initialised network.
 
     Args:
         backbone: `name` and other keywords of `build_backbone`.
         weights: pretrained tensors of the backbone.
-        head: keywords of `PlainHead`.
+        head: a name of `HEADS`; `options` are its keywords.
+        auxiliary: `channels` and `dropout` of an auxiliary head; None: there is none.
 
     Raises:
         ConfigError: no such backbone, or options it does not know.
         CheckpointError: the weights do not fit.
     """
     encoder = build_backbone(**backbone, weights=weights)
-    network = PixelNetwork(encoder, PlainHead(encoder.channels, num_classes, **head))
+    main = HEADS[head](encoder.channels, num_classes, **options)
+    second = None
+    if auxiliary is not None:
+        second = FCNHead([encoder.channels[_AUXILIARY_LEVEL]], num_classes, kernel=3, **auxiliary)
+    network = PixelNetwork(encoder, main, num_classes, second)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 TAGS = ()
 SECTIONS: dict[str, Any] = {}
+_HEADS = {"plain": "sum of four levels", "fcn": "concatenation of four levels", "upernet": "UPerNet"}
 
 
 def checks(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
@@ -34,7 +35,7 @@ def facts(results: Results) -> dict[str, str]:
 def about(file: "ModelFile") -> str:
     """What the model is, in Markdown."""
     return (
-        "Semantic segmentation with a per-pixel network: an image encoder gives four maps, a head adds them up and "
+        "Semantic segmentation with a per-pixel network: an image encoder gives four maps, a head joins them and "
         "scores every class\nat every pixel."
     )
 
@@ -43,8 +44,10 @@ def network(file: "ModelFile") -> dict[str, str]:
     """Facts of the network, by term."""
     provenance = file.meta["provenance"]
     imported, pretrained = provenance.get("checkpoint"), provenance["config"]["pixel"]["backbone"].get("weights")
+    head, auxiliary = file.meta["pixel"].get("head", "plain"), file.meta["pixel"].get("auxiliary")
     return {
         "encoder": file.meta["pixel"]["backbone"]["name"],
         "pretrained weights": f"all, imported from {imported}" if imported else pretrained or "none",
-        "head": f"sum of four levels, {file.meta['pixel']['channels']} channels",
+        "head": f"{_HEADS[head]}, {file.meta['pixel']['channels']} channels",
+        **({"auxiliary head": f"{auxiliary['channels']} channels, in training only"} if auxiliary else {}),
     }

@@ -11,7 +11,7 @@ from gss.layout import MANIFEST
 from gss.modelfile import save_model, tensors_sha256
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.experiment import PixelExperiment
-from gss.recipes.pixel.learner import PixelLearner
+from gss.recipes.pixel.learner import build_learner
 from gss.recipes.pixel.network import PixelNetwork
 from gss.results.journal import Journal
 from gss.stages.run import Run
@@ -59,7 +59,7 @@ def _train(
     network = build_network(meta, weights if world.is_main else pretrained(config.backbone))
     if world.is_main:
         tell_pretrained(network.backbone, config.backbone.weights)
-    learner = PixelLearner(network, class_weights=class_weights(run, config.training.class_balance))
+    learner = build_learner(run.experiment, network, class_weights(run, config.training.class_balance))
     exported, origin = train_network(
         run,
         "pixel",
