@@ -33,7 +33,7 @@ def network(side: str) -> Any:
     from gss.recipes.pixel.network import build_pixel_network
 
     backbone = {"name": "beit_base_patch16_224", "options": ENCODER, "drop_path": 0.1}
-    auxiliary = {"weight": 0.4, "channels": 256, "dropout": 0.1}
+    auxiliary = {"channels": 256, "dropout": 0.1}
     built = build_pixel_network(NUM_CLASSES, backbone, head="upernet", channels=768, dropout=0.1, auxiliary=auxiliary)
     return plain(built) if side == "plain" else built
 
@@ -47,7 +47,7 @@ def training_step(side: str) -> Callable[[], None]:
     from gss.train.optim import build_optimizer
     from gss.train.settings import LoopSettings
 
-    learner = PixelLearner(network(side)).train()
+    learner = PixelLearner(network(side), auxiliary_weight=0.4).train()
     optimizer = build_optimizer(learner.saved, LoopSettings(steps=100, lr=1e-4, decay_rule="vectors"))
     weights = torch.tensor(list(learner.terms.values()), dtype=torch.float64)
     label = torch.randint(0, NUM_CLASSES, (2, SIDE // 8, SIDE // 8), dtype=torch.uint8)

