@@ -58,7 +58,7 @@ class PixelExperiment(Experiment):
 
     trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
     backbone: ClassVar[str] = "pixel.backbone"
-
+    unhashed: ClassVar[tuple[str, ...]] = ("import",)
     idle_keys: ClassVar[Any] = (
         (
             "`pixel.checkpoint`",
