@@ -242,10 +242,8 @@ def pretrained(backbone: Backbone) -> dict[str, Tensor] | None:
 def tell_pretrained(backbone: Encoder, weights: str | None) -> None:
     """Print what became of the pretrained weights' keys, where they were not simply the encoder's own."""
     if report := backbone.pretrained:
-        print(
-            f"pretrained weights {weights}: {sum(bool(row.published) for row in report.rows)} keys\n{report}",
-            flush=True,
-        )
+        keys = sum(bool(row.published) for row in report.rows)
+        print(f"pretrained weights {weights}: {keys} keys\n{report}", flush=True)
 
 
 def describe_use(run: Run, space: ClassSpace) -> dict[str, Any]:
