@@ -120,7 +120,16 @@ CASES = {
     "bytes": (write(bytes(range(250))), "250 bytes of no known kind, the first of which are 00 01 02", None),
 }
 
-STATES = {"state dict", "old state dict", "mmseg", "gss", "lightning", "work"}  # what `gss import` looks into
+STATES = {
+    "cae",
+    "pre-training",
+    "state dict",
+    "old state dict",
+    "mmseg",
+    "gss",
+    "lightning",
+    "work",
+}  # what `gss import` looks into
 
 
 @pytest.mark.parametrize("case", CASES)

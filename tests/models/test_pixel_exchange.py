@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from gss.checkpoints import read_checkpoint
 from gss.cli import main
-from gss.errors import CheckpointError
+from gss.data.classes import ClassSpace
+from gss.errors import CheckpointError, ConfigError
 from gss.files import write_json
 from gss.modelfile import load_model
 from gss.recipes.pixel.assemble import build_segmenter
 from gss.recipes.pixel.exchange import load_published, to_published
 from gss.recipes.pixel.network import PixelNetwork, build_pixel_network
+from gss.recipes.pixel.rehearse import rehearse
+from gss.stages.run import Run
 
 BEIT = {"img_size": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "use_abs_pos_emb": True, "init_values": 0.1}
 BACKBONE = {"name": "beit_base_patch16_224", "options": BEIT}
@@ -237,6 +240,18 @@ def test_wrong_inputs_leave_nothing_behind(
     error = capsys.readouterr().err
     assert all(part in error for part in said), error
     assert written(project) == set()
+
+
+def test_the_check_of_the_data_looks_at_a_checkpoint(project: Path) -> None:
+    """Without weights of the pre-training, which it does not need."""
+    checkpoint(project)
+    backbone = "pixel.backbone.weights=gone.pth"
+    named = [backbone, "pixel.checkpoint=published.pth"]
+    rehearse(Run.open("mine.yaml", named), ClassSpace(tuple(CLASSES)))
+    with pytest.raises(CheckpointError, match="pixel.head and channels"):
+        rehearse(Run.open("mine.yaml", [*named, "pixel.channels=16"]), ClassSpace(tuple(CLASSES)))
+    with pytest.raises(ConfigError, match="pretrained weights not found"):
+        rehearse(Run.open("mine.yaml", [backbone]), ClassSpace(tuple(CLASSES)))
 
 
 def test_classes_in_another_order_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
