@@ -120,16 +120,8 @@ CASES = {
     "bytes": (write(bytes(range(250))), "250 bytes of no known kind, the first of which are 00 01 02", None),
 }
 
-STATES = {
-    "cae",
-    "pre-training",
-    "state dict",
-    "old state dict",
-    "mmseg",
-    "gss",
-    "lightning",
-    "work",
-}  # what `gss import` looks into
+# what `gss import` looks into
+STATES = {"state dict", "old state dict", "mmseg", "gss", "cae", "pre-training", "lightning", "work"}
 
 
 @pytest.mark.parametrize("case", CASES)

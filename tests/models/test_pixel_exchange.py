@@ -248,7 +248,7 @@ def test_the_check_of_the_data_looks_at_a_checkpoint(project: Path) -> None:
     backbone = "pixel.backbone.weights=gone.pth"
     named = [backbone, "pixel.checkpoint=published.pth"]
     rehearse(Run.open("mine.yaml", named), ClassSpace(tuple(CLASSES)))
-    with pytest.raises(CheckpointError, match="pixel.head and channels"):
+    with pytest.raises(CheckpointError, match=r"pixel\.head and channels"):
         rehearse(Run.open("mine.yaml", [*named, "pixel.channels=16"]), ClassSpace(tuple(CLASSES)))
     with pytest.raises(ConfigError, match="pretrained weights not found"):
         rehearse(Run.open("mine.yaml", [backbone]), ClassSpace(tuple(CLASSES)))
