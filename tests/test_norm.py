@@ -62,7 +62,7 @@ def test_training_is_that_of_double_precision(shape: tuple[int, ...], options: d
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_threads_change_no_bit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x, slope = (3 + 2 * channels_last(*shape)).to(dtype), channels_last(*shape).to(dtype)
@@ -74,9 +74,11 @@ def test_threads_change_no_bit(shape: tuple[int, ...], dtype: torch.dtype) -> No
         assert torch.equal(value, found[1][name]), name
 
 
-def test_bf16_statistics_are_single_precision() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_statistics_of_half_precision_are_single_precision(dtype: torch.dtype) -> None:
+    """Also where their squares are no number of float16."""
     torch.manual_seed(0)
-    x = (100 + channels_last(2, 8, 300, 200)).bfloat16()
+    x = (300 + channels_last(2, 8, 300, 200)).to(dtype)
     norm = BatchNorm2d(8, momentum=1.0)
     norm(x)
     variance, mean = torch.var_mean(x.double(), (0, 2, 3))

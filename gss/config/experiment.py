@@ -54,6 +54,8 @@ class Experiment(Section):
     """Stages that train a network on images -> the dotted key of the section that says how."""
     backbone: ClassVar[str | None] = None
     """Dotted key of the image encoder's section."""
+    unpublished: ClassVar[tuple[str, ...]] = ("bf16", "fp16")
+    """Values of `precision` that no training of `numerics: reference` has."""
     narrower: ClassVar[dict[str, str]] = {}
     """Stages that need less memory with a smaller number at a dotted key, which makes another network."""
     without_effect: ClassVar[tuple[str, ...]] = ("data.obtain", "data.archives", "evaluation.splits")
@@ -74,11 +76,11 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _reference_is_fp32(self) -> Self:
+    def _reference_is_not_rounded(self) -> Self:
         if self.numerics == "reference":
             for key in self.trainings.values():
-                if self.at(key).precision == "bf16":
-                    raise ValueError(f"`numerics: reference` trains in fp32; remove `{key}.precision: bf16`")
+                if (precision := self.at(key).precision) in self.unpublished:
+                    raise ValueError(f"`numerics: reference` trains in fp32; remove `{key}.precision: {precision}`")
         return self
 
     @model_validator(mode="after")

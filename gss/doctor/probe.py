@@ -158,7 +158,7 @@ def _compare(names: list[str], count: int) -> None:
     kinds: dict[str, int] = {}
     for i in range(count):
         properties = torch.cuda.get_device_properties(i)
-        bf16 = "bf16" if properties.major >= 8 else "no fast bf16: use precision fp32"
+        bf16 = "bf16" if properties.major >= 8 else "no fast bf16: use precision fp16 or fp32"
         kind = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}"
         kinds[kind] = kinds.get(kind, 0) + 1
     here = "; ".join(f"{number} x {kind}" for kind, number in kinds.items()) or "none here"

@@ -110,17 +110,15 @@ class TrainState:
             self.parts["best"] = Part(self.best.state, self.best.load)
         if self.scale is not None:
             self.parts["scale"] = Part(self.scale.state, self.scale.load)
-        # what a forward pass changes, which a step without an update takes back
-        norms = [part for part in module.modules() if self.scale is not None and isinstance(part, _BatchNorm)]
-        self._statistics = [buffer for norm in norms for buffer in norm.buffers()]
-        self._before: list[Tensor] = []
+        self._before: list[tuple[Tensor, Tensor]] = []  # what a forward pass changes, and what it was
 
     def begin(self, rate: float) -> None:
-        """Begin a step with a learning rate."""
+        """Begin a step with a learning rate; with a scaled loss it may have to be taken back."""
         set_learning_rate(self.optimizer, rate)
         if self.scale is not None:
             self.meter.begin()
-            self._before = [buffer.clone() for buffer in self._statistics]
+            norms = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
+            self._before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
 
     def gradient_norm(self) -> Tensor:
         """Norm of all gradients, which from here on are those of the loss itself, not of the scaled one."""
@@ -190,7 +188,7 @@ class TrainState:
         self.meter.take_back(scale.overflow)
         self.meter.add("train/skipped", scale.overflow, 1.0)
         self.meter.add("train/scale", scale.factor, 1.0)
-        for buffer, before in zip(self._statistics, self._before, strict=True):
+        for buffer, before in self._before:
             buffer.copy_(torch.where(scale.overflow, before, buffer))
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:

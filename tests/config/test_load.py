@@ -16,11 +16,19 @@ def test_every_shipped_experiment_is_valid(name: str) -> None:
     assert load_experiment(runs_of(name)[0]).trainings
 
 
-def test_half_precision_can_be_trained_where_the_published_numerics_differ() -> None:
-    override = "latent_prior.training.precision=bf16"
-    assert load_experiment("ade20k", [override]).latent_prior.training.precision == "bf16"
-    with pytest.raises(ConfigError, match="trains in fp32"):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_can_be_trained_where_the_published_numerics_differ(precision: str) -> None:
+    override = f"latent_prior.training.precision={precision}"
+    assert load_experiment("ade20k", [override]).latent_prior.training.precision == precision
+    with pytest.raises(ConfigError, match=f"trains in fp32; remove `latent_prior.training.precision: {precision}`"):
         load_experiment("ade20k", [override, "numerics=reference"])
+
+
+def test_per_pixel_networks_were_published_in_fp16() -> None:
+    override = "pixel.training.precision"
+    assert load_experiment("camvid_pixel/seed_0", [f"{override}=fp16", "numerics=reference"]).numerics == "reference"
+    with pytest.raises(ConfigError, match=r"trains in fp32; remove `pixel.training.precision: bf16`"):
+        load_experiment("camvid_pixel/seed_0", [f"{override}=bf16", "numerics=reference"])
 
 
 def test_results_that_call_the_source_of_the_posterior_by_its_earlier_name_are_read() -> None:

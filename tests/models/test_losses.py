@@ -86,12 +86,28 @@ def test_loss_of_zero_features_is_the_logarithm_of_the_vocabulary() -> None:
     assert math.isclose(0.8 * token.item() / 6 + 0.2 * pixel.item() / 64, 8.210858, rel_tol=1e-6)
 
 
-def test_autocast_gives_a_float32_loss_and_gradients_of_the_parameters_type() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_a_float32_loss_and_gradients_of_the_parameters_type(dtype: torch.dtype) -> None:
     hidden, weight, bias = (x.detach().float().requires_grad_() for x in inputs()[:3])
     targets = torch.randint(0, V, (2, 5, 7))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         loss, _ = token_loss_sum(hidden, weight, bias, targets, ignore_index=V)
     loss.backward()
     plain = F.cross_entropy(F.conv2d(hidden, weight, bias), targets, reduction="sum")
     assert loss.dtype == weight.grad.dtype == torch.float32
     torch.testing.assert_close(loss, plain, rtol=2e-2, atol=0)
+
+
+def test_a_factor_that_float16_does_not_hold_scales_its_gradients() -> None:
+    """As of a scaled loss over few or no pixels: factor / (count + eps)."""
+    exact = torch.randn(1, 3, 4, 4)
+    labels = torch.randint(0, 3, (1, 8, 8), dtype=torch.uint8)
+    found = []
+    for scores, factor in ((exact, 1.0), (exact.half(), 1e5), (exact.half(), 1e9)):
+        leaf = scores.clone().requires_grad_()
+        chosen = labels if factor < 1e9 else torch.full_like(labels, 255)
+        (pixel_loss_sum(leaf, chosen, ignore_index=255)[0] * factor / 1e3).backward()
+        found.append(leaf.grad)
+    plain, scaled, without = found
+    assert scaled.dtype == torch.float16 and not without.any()
+    torch.testing.assert_close(scaled.float() / 1e5, plain, rtol=0, atol=1e-3 * float(plain.abs().max()))

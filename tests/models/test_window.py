@@ -88,3 +88,23 @@ def test_blocks_in_pieces_equal_the_whole(size: tuple[int, int], monkeypatch: py
     assert numbers == [max(1, -(-size[0] // 14)), max(1, -(-(size[0] - 3) // 14))]
     for ours, theirs in zip(outcome(), whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("large", [0, 2**30])
+def test_autocast_rounds_values_and_gradients(large: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces and as a whole; the mask of the shift stays a number, the parameters' gradients their type."""
+    blocks = SwinBlocks(8, 2, heads=2, window=7, ffn_dim=12)
+    x, weights = torch.randn(2, 2, 30, 16, 8)
+    monkeypatch.setattr(window, "_LARGE", large)
+    found = []
+    for enabled in (False, True):
+        seen = x.clone().requires_grad_()
+        blocks.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            result = blocks(seen)
+        (result * weights).sum().backward()
+        found.append([result.detach(), seen.grad, *[p.grad for p in blocks.parameters()]])
+    for exact, rounded in zip(*found, strict=True):
+        assert rounded.dtype == torch.float32
+        assert (rounded - exact).norm() <= 8 * torch.finfo(dtype).eps * exact.norm()

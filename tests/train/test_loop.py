@@ -255,7 +255,8 @@ def test_samples_differ():
 
 
 @pytest.mark.gpu
-def test_steps_on_cuda_never_wait_for_the_device(tmp_path):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_steps_on_cuda_never_wait_for_the_device(tmp_path, precision):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     world = World(0, 1, 0, torch.device("cuda", 0))
@@ -277,7 +278,7 @@ def test_steps_on_cuda_never_wait_for_the_device(tmp_path):
                     "save_every": 10,
                     "clip_norm": 1.0,
                     "ema": 0.9,
-                    "precision": "bf16",
+                    "precision": precision,
                 }
             ),
             work=tmp_path,

@@ -33,6 +33,23 @@ def test_decay_rules(name, parameter, default, published):
     assert decays(name, parameter, "published") is published
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "decay"),
+    [
+        ("backbone.cls_token", (1, 1, 8), True),
+        ("backbone.blocks.11.attn.relative_position_bias_table", (12, 2), True),
+        ("backbone.blocks.0.attn.qkv.weight", (24, 8), True),
+        ("backbone.blocks.0.attn.q_bias", (8,), False),
+        ("backbone.blocks.0.gamma_1", (8,), False),
+        ("backbone.fpn1.1.weight", (8,), False),
+        ("head.conv_seg.bias", (5,), False),
+        ("head.table.bias", (5, 5), False),
+    ],
+)
+def test_vectors_and_biases_alone_are_spared(name, shape, decay):
+    assert decays(name, torch.empty(shape, device="meta"), "vectors") is decay
+
+
 def test_groups_carry_decay_and_rate():
     module = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2), "frozen": nn.Linear(2, 2)})
     module["frozen"].requires_grad_(False)
@@ -105,6 +122,94 @@ def test_a_module_tells_the_depth_of_its_parameters():
     assert found == depths
     alone = lr_factors(module["backbone"], settings)
     assert [alone[f"blocks.{block}.bias"] for block in range(3)] == [0.65**3, 0.65**2, 0.65]
+
+
+class ConvNorm(nn.Module):
+    def __init__(self, inputs, outputs, kernel):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+
+class Encoder(nn.Module):
+    """CAE's encoder and neck by names and ranks of their parameters, C channels, D blocks."""
+
+    def __init__(self, width, depth):
+        super().__init__()
+        self.num_layers = depth + 1
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 17, width), requires_grad=False)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 16)})
+        self.blocks = nn.ModuleList(self.block(width) for _ in range(depth))
+        up = (nn.ConvTranspose2d(width, width, 2, 2) for _ in range(3))
+        self.fpn1 = nn.Sequential(next(up), nn.BatchNorm2d(width), nn.GELU(), next(up))
+        self.fpn2 = nn.Sequential(next(up))
+
+    def block(self, width):
+        block, attention = nn.Module(), nn.Module()
+        for name in ("q_bias", "v_bias"):
+            attention.register_parameter(name, nn.Parameter(torch.zeros(width)))
+        attention.relative_position_bias_table = nn.Parameter(torch.zeros(52, 2))
+        attention.qkv, attention.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+        block.norm1, block.attn, block.norm2 = nn.LayerNorm(width), attention, nn.LayerNorm(width)
+        block.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        block.gamma_1, block.gamma_2 = (nn.Parameter(torch.ones(width)) for _ in range(2))
+        return block
+
+    def layer_of(self, name):
+        first, second = name.split(".")[0], name.partition(".")[2]
+        if first in ("cls_token", "pos_embed", "patch_embed"):
+            return 0
+        return 1 + int(second.split(".")[0]) if first == "blocks" else self.num_layers
+
+
+def upernet(width, depth):
+    """UPerNet on CAE with few channels."""
+    head, auxiliary = nn.Module(), nn.Module()
+    head.conv_seg = nn.Conv2d(width, 5, 1)
+    head.psp_modules = nn.ModuleList(nn.Sequential(nn.Identity(), ConvNorm(width, width, 1)) for _ in range(4))
+    head.bottleneck, head.fpn_bottleneck = ConvNorm(5 * width, width, 3), ConvNorm(4 * width, width, 3)
+    head.lateral_convs = nn.ModuleList(ConvNorm(width, width, 1) for _ in range(3))
+    head.fpn_convs = nn.ModuleList(ConvNorm(width, width, 3) for _ in range(3))
+    auxiliary.convs, auxiliary.conv_seg = nn.ModuleList([ConvNorm(width, 4, 3)]), nn.Conv2d(4, 5, 1)
+    return nn.ModuleDict({"backbone": Encoder(width, depth), "decode_head": head, "auxiliary_head": auxiliary})
+
+
+@pytest.mark.parametrize(("depth", "rate", "groups", "tensors"), [(12, 0.65, 28, 246), (24, 0.95, 52, 438)])
+def test_published_groups_of_cae(depth, rate, groups, tensors):
+    module = upernet(8, depth)
+    settings = LoopSettings(steps=1, lr=1e-4, weight_decay=0.05, decay_rule="vectors", layer_decay=rate)
+    optimizer = build_optimizer(module, settings)
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    grouped = {
+        (group["weight_decay"], group["lr_factor"]): [names[parameter] for parameter in group["params"]]
+        for group in optimizer.param_groups
+    }
+    found = [name for group in grouped.values() for name in group]
+    assert (len(optimizer.param_groups), len(grouped), len(found)) == (groups, groups, tensors)
+    assert set(names.values()) - set(found) == {"backbone.pos_embed"} and len(set(found)) == tensors
+    scales = [rate**power for power in range(depth + 1, 0, -1)] + [1.0]
+    counts = [(2, 1), *[(5, 11)] * depth, (18, 33)]
+    assert {key: len(group) for key, group in grouped.items()} == {
+        (decay, scale): count
+        for scale, both in zip(scales, counts, strict=True)
+        for decay, count in zip((0.05, 0.0), both, strict=True)
+    }
+    assert "backbone.cls_token" in grouped[0.05, rate ** (depth + 1)]
+    assert f"backbone.blocks.{depth - 1}.attn.relative_position_bias_table" in grouped[0.05, rate]
+    assert "decode_head.conv_seg.bias" in grouped[0.0, 1.0]
+
+
+def test_published_rates_of_caes_layers():
+    factors = lr_factors(upernet(8, 12), LoopSettings(steps=1, lr=1e-4, layer_decay=0.65))
+    published = [0.005688009, 0.008750783, 0.013462743, 0.020711913, 0.031864481, 0.049022279]
+    published += [0.075418891, 0.116029063, 0.178506250, 0.274625000, 0.422500000, 0.650000000]
+    assert [factors[f"backbone.blocks.{i}.gamma_1"] for i in range(12)] == pytest.approx(published, abs=5e-10)
+    assert factors["backbone.patch_embed.proj.bias"] == pytest.approx(0.003697206, abs=5e-10)
+    assert {factors["backbone.fpn2.0.weight"], factors["auxiliary_head.conv_seg.weight"]} == {1.0}
+    large = lr_factors(upernet(8, 24), LoopSettings(steps=1, lr=4e-5, layer_decay=0.95))
+    found = [large[f"backbone.{name}"] for name in ("cls_token", "blocks.0.gamma_1", "blocks.12.gamma_1")]
+    assert found == pytest.approx([0.277389573, 0.291989024, 0.540360088], abs=5e-10)
 
 
 def test_layer_decay_needs_layers():

@@ -133,7 +133,7 @@ class PosteriorLearner(ImageLearner):
 
     Note:
         Deviation: unless `reference`, the prior is what it is at prediction (tests/models/test_training.py), but for
-        the rounding of bf16 where X^-1 is trained in it.
+        the rounding of half precision where X^-1 is trained in it.
 
     Source: published GSS-FT-W.
     """
