@@ -3,6 +3,7 @@
 import re
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: missing or damaged; not only tensors; or a pickle that refers to anything but tensors, plain
-            values and numpy scalars: names what.
+            values, numpy scalars and namespaces of argparse: names what.
     """
     if not path.exists():
         raise CheckpointError("checkpoint not found", where=path)
@@ -38,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"not readable as a checkpoint: it is {kind.name}{said}", where=path, todo=todo
         ) from error
-    for key in ("state_dict", "model"):  # of mmseg; of the files that accompany the Swin paper
+    for key in ("state_dict", "model", "module"):  # of mmseg; of Swin, BEiT, MAE and CAE; of DeepSpeed
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -107,8 +108,12 @@ def timm_tag(name: str, weights: str) -> str:
 
 
 def _load_pickled(path: Path) -> Any:
-    """The content of a file of `torch.save`; that of a zip file stays on the disk until it is used."""
-    with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+    """The content of a file of `torch.save`; that of a zip file stays on the disk until it is used.
+
+    Beside tensors it may hold arguments of a command line, as files of pre-trainings do: a namespace takes any names,
+    and does nothing.
+    """
+    with torch.serialization.safe_globals([Namespace, *_numpy_scalars()]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of foreign files, of which the error says more
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 

@@ -16,6 +16,7 @@ HEAD = 2**14  # bytes looked at first
 _MOST = 2**26  # bytes of a pickle or of a header; those of checkpoints are a few MB: tensors are kept apart
 _SHOWN = 3  # names of tensors
 _AGAIN = "copy or download it again, and compare its size with the original's"
+_WEIGHTS = "name it in an experiment, as `weights` of the section `backbone`"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
 _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _ARCHIVES = {
@@ -26,7 +27,10 @@ _ARCHIVES = {
     b"Rar!": "RAR",
     b"\x28\xb5\x2f\xfd": "zstandard",
 }
-_GSS_HEAD = re.compile(r"(module\.)?decode_head\.(d_vae|convs_pixel|conv_before_seg|post_swin_ln|cls_segmap)\.")
+_PUBLISHED = {  # keys that tell whose code trained with mmsegmentation
+    "GSS": re.compile(r"(module\.)?decode_head\.(d_vae|convs_pixel|conv_before_seg|post_swin_ln|cls_segmap)\."),
+    "CAE": re.compile(r"(module\.)?backbone\.fpn1\.0\."),
+}
 _CHECKPOINTS = (  # keys that tell who wrote a checkpoint
     ({"pytorch-lightning_version"}, "PyTorch Lightning"),
     ({"network_weights", "trainer_name"}, "nnU-Net"),
@@ -210,12 +214,14 @@ def _checkpoint(load: Callable[[], Any]) -> FileKind:
 def _trained(content: Mapping[Any, Any]) -> FileKind:
     state = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), content)
     tensors = {str(key): value for key, value in state.items() if isinstance(value, _Tensor)}
-    if any(map(_GSS_HEAD.match, tensors)):
+    if code := next((code for code, keys in _PUBLISHED.items() if any(map(keys.match, tensors))), ""):
         return FileKind(
-            "a checkpoint of the published GSS code (mmsegmentation)",
+            f"a checkpoint of the published {code} code (mmsegmentation)",
             "make a model file of it: gss import EXPERIMENT FILE",
             "published",
         )
+    if any(key.startswith("encoder.blocks.") for key in tensors):
+        return FileKind(f"a checkpoint of a pre-training such as CAE's, of {_tensors(tensors)}", _WEIGHTS)
     for keys, program in _CHECKPOINTS:
         if keys <= content.keys():
             return FileKind(f"a checkpoint of {program}, of {_tensors(tensors)}")

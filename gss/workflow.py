@@ -22,6 +22,7 @@ from gss.config import (
     Resources,
     all_stages,
     data_set_folder,
+    find_recipe,
     list_experiments,
     load_cluster,
     load_experiment,
@@ -222,9 +223,14 @@ def _uses_gpus(asked: Resources) -> bool:
     return gpus.present() if asked.gpus == "auto" else asked.gpus > 0
 
 
-def inputs(stage: str) -> list[str]:
-    """Files of the results that a stage always reads, as patterns."""
-    return [f"results/{{experiment}}/{file}" for file in all_stages()[stage].inputs]
+def inputs(stage: str, recipe: str | None = None) -> list[str]:
+    """Files of the results that a stage always reads, as patterns.
+
+    Args:
+        recipe: whose stage, where several have one of this name that reads other files.
+    """
+    row = find_recipe(recipe).stage(stage) if recipe else all_stages()[stage]
+    return [f"results/{{experiment}}/{file}" for file in row.inputs]
 
 
 def makes(stage: str) -> list[str]:
@@ -254,6 +260,13 @@ def launch(command: str, *, work: str) -> str:
         "python -m gss launch --nodes {resources.nodes} --nproc {resources.processes} --gpus {resources.devices} "
         "--cpus {resources.cpus_per_task} --divided {resources.divided} "
         f"--work results/{{wildcards.experiment:q}}/{layout.WORK}/{work} --log {{log:q}} -- {command} >> {{log:q}} 2>&1"
+    )
+
+
+def importing(part: str) -> str:
+    """Experiments that import a part, a section with `checkpoint`, instead of training it, as a pattern."""
+    return pattern(
+        name for name, experiment in readable() if getattr(getattr(experiment, part, None), "checkpoint", None)
     )
 
 

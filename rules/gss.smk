@@ -86,9 +86,9 @@ rule posterior:
 
 
 rule import_latent_prior:
-    input: workflow_of.inputs("import")
+    input: workflow_of.inputs("import", recipe="gss")
     output: "results/{experiment}/gss_ff.pth"
-    wildcard_constraints: experiment=gss_of.importing("latent_prior")
+    wildcard_constraints: experiment=workflow_of.importing("latent_prior")
     params:
         config=workflow_of.config_slice("latent_prior"),
         kind="gss_ff",
@@ -103,7 +103,7 @@ rule import_latent_prior:
 
 use rule import_latent_prior as import_posterior with:
     output: "results/{experiment}/posterior.pth"
-    wildcard_constraints: experiment=gss_of.importing("posterior")
+    wildcard_constraints: experiment=workflow_of.importing("posterior")
     params:
         config=workflow_of.config_slice("posterior"),
         kind="posterior",

@@ -1,5 +1,6 @@
 """What a file is that was given in place of a model, a tokenizer or a checkpoint; nothing in it is executed."""
 
+import argparse
 import json
 import os
 import pickle
@@ -73,6 +74,16 @@ CASES = {
         "a checkpoint of the published GSS code",
         "gss import EXPERIMENT FILE",
     ),
+    "cae": (
+        saved({"meta": {}, "state_dict": {"backbone.fpn1.0.weight": torch.ones(1)}}),
+        "a checkpoint of the published CAE code",
+        "gss import EXPERIMENT FILE",
+    ),
+    "pre-training": (
+        saved({"model": {"encoder.blocks.0.gamma_1": torch.ones(1)}, "args": argparse.Namespace(lr=1)}),
+        "a checkpoint of a pre-training such as CAE's, of 1 tensor",
+        "`weights` of the section `backbone`",
+    ),
     "lightning": (
         saved({"pytorch-lightning_version": "2", "state_dict": {"a": torch.ones(1)}}),
         "a checkpoint of PyTorch Lightning, of 1 tensor ('a')",
@@ -109,7 +120,8 @@ CASES = {
     "bytes": (write(bytes(range(250))), "250 bytes of no known kind, the first of which are 00 01 02", None),
 }
 
-STATES = {"state dict", "old state dict", "mmseg", "gss", "lightning", "work"}  # what `gss import` looks into
+# what `gss import` looks into
+STATES = {"state dict", "old state dict", "mmseg", "gss", "cae", "pre-training", "lightning", "work"}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -60,6 +60,8 @@ class Experiment(Section):
     """Stages that need less memory with a smaller number at a dotted key, which makes another network."""
     without_effect: ClassVar[tuple[str, ...]] = ("data.obtain", "data.archives", "evaluation.splits")
     """Dotted keys that change no result."""
+    unhashed: ClassVar[tuple[str, ...]] = ()
+    """Stages that came after results were made and read no key: the hash of everything is still that of before."""
     idle_keys: ClassVar[tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...]] = (
         ("`evaluation.mode: whole`", lambda e: e.evaluation.mode == "whole", ("evaluation.crop", "evaluation.stride")),
     )
@@ -243,7 +245,8 @@ class Experiment(Section):
     @property
     def sha256(self) -> str:
         """Hash of everything that can change a result."""
-        slices: dict[str, Any] = {stage.name: self.slice(stage.name) for stage in self.kind.stages}
+        names = [stage.name for stage in self.kind.stages if stage.name not in self.unhashed]
+        slices: dict[str, Any] = {name: self.slice(name) for name in names}
         return sha256_json({**slices, "seeds": self.seeds} if self.seeds else slices)
 
 

@@ -108,17 +108,16 @@ def load_experiment(name: str | Path, overrides: Iterable[str] = ()) -> Experime
             raise ConfigError(f"`{key}` is said in the file of an experiment", where=override)
         _apply(content, override)
     kind = experiment_class(content, path)
+    if content.get("numerics") == "reference" and isinstance(changes := content.get("reference"), dict):
+        return _validate(kind, _merged(content, changes), path)
     default = _validate(kind, content, path)
     if not default.reference:
         return default
-    changes = {**default.reference, "numerics": "reference"}
-    if default.numerics == "reference":
-        return _validate(kind, _merged(content, changes), path)
     # The other reading is checked, too, so that its faults do not wait until it is asked for; that it trains in fp32
     # says whoever asks for it.
     for key in kind.trainings.values():
         content = _merged(content, _nested(f"{key}.precision", "fp32"))
-    _validate(kind, _merged(content, changes), path)
+    _validate(kind, _merged(content, {**default.reference, "numerics": "reference"}), path)
     return default
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
 from gss.nets.encoder import IMAGENET, LEVELS, STRIDES, Backbone, cropped, level_sizes
-from gss.nets.positions import absolute, relative
 from gss.nets.published import (
     from_published_order,
     is_reordered,
@@ -49,7 +48,8 @@ def build_backbone(
         name: timm's name of a model with levels at strides 4, 8, 16, 32, or of a plain transformer.
         options: keywords for timm's constructor, e.g. `window_size`; of a transformer also `out_indices`.
         weights: pretrained tensors under timm's names or under those of the mmseg backbone, in any floating type;
-            tables of positions for another size are resized, what the features do not need is left out.
+            of a transformer also a file of its pre-training (`gss.nets.pretraining`). Tables of positions for another
+            size are resized, what the features do not need is left out.
             None: random.
         normalisation: of images: what timm says the model was made for, or ImageNet's mean and deviation.
         drop_path: probability of skipping a residual branch (stochastic depth).
@@ -82,7 +82,7 @@ def build_backbone(
     if normalisation == "imagenet":
         backbone.mean, backbone.std = IMAGENET
     if weights is not None:
-        _load(backbone.features, weights, backbone.architecture)
+        backbone.load_pretrained(weights)
     return backbone
 
 
@@ -138,6 +138,10 @@ class LevelBackbone(Backbone):
         if self.norms:
             return [norm(x).permute(0, 3, 1, 2) for norm, x in zip(self.norms, maps, strict=True)]
         return cropped(maps, level_sizes(height, width, self._strides))
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """See `Backbone`."""
+        _load(self.features, weights, self.architecture)
 
     def layer_of(self, name: str) -> int:
         """Level 0..3 of a parameter; the stem's are of level 0, new norms of the outputs of none: 4."""
@@ -213,8 +217,8 @@ def _load(features: nn.Module, weights: Mapping[str, Tensor], name: str) -> None
             todo=f"use a file with timm's or mmseg's parameter names for {name}",
         )
     for key, value in found.items():
-        if value.shape != own[key].shape:
-            found[key] = _resized(key, value, features, own[key].shape)
+        if key.endswith("relative_position_bias_table"):
+            found[key] = _resized_table(value, own[key].shape)
     wrong = [key for key in own if own[key].shape != found[key].shape]
     if wrong:
         raise CheckpointError(
@@ -247,19 +251,9 @@ def _under_own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], n
     return found
 
 
-def _resized(key: str, value: Tensor, features: Any, shape: torch.Size) -> Tensor:
-    """A pretrained table of positions for images or windows of another size; anything else as it is."""
-    if key == "pos_embed" and value.ndim == 3:
-        grid = features.patch_embed.grid_size
-        return absolute(value, grid, shape[1] - grid[0] * grid[1])
-    if key.endswith("relative_position_bias_table"):
-        return relative(value, features.patch_embed.grid_size) if key.startswith("blocks.") else _windows(value, shape)
-    return value
-
-
-def _windows(table: Tensor, shape: torch.Size) -> Tensor:
+def _resized_table(table: Tensor, shape: torch.Size) -> Tensor:
     """A relative position bias table [(2M - 1)^2, heads] for windows of another side, as mmseg resizes it."""
-    if table.shape[1] != shape[1]:
+    if table.shape == shape or table.shape[1] != shape[1]:
         return table
     old, new = (math.isqrt(rows) for rows in (len(table), shape[0]))
     grid = table.float().t().reshape(1, -1, old, old)  # [1, heads, 2M - 1, 2M - 1]

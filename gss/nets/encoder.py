@@ -3,13 +3,14 @@
 Letters: B batch, H W size of the image, C_i channels of level i (0..3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gss.nets.keys import KeyReport
 from gss.nets.norm import correct_batch_norms
 
 LEVELS = 4
@@ -31,11 +32,13 @@ class Backbone(nn.Module):
         mean, std: three numbers each, in units of 0..255: the normalisation the model was made for.
         num_layers: of what follows the encoder, see `layer_of`.
         input_size: (height, width) of the only images it takes; None: any.
+        pretrained: what became of the keys of the weights it started with, where they were not its own.
     """
 
     channels: tuple[int, ...]
     num_layers: int
     input_size: tuple[int, int] | None = None
+    pretrained: KeyReport | None = None
 
     def __init__(self, features: Any, *, norm_eval: bool = False) -> None:
         super().__init__()
@@ -53,6 +56,14 @@ class Backbone(nn.Module):
             module.requires_grad_(False)
         self._frozen = [name for name, module in self.named_modules() if any(module is one for one in modules)]
         self.train()
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Start with pretrained tensors, under timm's names or published ones.
+
+        Raises:
+            CheckpointError: they lack a tensor, or have another shape.
+        """
+        raise NotImplementedError
 
     def layer_of(self, name: str) -> int:
         """Depth of a parameter by its name here, for `layer_decay`: from 0, the first that sees the image, to

@@ -4,7 +4,7 @@ Letters: B batch, C width of the transformer, P side of a patch, H W size of the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from gss.nets.attention import bias_without_map
 from gss.nets.encoder import LEVELS, STRIDES, Backbone, cropped, level_sizes
 from gss.nets.norm import BatchNorm2d
 from gss.nets.positions import sine
+from gss.nets.pretraining import encoder_tensors
 from gss.nets.tensors import resize
 
 _EMBEDDING = ("cls_token", "dist_token", "reg_token", "mask_token", "pos_embed", "patch_embed", "norm_pre")
@@ -80,6 +81,13 @@ class TransformerBackbone(Backbone):
             for level, x, size in zip(self.pyramid, found, level_sizes(rows, columns), strict=True)
         ]
         return cropped(maps, level_sizes(height, width))
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """See `Backbone`; which files and names, `encoder_tensors`."""
+        features: Any = self.features
+        grid = getattr(features.patch_embed, "grid_size", (0, 0))  # where there is none, there are no tables either
+        tensors, self.pretrained = encoder_tensors(weights, features.state_dict(), grid)
+        features.load_state_dict(tensors)
 
     def layer_of(self, name: str) -> int:
         """0: before the blocks; i + 1: block i; what follows them, as the pyramid does: as deep as the head."""

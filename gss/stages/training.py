@@ -26,6 +26,7 @@ from gss.evaluate.measure import evaluate_pairs
 from gss.evaluate.segmenter import Segmenter
 from gss.files import read_json, replace_with_link, sha256_json
 from gss.layout import STATISTICS
+from gss.nets.encoder import Backbone as Encoder
 from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.train.distributed import World
@@ -236,6 +237,13 @@ def class_weights(run: Run, exponent: float) -> Tensor | None:
 def pretrained(backbone: Backbone) -> dict[str, Tensor] | None:
     """The weights that an image encoder starts with; None: random ones."""
     return read_backbone_weights(backbone.name, backbone.weights, data_folder()) if backbone.weights else None
+
+
+def tell_pretrained(backbone: Encoder, weights: str | None) -> None:
+    """Print what became of the pretrained weights' keys, where they were not simply the encoder's own."""
+    if report := backbone.pretrained:
+        keys = sum(bool(row.published) for row in report.rows)
+        print(f"pretrained weights {weights}: {keys} keys\n{report}", flush=True)
 
 
 def describe_use(run: Run, space: ClassSpace) -> dict[str, Any]:

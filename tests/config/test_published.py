@@ -94,3 +94,40 @@ def test_learning_rates_are_the_recorded_ones(parity: Path) -> None:
 def test_default_numerics_shorten_the_copied_lengths() -> None:
     for name in PUBLISHED:
         assert load_experiment(name).posterior.steps == 40000
+
+
+CAE = {  # experiment -> backbone, its width and blocks that give maps, LayerScale, drop path, rate, its decay, mIoU
+    "ade20k_cae_base_300": ("beit_base_patch16_224", 768, [3, 5, 7, 11], 0.1, 0.1, 3e-4, 0.65, 0.481),
+    "ade20k_cae_base_800": ("beit_base_patch16_224", 768, [3, 5, 7, 11], 0.1, 0.1, 2e-4, 0.65, 0.497),
+    "ade20k_cae_base_1600": ("beit_base_patch16_224", 768, [3, 5, 7, 11], 0.1, 0.1, 1e-4, 0.65, 0.503),
+    "ade20k_cae_large_1600": ("beit_large_patch16_512", 1024, [7, 11, 15, 23], 1e-5, 0.15, 4e-5, 0.95, 0.549),
+}
+
+
+@pytest.mark.parametrize("name", CAE)
+def test_experiments_of_cae_have_the_published_figures(name: str) -> None:
+    experiment = load_experiment(name)
+    network, training, backbone = experiment.pixel, experiment.pixel.training, experiment.pixel.backbone
+    options = backbone.options
+    assert CAE[name] == (
+        backbone.name,
+        network.channels,
+        options["out_indices"],
+        options["init_values"],
+        backbone.drop_path,
+        training.lr,
+        training.layer_decay,
+        experiment.published.pixel["mIoU"],
+    )
+    assert (options["img_size"], options["use_abs_pos_emb"], backbone.normalisation) == (512, True, "imagenet")
+    assert (network.head, network.dropout, network.steps) == ("upernet", 0.1, 160000)
+    assert network.auxiliary.model_dump() == {"weight": 0.4, "channels": 256, "dropout": 0.1}
+    assert (training.batch_size, training.weight_decay, training.decay_rule) == (16, 0.05, "vectors")
+    assert (training.warmup_steps, training.power, training.clip_norm) == (1500, 1, None)
+    assert training.precision == "bf16"
+    assert load_experiment(name, ["numerics=reference"]).pixel.training.precision == "fp16"
+    protocol = experiment.evaluation
+    assert (protocol.mode, protocol.crop, protocol.stride) == ("slide", (512, 512), (341, 341))
+    assert (protocol.scale, protocol.splits, protocol.flip) == ((2048, 512), ("val",), False)
+    gss = load_experiment("ade20k")
+    assert (experiment.data, experiment.augment) == (gss.data, gss.augment)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gss.evaluate import inference
+from gss.nets.keys import KeyReport
 from gss.recipes.gss.build import build_latent_prior, build_posterior
-from gss.recipes.gss.exchange import KeyReport, load_published, to_published
+from gss.recipes.gss.exchange import load_published, to_published
 from gss.recipes.gss.learners import Batch, ImageLearner, LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import GSS
 from gss.recipes.gss.palette.strategies import published_palette

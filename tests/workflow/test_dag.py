@@ -77,6 +77,14 @@ def test_checkpoints_are_imported_instead_of_trained(project: Project) -> None:
     assert "posterior" not in planned
 
 
+def test_a_checkpoint_of_a_per_pixel_network_is_imported_instead_of_trained(project: Project) -> None:
+    project.configure("ade20k_cae_base_300", pixel__checkpoint="mine.pth")
+    planned = project.planned("results/ade20k_cae_base_300/report.html")
+    assert planned == {"prepare": 1, "check": 1, "import_pixel": 1, "evaluate": 1, "report": 1}
+    other = project.planned("results/camvid_pixel/seed_0/pixel.pth")
+    assert "pixel" in other and "import_pixel" not in other
+
+
 def test_unknown_experiment_names_the_nearest(project: Project) -> None:
     done = project.snakemake("-n", "results/camvit/gss_ft.pth")
     assert done.returncode != 0

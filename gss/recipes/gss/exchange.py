@@ -3,27 +3,21 @@
 Our names are those of `gss.recipes.gss.model.GSS` and of the model files: `prior.`, `posterior.`, `tokenizer.`.
 """
 
-import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from gss.errors import CheckpointError
+from gss.nets.keys import INDEX, KeyReport, Names, copy_published
 from gss.nets.published import from_published_order, is_reordered, published_name, to_published_order
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.posterior import ConvPosterior, Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
 
-INDEX = "relative_position_index"
 PRIOR = ("convs", "fusion_conv", "transformer_block", "swin_ln", "conv_before_seg", "conv_seg")
 POSTERIOR = ("projection", "post_transformer_block", "post_swin_ln", "cls_segmap")
 PIXEL_BRANCH = ("convs_pixel", "fusion_conv_pixel", "conv_seg_pixel")
-_SHOWN = 5
 _DECIDED_BY = [  # published names -> what their presence and their shapes follow from
     (r"backbone\.", "the backbone (latent_prior.backbone)"),
     (r"decode_head\.d_vae\.", "the tokenizer"),
@@ -35,27 +29,6 @@ _DECIDED_BY = [  # published names -> what their presence and their shapes follo
     (r"decode_head\.(projection|post_swin_ln)\.", "posterior.variant and channels"),
     (r"decode_head\.", "latent_prior.channels, seg_channels, cls_channels and the backbone"),
 ]
-
-
-class KeyRow(NamedTuple):
-    """What became of one key of a checkpoint."""
-
-    published: str
-    ours: str
-    what: Literal["mapped", "re-ordered", "dropped"]
-    why: str
-
-
-@dataclass(frozen=True)
-class KeyReport:
-    """What became of every key of a checkpoint, in its order."""
-
-    rows: tuple[KeyRow, ...]
-
-    def __str__(self) -> str:
-        """Numbers of keys: one line for each outcome and reason."""
-        counts = Counter((row.what, row.why) for row in self.rows)
-        return "\n".join(f"{count:5d} {what}{f': {why}' if why else ''}" for (what, why), count in counts.items())
 
 
 def load_published(
@@ -79,36 +52,15 @@ def load_published(
     Raises:
         CheckpointError: keys missing or unexpected, or of another shape; nothing was loaded.
     """
-    own = _tensors(prior, posterior, dvae)
     architecture = prior.backbone.architecture if prior else ""
-    ours = {published_key(name, architecture): name for name in own}
-    given = {key.removeprefix("module."): value for key, value in state.items()}
-    rows, unexpected, wrong, loads = [], [], [], []
-    for key, value in given.items():
-        reason = _left_out(key, prior, posterior, dvae)
-        if reason:
-            rows.append(KeyRow(key, "", "dropped", reason))
-        elif key not in ours:
-            unexpected.append(key)
-        elif value.shape != own[ours[key]].shape:
-            wrong.append(f"{key} {list(value.shape)}, not {list(own[ours[key]].shape)}")
-        elif key.endswith(INDEX):
-            if not (own[ours[key]].is_meta or torch.equal(value, own[ours[key]])):
-                wrong.append(f"{key}: other positions than those of a window of this size")
-            rows.append(KeyRow(key, "", "dropped", "derived from the window's size"))
-        elif is_reordered(architecture, ours[key]):
-            loads.append((ours[key], from_published_order(value)))
-            rows.append(KeyRow(key, ours[key], "re-ordered", "channels of the patch merging"))
-        else:
-            loads.append((ours[key], value))
-            rows.append(KeyRow(key, ours[key], "mapped", ""))
-    missing = [key for key in ours if key not in given and not key.endswith(INDEX)]
-    if missing or unexpected or wrong:
-        raise _misfit(missing, unexpected, wrong, where)
-    with torch.no_grad():
-        for name, value in loads:
-            own[name].copy_(value)
-    return KeyReport(tuple(rows))
+    names = Names(
+        published=lambda name: published_key(name, architecture),
+        left_out=lambda key: _left_out(key, prior, posterior, dvae),
+        reordered=lambda name: from_published_order if is_reordered(architecture, name) else None,
+        decided_by=_DECIDED_BY,
+        otherwise="use a GSS checkpoint of the published code",
+    )
+    return copy_published(state, _tensors(prior, posterior, dvae), names, where=where)
 
 
 def to_published(prior: LatentPrior, posterior: Posterior | None = None, dvae: DVAE | None = None) -> dict[str, Tensor]:
@@ -171,18 +123,3 @@ def _left_out(key: str, prior: LatentPrior | None, posterior: Posterior | None, 
     if prior is not None and prior.head.kind == "tokens" and part in PIXEL_BRANCH:
         return "the model has no pixel branch"
     return ""
-
-
-def _misfit(missing: list[str], unexpected: list[str], wrong: list[str], where: str | Path) -> CheckpointError:
-    lines, suspects = [], []
-    for title, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)):
-        if keys:
-            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-            lines.append(f"{len(keys)} {title}: {', '.join(keys[:_SHOWN])}{more}")
-            suspects += [next((what for prefix, what in _DECIDED_BY if re.match(prefix, key)), "") for key in keys]
-    decided = list(dict.fromkeys(filter(None, suspects)))
-    return CheckpointError(
-        "the checkpoint is of another architecture:\n  " + "\n  ".join(lines),
-        where=where,
-        todo=f"compare {'; '.join(decided)}" if decided else "use a GSS checkpoint of the published code",
-    )

@@ -5,29 +5,20 @@ Functions of `wildcards` take any object with the attributes `experiment` and, f
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gss.errors import ConfigError
 from gss.layout import MANIFEST
 from gss.recipes.gss import layout
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.layout import GSS_FF, PALETTE, POSTERIOR, START_PALETTE, START_TOKENIZER, TOKENIZER
-from gss.workflow import find_experiment, pattern, readable, user_file
+from gss.workflow import find_experiment, user_file
 
 
 def palette_inputs(wildcards: Any) -> list[str]:
     """The checked data set, and the palette that the experiment names."""
     file = _find(wildcards.experiment).palette.file
     return [f"results/{wildcards.experiment}/{MANIFEST}", *([user_file(Path(file))] if file else [])]
-
-
-def importing(part: Literal["latent_prior", "posterior"]) -> str:
-    """Experiments that import a part from a checkpoint instead of training it, as a pattern."""
-    return pattern(
-        name
-        for name, experiment in readable()
-        if isinstance(experiment, GSSExperiment) and getattr(experiment, part).checkpoint
-    )
 
 
 def reconstruction_inputs(wildcards: Any) -> dict[str, str]:

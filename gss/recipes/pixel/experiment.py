@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from gss.config.experiment import Experiment, NamedFile
-from gss.config.load import weights_download, weights_file
+from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
+from gss.config.names import Place
 from gss.config.schema import Backbone, Figures, Fraction, Positive, Published, Rate, Section, Training
 
 
@@ -20,6 +21,8 @@ class Auxiliary(Section):
 class Pixel(Section):
     backbone: Backbone
     """The image encoder."""
+    checkpoint: Place | None = None
+    """A published (mmseg) checkpoint of CAE with UPerNet to import instead of training, found like `data.root`."""
     head: Literal["plain", "fcn", "upernet"] = "plain"
     """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `upernet` is UPerNet."""
     channels: Positive = 128
@@ -35,7 +38,8 @@ class Pixel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        beside: Any = {"backbone": {"weights"}, "auxiliary": {"weight"}, "steps": True, "training": True}
+        training: Any = {"checkpoint": True, "steps": True, "training": True}
+        beside = {"backbone": {"weights"}, "auxiliary": {"weight"}, **training}
         return self.model_dump(mode="json", exclude=beside)
 
 
@@ -55,9 +59,26 @@ class PixelExperiment(Experiment):
     trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
     backbone: ClassVar[str] = "pixel.backbone"
     unpublished: ClassVar[tuple[str, ...]] = ("bf16",)  # CAE's networks were trained in fp16
+    unhashed: ClassVar[tuple[str, ...]] = ("import",)
+    idle_keys: ClassVar[Any] = (
+        (
+            "`pixel.checkpoint`",
+            lambda e: e.pixel.checkpoint is not None,
+            ("pixel.training", "pixel.steps", "pixel.backbone.weights"),
+        ),
+        *Experiment.idle_keys,
+    )
+
+    @property
+    def trained(self) -> dict[str, str]:
+        return {} if self.pixel.checkpoint else self.trainings
 
     def named_files(self) -> Iterator[NamedFile]:
-        yield from weights_file(self.pixel.backbone, "pixel.backbone")
+        if file := self.pixel.checkpoint:
+            yield NamedFile("checkpoint", "pixel.checkpoint", data_folder() / file, PUT_IT_THERE)
+        else:
+            yield from weights_file(self.pixel.backbone, "pixel.backbone")
 
     def downloads(self) -> Iterator[tuple[str, str, str]]:
-        yield from weights_download(self.pixel.backbone)
+        if not self.pixel.checkpoint:
+            yield from weights_download(self.pixel.backbone)

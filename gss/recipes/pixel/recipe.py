@@ -8,6 +8,7 @@ RECIPE = Recipe(
     "pixel",
     PixelExperiment,
     models={"pixel": "Pixel"},
+    publish="gss.recipes.pixel.exchange:export",
     stages=(
         PREPARE,
         CHECK,
@@ -20,6 +21,12 @@ RECIPE = Recipe(
             in_processes=True,
             inputs=(MANIFEST,),
             makes=("pixel.pth",),
+        ),
+        Stage(
+            "import",  # its inputs say it all
+            "make a model file of a checkpoint of the published code (mmseg)",
+            "gss.recipes.pixel.exchange:import_checkpoint",
+            inputs=(MANIFEST,),
         ),
         evaluate(),
     ),

@@ -26,6 +26,8 @@ def facts(results: Results) -> dict[str, str]:
     """What was trained, in one line."""
     if results.setting("pixel.training") is None:
         return {}
+    if imported := results.setting("pixel.checkpoint"):
+        return {"network": f"imported from {imported}"}
     what, steps = results.setting("pixel.backbone.name"), results.setting("pixel.steps")
     return {"network": training_line(results, "pixel.training", what=what, steps=steps)}
 
@@ -40,11 +42,12 @@ def about(file: "ModelFile") -> str:
 
 def network(file: "ModelFile") -> dict[str, str]:
     """Facts of the network, by term."""
-    config = file.meta["provenance"]["config"]["pixel"]
+    provenance = file.meta["provenance"]
+    imported, pretrained = provenance.get("checkpoint"), provenance["config"]["pixel"]["backbone"].get("weights")
     head, auxiliary = file.meta["pixel"].get("head", "plain"), file.meta["pixel"].get("auxiliary")
     return {
         "encoder": file.meta["pixel"]["backbone"]["name"],
-        "pretrained weights": config["backbone"].get("weights") or "none",
+        "pretrained weights": f"all, imported from {imported}" if imported else pretrained or "none",
         "head": f"{_HEADS[head]}, {file.meta['pixel']['channels']} channels",
         **({"auxiliary head": f"{auxiliary['channels']} channels, in training only"} if auxiliary else {}),
     }

@@ -15,7 +15,15 @@ from gss.recipes.pixel.learner import build_learner
 from gss.recipes.pixel.network import PixelNetwork
 from gss.results.journal import Journal
 from gss.stages.run import Run
-from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
+from gss.stages.training import (
+    balance_inputs,
+    class_weights,
+    deliver,
+    is_missing,
+    pretrained,
+    tell_pretrained,
+    train_network,
+)
 from gss.train.distributed import World
 
 
@@ -49,6 +57,8 @@ def _train(
     meta = describe(run, run.space)
     torch.manual_seed(run.experiment.seed)
     network = build_network(meta, weights if world.is_main else pretrained(config.backbone))
+    if world.is_main:
+        tell_pretrained(network.backbone, config.backbone.weights)
     learner = build_learner(run.experiment, network, class_weights(run, config.training.class_balance))
     exported, origin = train_network(
         run,

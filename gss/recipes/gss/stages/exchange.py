@@ -3,38 +3,28 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
-from gss import __version__
 from gss.checkpoints import read_checkpoint, read_checkpoint_meta
 from gss.config import data_folder
 from gss.data.classes import ClassSpace
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError
-from gss.files import sha256_file, write_atomic, write_table
+from gss.files import sha256_file
 from gss.layout import MANIFEST
-from gss.modelfile import load_model, save_model, tensors_sha256
+from gss.modelfile import load_model, tensors_sha256
 from gss.recipes.gss.assemble import build_model, build_posterior, build_prior, describe
-from gss.recipes.gss.exchange import (
-    PIXEL_BRANCH,
-    POSTERIOR,
-    KeyReport,
-    KeyRow,
-    load_published,
-    to_published,
-)
+from gss.recipes.gss.exchange import PIXEL_BRANCH, POSTERIOR, load_published, to_published
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.layout import PALETTE, TOKENIZER
 from gss.recipes.gss.palette.palette import read_palette
 from gss.recipes.gss.posterior import Posterior
 from gss.recipes.gss.tokenizer.store import load_tokenizer
+from gss.stages.exchange import Imported, refuse_other_classes, require_kind, write_imported, write_published
 from gss.stages.run import Run
 
 Kind = Literal["gss_ff", "posterior", "gss_ft"]
@@ -54,10 +44,7 @@ def import_checkpoints(run: Run[GSSExperiment], path: Path | None = None, kind: 
         CheckpointError: a checkpoint cannot be read, is of another architecture, or was made with another tokenizer.
             Nothing was written then.
     """
-    if kind not in (None, *KINDS):
-        raise ConfigError(
-            f"recipe 'gss' makes no {kind!r} of a checkpoint", where="--as", todo=f"one of {', '.join(KINDS)}"
-        )
+    require_kind(run, kind, KINDS)
     wanted = [(path, kind)] if path else _named(run, kind)
     if not wanted:
         raise ConfigError(
@@ -66,7 +53,7 @@ def import_checkpoints(run: Run[GSSExperiment], path: Path | None = None, kind: 
             todo="name a file, or set latent_prior.checkpoint (gss_ff) or posterior.checkpoint (posterior)",
         )
     for imported in [_read(run, *each) for each in wanted]:
-        _write(run, imported)
+        write_imported(run, imported, reads="posterior" if imported.kind == "posterior" else "latent_prior")
 
 
 def _named(run: Run[GSSExperiment], kind: Kind | None) -> list[tuple[Path, Kind | None]]:
@@ -76,19 +63,7 @@ def _named(run: Run[GSSExperiment], kind: Kind | None) -> list[tuple[Path, Kind 
     return [(data_folder() / file, made) for made, file in named.items() if file and kind in (None, made)]
 
 
-@dataclass(frozen=True)
-class _Imported:
-    """A model file to be, and what became of the checkpoint's keys."""
-
-    source: Path
-    kind: Kind
-    tensors: dict[str, Tensor]
-    meta: dict[str, Any]
-    inputs: dict[str, str]
-    report: KeyReport
-
-
-def _read(run: Run[GSSExperiment], path: Path, kind: Kind | None) -> _Imported:
+def _read(run: Run[GSSExperiment], path: Path, kind: Kind | None) -> Imported:
     state = read_checkpoint(path)
     parts = _parts(state)
     made: Kind = kind or ("gss_ft" if parts & {*POSTERIOR} else "gss_ff")
@@ -116,7 +91,7 @@ def _read(run: Run[GSSExperiment], path: Path, kind: Kind | None) -> _Imported:
         if module is not None
         for name, value in module.state_dict().items()
     }
-    return _Imported(path, made, tensors, meta, inputs, report)
+    return Imported(path, made, tensors, meta, inputs, report)
 
 
 def build_for(
@@ -151,34 +126,13 @@ def _parts(state: Mapping[str, Tensor]) -> set[str]:
 
 
 def _refuse_other_meanings(said: Mapping[str, Any], meta: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError where a checkpoint says that its ids, colours or tokens are not the experiment's.
-
-    Other names alone may be another spelling: they are shown.
-    """
-    own, data_set = (dict(said.get(key) or {}) for key in ("gss", "dataset_meta"))  # of `gss export`; of mmseg 1
+    """Raise CheckpointError where a checkpoint says that its ids, colours or tokens are not the experiment's."""
+    own = dict(said.get("gss") or {})  # of `gss export`
     for key in ("palette", "tokenizer"):
         if own.get(key, meta[key]) != meta[key]:
             todo = f"take palette.csv and tokenizer.safetensors of the experiment {own.get('experiment')!r}"
             raise CheckpointError(f"made with another {key} than the experiment's", where=path, todo=todo)
-    names = list(map(str, said.get("CLASSES") or data_set.get("classes") or meta["classes"]))
-    if sorted(names) == sorted(meta["classes"]):
-        todo = "give the experiment's classes the order of the checkpoint's"
-        ClassSpace(tuple(meta["classes"])).require_names(names, where=path, todo=todo)
-    else:
-        pairs = zip_longest(names, meta["classes"])
-        index, (theirs, ours) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        print(f"note: {path} names its classes otherwise: class {index} is {theirs!r} there, {ours!r} here")
-
-
-def _write(run: Run[GSSExperiment], imported: _Imported) -> None:
-    path, table = run.folder / f"{imported.kind}.pth", run.folder / "import" / f"{imported.kind}.csv"
-    reads = "posterior" if imported.kind == "posterior" else "latent_prior"
-    with run.stage("import", imported.inputs, name=f"import_{imported.kind}", reads=reads) as journal:
-        assert journal is not None
-        write_table(table, KeyRow._fields, imported.report.rows)
-        save_model(path, imported.kind, imported.tensors, imported.meta)
-        journal.tags({"file": str(path), "sha256": sha256_file(path)})
-    print(f"{imported.source}: {len(imported.report.rows)} keys\n{imported.report}\nwrote {path}, {table}", flush=True)
+    refuse_other_classes(said, meta["classes"], path)
 
 
 def export(
@@ -204,17 +158,6 @@ def export(
         for key, value in state.items()
         if with_pixel_branch or not key.startswith(tuple(f"decode_head.{part}." for part in PIXEL_BRANCH))
     )
-    meta = {
-        "CLASSES": tuple(file.meta["classes"]),
-        "PALETTE": file.meta["palette"][:-1],  # of the classes; mmseg draws ignored pixels like others
-        "gss": {
-            "version": __version__,
-            "experiment": run.name,
-            "file": path.name,
-            "sha256": file.sha256,
-            "palette": file.meta["palette"],
-            "tokenizer": file.meta["tokenizer"],
-        },
-    }
-    write_atomic(output, lambda stream: torch.save({"meta": meta, "state_dict": kept}, stream))
-    print(f"wrote {output}: {len(kept)} tensors", flush=True)
+    own = {key: file.meta[key] for key in ("palette", "tokenizer")}
+    colours = file.meta["palette"][:-1]  # of the classes; mmseg draws ignored pixels like others
+    write_published(run, path, file, kept, output, colours=colours, own=own)

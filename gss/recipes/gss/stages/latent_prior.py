@@ -21,7 +21,15 @@ from gss.recipes.gss.posterior import NearestPosterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
 from gss.results.journal import Journal
 from gss.stages.run import Run
-from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, pretrained, train_network
+from gss.stages.training import (
+    balance_inputs,
+    class_weights,
+    deliver,
+    is_missing,
+    pretrained,
+    tell_pretrained,
+    train_network,
+)
 from gss.train.distributed import World
 
 
@@ -71,6 +79,8 @@ def _train(
     meta = describe(run, run.space, colours, tokenizer)
     torch.manual_seed(run.experiment.seed)
     prior = build_prior(meta, weights=weights if world.is_main else pretrained(run.experiment.latent_prior.backbone))
+    if world.is_main:
+        tell_pretrained(prior.backbone, config.backbone.weights)
     learner = LatentPriorLearner(
         prior,
         tokenizer,
