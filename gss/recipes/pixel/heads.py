@@ -93,17 +93,22 @@ class UPerNetHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps [B, C_i, h_i, w_i] -> logits [B, N, h, w].
 
+        Args:
+            maps: from a list they are taken out, so that each can go as soon as it is not needed.
+
         Raises:
             ConfigError: a batch of one in training.
         """
-        *finer, coarsest = maps
-        self._require_statistics(coarsest)
-        x = _joined(self.bottleneck, [coarsest, *(pool(coarsest) for pool in self.psp_modules)])
+        left = maps if isinstance(maps, list) else list(maps)
+        self._require_statistics(left[-1])
+        x = _joined(self.bottleneck, _with_pooled(left.pop(), self.psp_modules))
         levels = [x]
-        for level in reversed(range(len(finer))):
-            lateral = self.lateral_convs[level](finer[level])
-            x = lateral + resize(x, (lateral.shape[2], lateral.shape[3]))
-            levels.insert(0, self.fpn_convs[level](x))
+        for lateral, fpn in zip(reversed(self.lateral_convs), reversed(self.fpn_convs), strict=True):
+            fine = lateral(left.pop())
+            x = fine + resize(x, (fine.shape[2], fine.shape[3]))
+            del fine
+            levels.insert(0, fpn(x))
+        del x
         return self.conv_seg(self.dropout(_joined(self.fpn_bottleneck, levels)))
 
     def _require_statistics(self, x: Tensor) -> None:
@@ -126,6 +131,10 @@ def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
 def _joined(layer: ConvBNReLU, maps: Sequence[Tensor]) -> Tensor:
     """The layer of the concatenation of maps, resized to the first one's size."""
     return F.relu(layer.bn(convolve_joined(maps, layer.conv.weight)), inplace=True)
+
+
+def _with_pooled(x: Tensor, pools: nn.ModuleList) -> list[Tensor]:
+    return [x, *(pool(x) for pool in pools)]
 
 
 HEADS: dict[str, type[nn.Module]] = {"plain": PlainHead, "fcn": FCNHead, "upernet": UPerNetHead}

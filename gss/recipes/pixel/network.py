@@ -45,9 +45,10 @@ class PixelNetwork(nn.Module):
     def of_all_heads(self, image: Tensor) -> list[Tensor]:
         """Normalised image [B, 3, H, W] -> logits [B, N, h, w], and those of the auxiliary head at its map's size."""
         maps = self.backbone(image)
+        middle = maps[_AUXILIARY_LEVEL]
         logits = [self.head(maps)]
         if self.auxiliary is not None:
-            logits.append(self.auxiliary([maps[_AUXILIARY_LEVEL]]))
+            logits.append(self.auxiliary([middle]))
         return logits
 
     def scores(self, image: Tensor) -> Tensor:
