@@ -113,7 +113,7 @@ def test_upernet_equals_the_plain_formulation(size: tuple[int, int], training: b
     found = []
     for head in heads:
         own = [x.clone().requires_grad_() for x in maps]
-        logits = head(own)
+        logits = head([*own])
         weights = torch.cos(torch.arange(logits.numel(), dtype=torch.float64)).view_as(logits)
         (logits * weights).sum().backward()
         gradients = {name: value.grad for name, value in head.named_parameters()}
@@ -143,7 +143,7 @@ def test_float32_is_within_rounding_of_the_plain_formulation() -> None:
     ]
     heads[1].load_state_dict(heads[0].state_dict())
     maps = maps_of((16, 24, 32, 40), 2, 128, 160)
-    ours, theirs = (head(maps) for head in heads)
+    ours, theirs = (head([*maps]) for head in heads)
     assert (ours - theirs).norm() < 1e-5 * theirs.norm()
 
 
@@ -157,7 +157,7 @@ def test_fcn_equals_the_concatenation() -> None:
 def test_branches_of_the_pyramid_have_places_of_their_own() -> None:
     head = UPerNetHead((3, 4, 5, 6), 4, 7).eval()
     maps = maps_of((3, 4, 5, 6), 1, 256, 256)
-    before = head(maps)
+    before = head([*maps])
     assert before.shape == (1, 4, 64, 64)
     head.psp_modules = nn.ModuleList(list(head.psp_modules)[::-1])
     assert not torch.allclose(head(maps), before, rtol=1e-3)
@@ -177,8 +177,8 @@ def test_dropout_acts_in_training_on_whole_channels(kind: str) -> None:
     head = HEADS[kind]((3, 4, 5, 6), 4, 16, dropout=0.5)
     maps, seen = maps_of((3, 4, 5, 6), 2, 64, 64), []
     head.dropout.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].clone(), output.clone())))
-    head(maps)
-    head.eval()(maps)
+    head([*maps])
+    head.eval()([*maps])
     (before, after), unchanged = seen
     kept = (after != 0).any(3).any(2)
     assert 0 < kept.sum() < kept.numel()
@@ -189,7 +189,7 @@ def test_dropout_acts_in_training_on_whole_channels(kind: str) -> None:
 def test_a_batch_of_one_is_refused_in_training_alone() -> None:
     head, maps = UPerNetHead((3, 4, 5, 6), 4, 7), maps_of((3, 4, 5, 6), 1, 64, 64)
     with pytest.raises(ConfigError, match="larger `batch_size`"):
-        head(maps)
+        head([*maps])
     assert head.eval()(maps).shape == (1, 4, 16, 16)
 
 
@@ -262,3 +262,10 @@ def test_an_auxiliary_head_leaves_the_other_as_it_is() -> None:
     assert torch.equal(*found)
     built.auxiliary.forward = None
     assert built.eval().scores(torch.randn(1, 3, 50, 40)).shape == (1, 5, 50, 40)
+
+
+def test_model_files_of_before_have_the_plain_head() -> None:
+    names = build_pixel_network(5, {"name": "test_resnet"}, channels=8).state_dict()
+    own = {name.removeprefix("head.") for name in names if name.startswith("head.")}
+    assert {"laterals.0.weight", "fusion.conv.weight", "classifier.weight"} < own
+    assert not any(name.startswith("auxiliary") for name in names)

@@ -28,7 +28,9 @@ def facts(results: Results) -> dict[str, str]:
         return {}
     if imported := results.setting("pixel.checkpoint"):
         return {"network": f"imported from {imported}"}
-    what, steps = results.setting("pixel.backbone.name"), results.setting("pixel.steps")
+    head, channels = results.setting("pixel.head", "plain"), results.setting("pixel.channels")
+    what = f"{results.setting('pixel.backbone.name')} with head {head} ({channels})"
+    steps = results.setting("pixel.steps")
     return {"network": training_line(results, "pixel.training", what=what, steps=steps)}
 
 
