@@ -91,7 +91,7 @@ def predict(
     Source: test pipelines and inference of mmsegmentation 0.26 (`whole_inference`, `slide_inference`).
 
     Note: windows of one row make a strip; its rows become ids as soon as no later window touches them. Where the
-        scores have to be resized to [H, W] they wait for all others, at the size of `inference.scale`.
+        scores have to be resized to [H, W], all are added up in one map of the size of `inference.scale`.
     """
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
     with torch.inference_mode():
@@ -206,57 +206,56 @@ def _strips(
     if inference.mode == "whole":
         yield slice(0, size[0]), [_one_view(scores, pixels, flip) for flip in mirrored]
         return
-    strips = zip(*(_slide(scores, pixels, inference, flip) for flip in mirrored), strict=True)
-    if tuple(pixels.shape[2:]) == size:
-        for views in strips:
-            yield views[0][0], [view for _, view in views]
-        return
-    complete: list[Tensor] = []  # of each view: a resize needs rows on both sides of a border between strips
-    for views in strips:
-        complete = complete or [view.new_empty(len(view), *pixels.shape[2:]) for _, view in views]  # [N, R, S]
-        for total, (rows, view) in zip(complete, views, strict=True):
-            total[:, rows] = view
-    yield slice(0, size[0]), complete
+    resized = tuple(pixels.shape[2:]) != size  # which needs rows on both sides of a border between strips
+    for views in zip(*(_slide(scores, pixels, inference, flip, at_once=resized) for flip in mirrored), strict=True):
+        yield slice(0, size[0]) if resized else views[0][0], [view for _, view in views]
 
 
 def _one_view(scores: Scores, pixels: Tensor, flip: bool) -> Tensor:
     return scores(pixels.flip(-1)).flip(-1) if flip else scores(pixels)
 
 
-def _slide(scores: Scores, pixels: Tensor, inference: Inference, flip: bool) -> Iterator[tuple[slice, Tensor]]:
+def _slide(
+    scores: Scores, pixels: Tensor, inference: Inference, flip: bool, *, at_once: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
     """Rows of the maps from top to bottom, and mean scores [N, ., f S], valid until the next.
 
     Args:
         scores: maps [N, ., .] of a window at f times its size, the same whole number f for every window.
         flip: show the network the mirror image, and mirror its scores.
+        at_once: all rows together, in the one map in which they are added up.
     """
     if flip:
-        for done, means in _slide(scores, pixels.flip(-1), inference, False):
+        for done, means in _slide(scores, pixels.flip(-1), inference, False, at_once=at_once):
             yield done, means.flip(-1)
         return
     height, width = pixels.shape[2:]
     grid = windows(height, width, inference.crop, inference.stride)
-    strips = [list(strip) for _, strip in itertools.groupby(grid, lambda window: window[0])]
+    strips = [grid] if at_once else [list(strip) for _, strip in itertools.groupby(grid, lambda window: window[0])]
     dtype = torch.promote_types(torch.float32, pixels.dtype)  # float32 as published; float64 in tests
-    sums: Tensor | None = None  # [N + 1, f window height, f S], the number of windows on a pixel last
+    sums: Tensor | None = None  # [N + 1, f strip height, f S], the number of windows on a pixel last
     factor = 1
     for strip, following in itertools.zip_longest(strips, strips[1:]):
+        top = strip[0][0].start
         for rows, columns in strip:
             window = scores(pixels[:, :, rows, columns])  # [N, f window height, f window width]
             if sums is None:
                 factor = window.shape[1] // (rows.stop - rows.start)
-                sums = torch.zeros(len(window) + 1, window.shape[1], factor * width, dtype=dtype, device=window.device)
-            place = slice(factor * columns.start, factor * columns.stop)
-            sums[:-1, :, place] += window
-            sums[-1, :, place] += 1
+                tall = factor * (strip[-1][0].stop - top)
+                sums = torch.zeros(len(window) + 1, tall, factor * width, dtype=dtype, device=window.device)
+            down = slice(factor * (rows.start - top), factor * (rows.stop - top))
+            across = slice(factor * columns.start, factor * columns.stop)
+            sums[:-1, down, across] += window
+            sums[-1, down, across] += 1
             del window  # before the next one is computed
         assert sums is not None
         end = following[0][0].start if following else height  # no later window touches the rows before
-        done = slice(factor * strip[0][0].start, factor * end)
+        done = slice(factor * top, factor * end)
         count = done.stop - done.start
         yield done, sums[:-1, :count].div_(sums[-1, :count])
-        sums[:, :-count] = sums[:, count:].clone()
-        sums[:, -count:] = 0
+        if following:
+            sums[:, :-count] = sums[:, count:].clone()
+            sums[:, -count:] = 0
 
 
 def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
