@@ -1,11 +1,13 @@
 """Joins what a scan found in each of several sources into one data set."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gss.data.check import repeated
+from gss.data.classes import ClassSpace
 from gss.data.manifest import Rows
+from gss.data.native import some
 
 Found = tuple[dict, dict, list[str]]  # manifest, statistics and faults of `gss.data.check.scan`
 
@@ -18,11 +20,13 @@ def join(found: Mapping[str, Found]) -> Found:
 
     Returns:
         As of `scan`. Statistics of a split are sums over the sources, each of which stands beside them under `sources`,
-        where its native ids are: they mean something else in another one. Warnings and faults name the root.
+        where its native ids are: they mean something else in another one. Warnings and faults name the root. Of native
+        classes there is a table for each source, `becomes`.
     """
+    becomes = {root: rows for root, found_in in found.items() if (rows := _becomes(*found_in))}
     if len(found) == 1:
         ((root, (manifest, statistics, faults)),) = found.items()
-        return {**manifest, "root": root}, statistics, faults
+        return {**manifest, "root": root}, {**statistics, **({"becomes": becomes} if becomes else {})}, faults
     manifests = {root: manifest for root, (manifest, _, _) in found.items()}
     splits = list(dict.fromkeys(split for manifest in manifests.values() for split in manifest["splits"]))
     manifest = {
@@ -39,10 +43,56 @@ def join(found: Mapping[str, Found]) -> Found:
             for split in splits
         },
         "sources": {root: each["splits"] for root, (_, each, _) in found.items()},
-        "warnings": [*_repeated(manifests), *_warnings(found)],
-        "faults": [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults],
+        **({"becomes": becomes} if becomes else {}),
     }
+    faults = [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults]
+    statistics["warnings"] = [*_repeated(manifests), *_warnings(found), *_unseen(statistics["splits"])]
+    statistics["faults"] = faults or _one_to_learn(statistics["splits"])
     return manifest, statistics, statistics["faults"]
+
+
+def _becomes(manifest: Mapping[str, Any], statistics: Mapping[str, Any], faults: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each native class of a source: id, name, colours if it is painted, pixels, and what it becomes.
+
+    Nothing for a source whose ids are those of the classes. Ignored is null; an id that only is ignored has no name.
+    """
+    space = ClassSpace.from_dict(manifest["classes"])
+    if space.native is None:
+        return []
+    pixels: Counter[str] = Counter()
+    for split in statistics["splits"].values():
+        pixels.update(split["native_ids"])
+    table, names = space.table(), {**space.native.names}
+    if pixels[str(space.ignored_id)]:
+        names.setdefault(space.ignored_id, "")
+    colours: dict[int, list[Sequence[int]]] = defaultdict(list)
+    for colour, native in (space.native.colours or {}).items():
+        colours[native].append(colour)
+    return [
+        {
+            "id": native,
+            "name": name,
+            **({"colours": colours[native]} if space.native.are_painted else {}),
+            "pixels": pixels[str(native)],
+            "becomes": space.names[table[native]] if table[native] != space.ignore_index else None,
+        }
+        for native, name in names.items()
+    ]
+
+
+def _unseen(splits: Mapping[str, Any]) -> list[str]:
+    unseen = {split: [row["name"] for row in found["classes"] if not row["images"]] for split, found in splits.items()}
+    return [
+        f"{len(names)} of {len(splits[split]['classes'])} classes never occur in {split}: {some(names)}"
+        for split, names in unseen.items()
+        if names
+    ]
+
+
+def _one_to_learn(splits: Mapping[str, Any]) -> list[str]:
+    only = [row["name"] for row in splits["train"]["classes"] if row["images"]]
+    one = f"the labels of train hold one class only ({', '.join(only)}): nothing can be learned from them"
+    return [one] if len(only) == 1 else []
 
 
 def _source(root: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
