@@ -82,6 +82,8 @@ class Source(Section):
     label_name: tuple[str, str] | None = None
     """Where names differ within: regular expression, and what its matches in an image's name are in that of its
     label, `[_camera_, _label_]`."""
+    repeat: Positive = 1
+    """How often a pass over all training pairs takes each of this source, beside other sources."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
 
@@ -153,6 +155,8 @@ class Data(Source):
         roots = [self.root, *(source.root for source in self.sources)]
         if twice := [root for index, root in enumerate(roots) if root in roots[:index]]:
             raise ValueError(f"`sources` name {twice[0]!r} again: one root, one source")
+        if not self.sources and self.repeat > 1:
+            raise ValueError("`repeat` weighs sources against each other: there are no `sources`")
         return self
 
 

@@ -96,7 +96,7 @@ def _one_to_learn(splits: Mapping[str, Any]) -> list[str]:
 
 
 def _source(root: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    one = {key: manifest[key] for key in ("classes", "exif_orientation") if key in manifest}
+    one = {key: manifest[key] for key in ("classes", "exif_orientation", "repeat") if key in manifest}
     return {"root": root, **one, "pairs": {split: len(rows) for split, rows in manifest["splits"].items()}}
 
 

@@ -12,7 +12,7 @@ from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import manifest_sha256, write_manifest
 from gss.data.native import NativeClasses, read_native_classes
 from gss.data.pairing import SplitFolders
-from gss.data.sources import join
+from gss.data.sources import Found, join
 from gss.data.taxonomy import read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_text
@@ -36,12 +36,13 @@ def check(run: Run) -> None:
     rehearse(run, space)
     places = {data.root: run.root} | {source.root: _folder(source) for source in data.sources}
     spaces = {source.root: _space(run, source, space, places[source.root]) for source in (data, *data.sources)}
-    records, found = [], {}
+    records: list[Path] = []
+    found: dict[str, Found] = {}
     for number, source in enumerate((data, *data.sources)):
         if data.sources:
             print(f"source {source.root}", flush=True)
         records.append(run.folder / WORK / f"check_pairs{f'_{number}' if number else ''}.jsonl")
-        found[source.root] = scan(
+        manifest, statistics, faults = scan(
             places[source.root],
             {
                 name: SplitFolders(
@@ -57,6 +58,8 @@ def check(run: Run) -> None:
             record=records[-1],
             is_part=bool(data.sources),
         )
+        repeat = {"repeat": source.repeat} if source.repeat > 1 else {}
+        found[source.root] = {**manifest, **repeat}, statistics, faults
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
     for line in _table(statistics.get("becomes", {})):

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from gss.cli import main
 from gss.config import load_experiment
+from gss.data.augment import Augment
 from gss.data.images import write_png
+from gss.data.loader import SampleOrder, TrainLoader
 from gss.errors import ConfigError
 from gss.stages.run import Run
+from gss.stages.training import class_pixels
 
 TRAIN_VAL = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
 ONE = {
@@ -195,6 +199,65 @@ def test_classes_are_judged_together(project: Path, capsys: pytest.CaptureFixtur
     write({**ONE, "classes": ["road", "car", "person", "cat"]})
     assert main(["check", "mine"]) == 0
     assert capsys.readouterr().out.count("1 of 4 classes never occur in train: cat") == 1
+
+
+# ---- repeated
+
+
+def test_a_pass_takes_pairs_of_a_source_as_often_as_it_says(project: Path) -> None:
+    write(changed(repeat=3))
+    assert main(["check", "mine"]) == 0
+    run = Run.open("mine")
+    pairs = run.manifest.pairs("train")
+    assert len(pairs) == 7 and [source.repeat for source in run.manifest.sources] == [1, 3]
+    stream = pairs.repeated()
+    assert Counter(each.image for each in stream) == {
+        pair.image: 1 if place < 4 else 3 for place, pair in enumerate(pairs)
+    }
+    assert len(stream) == 13 and stream[-1] == pairs[6] and stream[4] == pairs[4] and stream[7] == pairs[4]
+    assert len(run.manifest.pairs("val").repeated()) == 4  # nothing of the source is in it
+    alone = [pixels.sum() for pixels in (np.bincount(p.read_label().ravel(), minlength=3)[:3] for p in pairs)]
+    assert sum(class_pixels(run)) == sum(alone[:4]) + 3 * sum(alone[4:])
+
+
+def test_repeated_pairs_come_in_one_order_for_any_number_of_processes(project: Path) -> None:
+    write(changed(repeat=3))
+    assert main(["check", "mine"]) == 0
+    run = Run.open("mine")
+    stream, augment = run.manifest.pairs("train").repeated(), Augment((32, 32), (0.5, 2.0), (32, 32))
+
+    def batches(rank: int, world_size: int, start_step: int, count: int) -> list:
+        loader = TrainLoader(
+            stream,
+            run.space,
+            augment,
+            seed=5,
+            batch_size=6,
+            rank=rank,
+            world_size=world_size,
+            start_step=start_step,
+        )
+        steps = iter(loader)
+        found = [batch for _ in range(count) for batch in next(steps)]
+        steps.close()
+        return found
+
+    alone = batches(0, 1, 0, 4)
+    for world_size in (2, 3):
+        parts = [batches(rank, world_size, 0, 4) for rank in range(world_size)]
+        for step, batch in enumerate(alone):
+            for key in ("image", "label", "position"):
+                assert torch.equal(batch[key], torch.cat([part[step][key] for part in parts])), (world_size, key)
+    assert torch.equal(alone[3]["image"], batches(0, 1, 3, 1)[0]["image"])
+    order = SampleOrder(len(stream), 5)
+    drawn = Counter(stream[order[position]].image.parent.name for position in range(2 * len(stream)))
+    assert drawn == {"train": 8, "photos": 18}  # two passes
+
+
+def test_repeat_needs_other_sources(project: Path) -> None:
+    write({**ONE, "sources": [], "repeat": 2})
+    with pytest.raises(ConfigError, match="there are no `sources`"):
+        load_experiment("mine")
 
 
 # ---- real ones
