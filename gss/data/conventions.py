@@ -334,7 +334,7 @@ def _palettes(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace)
         faults = [f"{line}, e.g. in {next(iter(palettes[native].values())).example}" for native, line in wrong.items()]
     cure = (
         "Labels are read by their indices: if these are right, write the files again without palette (8-bit "
-        "grayscale); if the colours are, by their colours: see `Labels as colours` in docs/how-to/check.md"
+        "grayscale); if the colours are, with encoding: colours, see `Labels as colours` in docs/how-to/check.md"
     )
     return [f"{fault}. {cure}" for fault in faults[:1]]
 

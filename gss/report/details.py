@@ -11,6 +11,7 @@ from gss.progress import clock
 from gss.report.scores import class_colours
 from gss.results.reader import Results
 from gss.results.records import read_record
+from gss.text import css
 
 if TYPE_CHECKING:
     from pandas import DataFrame

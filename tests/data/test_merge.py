@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from gss import workflow
 from gss.cli import main
 from gss.config import load_experiment
 from gss.data.augment import Augment
@@ -21,21 +23,8 @@ from gss.stages.run import Run
 from gss.stages.training import class_pixels
 
 TRAIN_VAL = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
-ONE = {
-    "root": "one",
-    "classes": ["road", "car", "person"],
-    "splits": TRAIN_VAL,
-    "sources": [
-        {
-            "root": "two",
-            "splits": {"train": {"images": "photos", "labels": "painted"}},
-            "label_name": ["_camera_", "_label_"],
-            "encoding": "colours",
-            "native_classes": "colours.csv",
-            "mapping": {"street": "road", "vehicle": "car", "dog": "ignore"},
-        }
-    ],
-}
+PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/merge.md").read_text(encoding="utf-8")
+ONE = yaml.safe_load(PAGE.split("```yaml\n")[1].split("```")[0])["data"]
 REST = {
     "recipe": "pixel",
     "augment": {"base_scale": [32, 32], "crop": [32, 32]},
@@ -49,17 +38,17 @@ MEANS = np.array([0, 1, 1, 2, 255])  # of the paints
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`one` with ids, `two` painted in five colours that are four classes; photographs show the class by their grey."""
+    """`city` with ids, `country` painted in five colours that are four classes; photographs show classes as greys."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GSS_DATA", str(tmp_path / "sets"))
     rng = np.random.default_rng(0)
     sets = tmp_path / "sets"
     for index in range(4):
         for split in ("train", "val"):
-            pair(sets / "one" / "images" / split / f"{index}.png", rng, np.array([0, 1, 2], np.uint8), np.arange(3))
+            pair(sets / "city" / "images" / split / f"{index}.png", rng, np.array([0, 1, 2], np.uint8), np.arange(3))
     for index in range(3):
-        pair(sets / "two" / "photos" / f"7_camera_{index}.png", rng, PAINT, MEANS)
-    (sets / "two" / "colours.csv").write_text(COLOURS)
+        pair(sets / "country" / "photos" / f"7_camera_{index}.png", rng, PAINT, MEANS)
+    (sets / "country" / "colours.csv").write_text(COLOURS)
     write(ONE)
     return tmp_path
 
@@ -85,15 +74,15 @@ def changed(**changes: object) -> dict:
 def test_every_pixel_becomes_what_the_configuration_says(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "mine"]) == 0
     said = capsys.readouterr().out
-    assert "what becomes of the classes of two:" in said and "what becomes of the classes of one" not in said
-    assert "    1  vehicle" in said and said.count("ignored\n") == 1
+    shown = PAGE.split("what becomes of every class")[1].split("```")[1].strip()
+    assert shown in said and "what becomes of the classes of city" not in said
     pairs = Run.open("mine").manifest.pairs("train")
     assert len(pairs) == 7 and pairs[4].label.name == "7_label_0.png"
     for each in pairs:
         image, label = each.read_image()[..., 0], each.read_label()
         assert np.array_equal(label, np.where(image < 255, image // 60, 255))
     statistics = json.loads(Path("results/mine/data/statistics.json").read_text())
-    rows = statistics["becomes"]["two"]
+    rows = statistics["becomes"]["country"]
     assert [(row["id"], row["name"], row["becomes"]) for row in rows] == [
         (0, "street", "road"),
         (1, "vehicle", "car"),
@@ -106,34 +95,47 @@ def test_every_pixel_becomes_what_the_configuration_says(project: Path, capsys: 
     assert [row["pixels"] for row in rows] == [counted[0], counted[1], counted[2], counted[255]]
 
 
+def test_the_report_shows_what_became_of_each(project: Path) -> None:
+    assert main(["check", "mine"]) == 0
+    assert main(["report", "mine"]) == 0
+    page = Path("results/mine/report.html").read_text()
+    assert "What became of the classes of country: 4 classes, 18.75 % of the pixels ignored" in page
+    assert "What became of the classes of city" not in page
+
+
 def test_an_unknown_colour_is_a_fault_of_its_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = project / "sets/two/colours.csv"
+    table = project / "sets/country/colours.csv"
     table.write_text(COLOURS.replace("vehicle,8,0,0\n", ""))
     assert main(["check", "mine"]) == 2
     said = capsys.readouterr().err
-    assert "two: painted/7_label_0.png: colours found that are no class: (8, 0, 0) (192 pixels)" in said
+    assert "country: painted/7_label_0.png: colours found that are no class: (8, 0, 0) (192 pixels)" in said
     assert not Path("results/mine/data/manifest.json").exists()
 
 
 def test_a_changed_table_of_colours_is_not_mistaken_for_the_old_one(project: Path) -> None:
     """After faults elsewhere the check goes on where it was; labels are read again when their colours mean another."""
-    fault = project / "sets/two/painted/7_label_1.png"
+    fault = project / "sets/country/painted/7_label_1.png"
     sound = fault.read_bytes()
     fault.write_bytes(b"")
     assert main(["check", "mine"]) == 2
     fault.write_bytes(sound)
-    table = project / "sets/two/colours.csv"
+    table = project / "sets/country/colours.csv"
     table.write_text("name,r,g,b\ndog,0,0,7\nstreet,1,1,1\nvehicle,9,0,0\nvehicle,8,0,0\nperson,0,5,0\n")
     assert main(["check", "mine"]) == 0
-    rows = json.loads(Path("results/mine/data/statistics.json").read_text())["becomes"]["two"]
+    rows = json.loads(Path("results/mine/data/statistics.json").read_text())["becomes"]["country"]
     labels = [Run.open("mine").manifest.pairs("train")[k].read_label() for k in (4, 5, 6)]
     assert {row["name"]: row["pixels"] for row in rows}["dog"] == sum(int((label == 255).sum()) for label in labels)
 
 
-def test_a_table_of_colours_that_is_moved_runs_the_check_again_and_says_so_in_the_record(project: Path) -> None:
+def test_tables_are_inputs_of_the_rule_and_stand_in_the_record(project: Path) -> None:
+    (project / "sets/to.csv").write_text("native,common\nperson,person\n")
+    write(changed(taxonomy={"file": "to.csv"}))
+    assert workflow.data_inputs(SimpleNamespace(experiment="mine")) == [
+        str(project / "sets" / name) for name in ("country/colours.csv", "to.csv")
+    ]
     assert main(["check", "mine"]) == 0
-    record = json.loads(Path("results/mine/records/check.json").read_text())
-    assert any(name.endswith("two/colours.csv") for name in record["inputs"])
+    inputs = json.loads(Path("results/mine/records/check.json").read_text())["inputs"]
+    assert all(any(name.endswith(table) for name in inputs) for table in ("country/colours.csv", "sets/to.csv"))
 
 
 @pytest.mark.parametrize(
@@ -174,19 +176,19 @@ def test_keys_that_contradict_each_other_are_refused(project: Path, change: dict
 
 
 def test_two_images_of_one_label_are_a_fault(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo = project / "sets/two/photos/7_camera_1.png"
+    photo = project / "sets/country/photos/7_camera_1.png"
     (photo.parent / "7_label_1.png").write_bytes(photo.read_bytes())
     assert main(["check", "mine"]) == 2
     assert "photos/7_label_1.png: 7_camera_1.png has the same label by label_name" in capsys.readouterr().err
 
 
 def test_a_single_painted_set_takes_the_colours_of_its_class_table(project: Path) -> None:
-    (project / "sets/two/classes.csv").write_text("index,name,r,g,b\n0,road,1,1,1\n1,car,9,0,0\n2,sky,0,0,7\n")
+    (project / "sets/country/classes.csv").write_text("index,name,r,g,b\n0,road,1,1,1\n1,car,9,0,0\n2,sky,0,0,7\n")
     rng = np.random.default_rng(1)
     for split in ("train", "val"):
         for index in range(3):
-            pair(project / f"sets/two/images/{split}/{index}.png", rng, PAINT[[0, 1, 4]], np.arange(3))
-    write({"root": "two", "classes": "classes.csv", "encoding": "colours", "splits": TRAIN_VAL})
+            pair(project / f"sets/country/images/{split}/{index}.png", rng, PAINT[[0, 1, 4]], np.arange(3))
+    write({"root": "country", "classes": "classes.csv", "encoding": "colours", "splits": TRAIN_VAL})
     assert main(["check", "mine"]) == 0
     for each in Run.open("mine").manifest.pairs("val"):
         assert np.array_equal(each.read_label(), each.read_image()[..., 0] // 60)
