@@ -7,7 +7,7 @@ from typing import Any
 from gss.data.check import repeated
 from gss.data.classes import ClassSpace
 from gss.data.manifest import Rows
-from gss.data.native import some
+from gss.data.native import NativeClasses, some
 
 Found = tuple[dict, dict, list[str]]  # manifest, statistics and faults of `gss.data.check.scan`
 
@@ -20,13 +20,16 @@ def join(found: Mapping[str, Found]) -> Found:
 
     Returns:
         As of `scan`. Statistics of a split are sums over the sources, each of which stands beside them under `sources`,
-        where its native ids are: they mean something else in another one. Warnings and faults name the root. Of native
-        classes there is a table for each source, `becomes`.
+        where its native ids are: they mean something else in another one. Warnings and faults name the root. `becomes`
+        says what the ids or colours of each source are read as; a single one whose ids are those of the classes needs
+        none.
     """
-    becomes = {root: rows for root, found_in in found.items() if (rows := _becomes(*found_in))}
+    becomes = {root: _becomes(manifest, statistics) for root, (manifest, statistics, _) in found.items()}
     if len(found) == 1:
         ((root, (manifest, statistics, faults)),) = found.items()
-        return {**manifest, "root": root}, {**statistics, **({"becomes": becomes} if becomes else {})}, faults
+        if "native" in manifest["classes"]:
+            statistics = {**statistics, "becomes": becomes}
+        return {**manifest, "root": root}, statistics, faults
     manifests = {root: manifest for root, (manifest, _, _) in found.items()}
     splits = list(dict.fromkeys(split for manifest in manifests.values() for split in manifest["splits"]))
     manifest = {
@@ -43,7 +46,7 @@ def join(found: Mapping[str, Found]) -> Found:
             for split in splits
         },
         "sources": {root: each["splits"] for root, (_, each, _) in found.items()},
-        **({"becomes": becomes} if becomes else {}),
+        "becomes": becomes,
     }
     faults = [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults]
     statistics["warnings"] = [*_repeated(manifests), *_warnings(found), *_unseen(statistics["splits"])]
@@ -51,32 +54,27 @@ def join(found: Mapping[str, Found]) -> Found:
     return manifest, statistics, statistics["faults"]
 
 
-def _becomes(manifest: Mapping[str, Any], statistics: Mapping[str, Any], faults: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each native class of a source: id, name, colours if it is painted, pixels, and what it becomes.
-
-    Nothing for a source whose ids are those of the classes. Ignored is null; an id that only is ignored has no name.
-    """
+def _becomes(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each native class of a source, and for ids that mean something without a name: id, name, colours where
+    it is painted, pixels, and the class that it becomes, null where it is ignored."""
     space = ClassSpace.from_dict(manifest["classes"])
-    if space.native is None:
-        return []
-    pixels: Counter[str] = Counter()
+    table, native = space.table(), space.native or NativeClasses({})
+    pixels: Counter[int] = Counter()
     for split in statistics["splits"].values():
-        pixels.update(split["native_ids"])
-    table, names = space.table(), {**space.native.names}
-    if pixels[str(space.ignored_id)]:
-        names.setdefault(space.ignored_id, "")
+        pixels.update({int(found): count for found, count in split["native_ids"].items()})
+    names = {**native.names} | {found: "" for found in sorted(pixels.keys() - native.names) if table[found] >= 0}
     colours: dict[int, list[Sequence[int]]] = defaultdict(list)
-    for colour, native in (space.native.colours or {}).items():
-        colours[native].append(colour)
+    for colour, meant in (native.colours or {}).items():
+        colours[meant].append(colour)
     return [
         {
-            "id": native,
+            "id": found,
             "name": name,
-            **({"colours": colours[native]} if space.native.are_painted else {}),
-            "pixels": pixels[str(native)],
-            "becomes": space.names[table[native]] if table[native] != space.ignore_index else None,
+            **({"colours": colours[found]} if native.are_painted else {}),
+            "pixels": pixels[found],
+            "becomes": None if table[found] == space.ignore_index else space.names[table[found]],
         }
-        for native, name in names.items()
+        for found, name in names.items()
     ]
 
 

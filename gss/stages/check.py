@@ -129,8 +129,9 @@ def _space(run: Run, source: Source, space: ClassSpace, root: Path) -> ClassSpac
 def _table(becomes: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     """What becomes of the classes of each source, as lines."""
     for root, rows in becomes.items():
-        total, width = sum(row["pixels"] for row in rows), max(len(row["name"]) for row in rows)
+        total, width = sum(row["pixels"] for row in rows), max((len(row["name"]) for row in rows), default=0)
         yield f"what becomes of the classes of {root}:"
         for row in rows:
-            share = f"{100 * row['pixels'] / max(total, 1):.2f} %"
-            yield f"  {row['id']:>5}  {row['name']:<{width}}  {share:>8}  {row['becomes'] or 'ignored'}"
+            name = f"  {row['name']:<{width}}" if width else ""
+            share = 100 * row["pixels"] / max(total, 1)
+            yield f"  {row['id']:>5}{name}  {share:>6.2f} %  {row['becomes'] or 'ignored'}"

@@ -187,3 +187,15 @@ def test_ignored_of_a_source_is_a_matter_of_its_own_bits() -> None:
     """255 in the files of a source of few classes is ignored though the data set has many."""
     space = ClassSpace(tuple(map(str, range(316))), label_map={0: 300}, native=NativeClasses({0: "a"}))
     assert space.to_classes(np.array([[0, 255]], np.uint8)).tolist() == [[300, 65535]]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+def test_masks_of_one_bit_eight_and_sixteen_are_read_by_their_names(mode, tmp_path) -> None:
+    top = {"1": 1, "L": 255, "I;16": 1000}[mode]
+    which = np.random.default_rng(0).integers(0, 2, (9, 11))
+    pixels = which.astype(bool) if mode == "1" else (which * top).astype(np.uint16 if top > 255 else np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "label.png")
+    native = read_native_classes(write(tmp_path / "t.csv", f"index,name\n0,nothing\n{top},thing\n"), painted=False)
+    found = targets(native, ("thing", "other"), {"nothing": "other"}, None, "x")
+    space = ClassSpace(("thing", "other"), label_map={k: v for k, v in found.items() if v is not None}, native=native)
+    assert np.array_equal(read_label(tmp_path / "label.png", space), 1 - which)
