@@ -107,6 +107,8 @@ class Source(Section):
                 "`label_map` and `reduce_zero_label` are of ids of `data.classes`: with `native_classes` or `encoding: "
                 "colours` name what a class becomes in `mapping`"
             )
+        if self.native_classes in ((), ""):
+            raise ValueError("`native_classes` needs a name for every id")
         if self.encoding == "colours" and isinstance(self.native_classes, tuple):
             raise ValueError("`encoding: colours` needs a table with colours, not a list of names")
         return self

@@ -120,7 +120,7 @@ def read_native_classes(path: Path, *, painted: bool) -> NativeClasses:
             indices; the message names the row.
     """
     table = read_csv(path, "the table of native classes")
-    table.columns = table.columns.str.strip().str.lower()
+    table.columns = [column.strip().lower() for column in table.columns]
     index = next((column for column in ("index", "id") if column in table), None)
     channels = [channel for channel in _CHANNELS if channel in table]
     has_colours = channels in (list(_CHANNELS[:3]), list(_CHANNELS))

@@ -165,6 +165,7 @@ def test_mistakes_are_said_before_any_file_is_looked_at(
         ({"native_classes": None}, "`mapping` and `taxonomy` are of `native_classes`"),
         ({"label_map": {1: 2}}, "`label_map` and `reduce_zero_label` are of ids of `data.classes`"),
         ({"native_classes": ["a"]}, "needs a table with colours"),
+        ({"native_classes": [], "encoding": "ids"}, "needs a name for every id"),
         ({"label_name": ["(", ""]}, "no regular expression"),
         ({"encoding": "rgb"}, "encoding"),
     ],

@@ -110,6 +110,7 @@ def test_tables_are_read_as_they_are_met(tmp_path) -> None:
         ("index,label\n0,a\n", "header of the table of native classes: index,label"),
         ("name\na\n", "header"),
         ("index,name\n", "no class"),
+        ("", "header of the table of native classes: nothing"),
         ("name,r,g,b\na,1,2,3\nb,1,2,3\n", r"the colour \(1, 2, 3\) is that of 'a' and of 'b'"),
         ("name,r,g,b\na,1,2,256\n", "'256' where a whole number 0..255"),
         ("name,r,g,b\na,1,2,\n", "'' where"),
