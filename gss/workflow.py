@@ -21,6 +21,7 @@ from gss.config import (
     Experiment,
     Resources,
     all_stages,
+    data_folder,
     data_set_folder,
     find_recipe,
     list_experiments,
@@ -271,16 +272,21 @@ def importing(part: str) -> str:
 
 
 def data_inputs(wildcards: Any) -> list[str]:
-    """What the check waits for: the class table of the data set, where there is one, and unpacked archives.
+    """What the check waits for: tables of classes and taxonomies, where there are some, and unpacked archives.
 
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
     data = find_experiment(wildcards.experiment).data
     if data.generate:
         return [user_file(data_set_folder(data) / "classes.csv")]
-    table = data_set_folder(data) / data.classes if isinstance(data.classes, str) else None
+    tables = [data_set_folder(data) / data.classes] if isinstance(data.classes, str) else []
+    for source in (data, *data.sources):
+        if isinstance(source.native_classes, str):
+            tables.append(data_folder() / source.root / source.native_classes)
+        if source.taxonomy is not None:
+            tables.append(data_folder() / source.taxonomy.file)
     prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []
-    return [*prepared, user_file(table)] if table is not None and table.is_file() else prepared
+    return prepared + [user_file(table) for table in dict.fromkeys(tables) if table.is_file()]
 
 
 def user_file(path: Path) -> str:

@@ -192,7 +192,7 @@ def _matched(first: Evaluated, other: Evaluated) -> Evaluated:
         raise DataError(
             f"{other.name} and {first.name} read the same label files differently: image {image} has {pixels[1]} "
             f"against {pixels[0]} pixels of class {first.names[label]!r}",
-            where="data.label_map and data.reduce_zero_label of the two experiments",
+            where="data.label_map, reduce_zero_label, mapping and taxonomy of the two experiments",
             todo="compare runs whose labels mean the same",
         )
     ids = other.ids.copy()

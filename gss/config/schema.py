@@ -1,5 +1,6 @@
 """The sections that all recipes have: typed, frozen, the one source of defaults, JSON schema and reference page."""
 
+import re
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -44,6 +45,17 @@ class Archive(Section):
     """`sha256:...`, `sha1:...` or `md5:...` of the file."""
 
 
+class Taxonomy(Section):
+    file: Place
+    """CSV with a heading, or tab separated as `.tsv`; found like `data.root`."""
+    native: str = "native"
+    """Column of the names in `native_classes`; a cell may hold several, `{house, tower}`."""
+    common: str = "common"
+    """Column of the names in `data.classes`; empty, `ignore`, `unlabeled` or `void`: ignored."""
+    rows: dict[str, str] = {}
+    """What columns hold in the rows that count, `{dataset: kitti}`."""
+
+
 class Source(Section):
     root: Place
     """Folder of the data set: absolute, or relative to `GSS_DATA`, else to `data_root` of config/config.yaml."""
@@ -53,12 +65,53 @@ class Source(Section):
     """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
     label_map: dict[int, int | Literal["ignore"]] = {}
     """Native id -> class id, or `ignore` (or 255, with up to 254 classes); ids not listed stay as they are."""
+    encoding: Literal["ids", "colours"] = "ids"
+    """What labels hold: ids (8 or 16 bits, palettes), or colours, RGB or RGBA, by the table of the classes."""
+    native_classes: Place | tuple[str, ...] | None = None
+    """Classes of its own that the labels hold: a CSV in the root (`index,name`, with gaps if need be; `name,r,g,b[,a]`
+    for colours, with several rows for a class if need be), a shipped list, or the names. None: those of
+    `data.classes`."""
+    taxonomy: Taxonomy | None = None
+    """Table of what `native_classes` become; without one they are the classes of the same names."""
+    mapping: dict[str, str] = {}
+    """Native class -> class, or `ignore`; wins over `taxonomy` and equal names."""
     image_suffix: str = ""
     """End of the image names (before the extension) that the label names lack."""
     label_suffix: str = ""
     """End of the label names (before the extension) that the image names lack."""
+    label_name: tuple[str, str] | None = None
+    """Where names differ within: regular expression, and what its matches in an image's name are in that of its
+    label, `[_camera_, _label_]`."""
+    repeat: Positive = 1
+    """How often a pass over all training pairs takes each of this source, beside other sources."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
+
+    @field_validator("label_name")
+    @classmethod
+    def _replaces(cls, label_name: tuple[str, str] | None) -> tuple[str, str] | None:
+        try:
+            re.sub(*(label_name or ("", "")), "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"no regular expression and replacement: {error}") from error
+        return label_name
+
+    @model_validator(mode="after")
+    def _labels_are_read_in_one_way(self) -> Self:
+        if self.native_classes is None and (self.mapping or self.taxonomy):
+            raise ValueError("`mapping` and `taxonomy` are of `native_classes`: name what the labels hold")
+        if (self.native_classes is not None or self.encoding == "colours") and (
+            self.label_map or self.reduce_zero_label
+        ):
+            raise ValueError(
+                "`label_map` and `reduce_zero_label` are of ids of `data.classes`: with `native_classes` or `encoding: "
+                "colours` name what a class becomes in `mapping`"
+            )
+        if self.native_classes in ((), ""):
+            raise ValueError("`native_classes` needs a name for every id")
+        if self.encoding == "colours" and isinstance(self.native_classes, tuple):
+            raise ValueError("`encoding: colours` needs a table with colours, not a list of names")
+        return self
 
 
 class Data(Source):
@@ -104,6 +157,8 @@ class Data(Source):
         roots = [self.root, *(source.root for source in self.sources)]
         if twice := [root for index, root in enumerate(roots) if root in roots[:index]]:
             raise ValueError(f"`sources` name {twice[0]!r} again: one root, one source")
+        if not self.sources and self.repeat > 1:
+            raise ValueError("`repeat` weighs sources against each other: there are no `sources`")
         return self
 
 

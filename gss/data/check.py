@@ -22,6 +22,7 @@ from gss.data.classes import ClassSpace, format_ids
 from gss.data.conventions import SplitLabels, compare
 from gss.data.images import ImageFacts, Orientation, inspect_image, inspect_label
 from gss.data.manifest import Rows
+from gss.data.native import NativeClasses
 from gss.data.pairing import Listing, SplitFolders, list_pairs, spelled
 from gss.data.photographs import SplitImages, judge
 from gss.data.record import PairScan, Record, stamp
@@ -45,6 +46,7 @@ def scan(
     quiet: bool = True,
     obtain: str | None = None,
     record: Path | None = None,
+    is_part: bool = False,
 ) -> tuple[dict, dict, list[str]]:
     """Pair, decode, hash and count every file of a data set.
 
@@ -57,6 +59,7 @@ def scan(
         obtain: where the data can be had; part of the message when folders are missing.
         record: file that keeps what was found in each pair, so that an interrupted scan goes on, and one after mended
             faults looks at changed files only; None: none.
+        is_part: it is one of several sources: classes that it lacks may be in others.
 
     Returns:
         manifest (what `write_manifest` writes), statistics (per split: images, sizes, native ids, class table,
@@ -77,12 +80,12 @@ def scan(
             print(f"{len(kept)} pairs were looked at before; those that have not changed since are not read again")
         named = [(split, listing.pairs) for split, listing in listings.items()]
         known = ((image, label, kept.find(image, label)) for _, pairs in named for image, label in pairs)
-        results = track(_scan_pairs(root, known, workers, total), "check", total, "pairs", quiet=quiet)
+        results = track(_scan_pairs(root, space.native, known, workers, total), "check", total, "pairs", quiet=quiet)
         names = ((split, *names) for split, pairs in named for names in pairs)
         for result, (split, image, label) in zip(results, names, strict=True):
             kept.keep(image, label, result)
             tallies[split].add(image, label, result)
-    label_faults, label_warnings = compare({split: tally.labels for split, tally in tallies.items()})
+    label_faults, label_warnings = compare({split: tally.labels for split, tally in tallies.items()}, is_part=is_part)
     image_faults, image_warnings = judge({split: tally.images for split, tally in tallies.items()}, orientation)
     reasons = [reason for listing in listings.values() for reason in listing.reasons]
     of_files = [fault for listing in listings.values() for fault in listing.faults]
@@ -146,9 +149,12 @@ def _state(folder: Path) -> str:
 # ---- one pair
 
 
-def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> PairScan:
-    """What the files hold; what is known of them, if they have not changed since."""
-    now = stamp(root, image, label)
+def _scan_pair(
+    root: Path, native_classes: NativeClasses | None, image: str, label: str, known: PairScan | None
+) -> PairScan:
+    """What the files hold; what is known of them, if neither they nor the table of colours have changed since."""
+    painted = native_classes if native_classes and native_classes.are_painted else None
+    now = [*stamp(root, image, label), *([painted.code] if painted else [])]
     if known is not None and now == known.stamp:
         return known
     faults: list[str] = []
@@ -160,14 +166,14 @@ def _scan_pair(root: Path, image: str, label: str, known: PairScan | None) -> Pa
         image_size, image_facts = list(size), list(facts)
         hashes[image] = sha256_file(root / image)
     with _noting(faults, label):
-        native, palette = inspect_label(root / label)
+        native, palette = inspect_label(root / label, native_classes)
         pixels = np.bincount(native.ravel())
         found = np.flatnonzero(pixels)
         if len(found) > _MOST_IDS:
             values = f"{len(found)} values from {found[0]} to {found[-1]}"
             raise DataError(f"{values}: measurements, as of depth, and no ids")
         label_size, ids, counts = list(native.shape), found.tolist(), pixels[found].tolist()
-        borders = list(count_borders(native))
+        borders = [0, 0] if painted else list(count_borders(native))  # a smoothed colour is that of no class
         if palette is not None:
             colours = (palette[found].astype(np.int64) @ (1 << 16, 1 << 8, 1)).tolist()
         hashes[label] = sha256_file(root / label)
@@ -185,19 +191,25 @@ def _noting(faults: list[str], name: str) -> Iterator[None]:
         faults.append("; ".join(filter(None, (f"{name}: {error.what}", error.todo))))
 
 
-def _scan_chunk(root: Path, pairs: list[tuple[str, str, PairScan | None]]) -> list[PairScan]:
-    return [_scan_pair(root, *pair) for pair in pairs]
+def _scan_chunk(
+    root: Path, native: NativeClasses | None, pairs: list[tuple[str, str, PairScan | None]]
+) -> list[PairScan]:
+    return [_scan_pair(root, native, *pair) for pair in pairs]
 
 
 def _scan_pairs(
-    root: Path, pairs: Iterator[tuple[str, str, PairScan | None]], workers: int, total: int
+    root: Path,
+    native: NativeClasses | None,
+    pairs: Iterator[tuple[str, str, PairScan | None]],
+    workers: int,
+    total: int,
 ) -> Iterator[PairScan]:
     """The scans in the order of the pairs, whatever the number of processes; few pairs are under way at a time."""
     chunks = iter(lambda: list(islice(pairs, _CHUNK)), [])
     workers = min(workers, total // _PAIRS_PER_PROCESS)
     if workers <= 1:
         for chunk in chunks:
-            yield from _scan_chunk(root, chunk)
+            yield from _scan_chunk(root, native, chunk)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of OpenCV's threads
     fewer = f"give it more memory, or fewer processes: run.resources.check.threads (now {workers})"
@@ -207,7 +219,7 @@ def _scan_pairs(
         raise DataError(f"processes that read files cannot be started: {error.strerror}", todo=fewer) from error
 
     def begun(count: int) -> Iterator[Future[list[PairScan]]]:
-        return (executor.submit(_scan_chunk, root, chunk) for chunk in islice(chunks, count))
+        return (executor.submit(_scan_chunk, root, native, chunk) for chunk in islice(chunks, count))
 
     try:
         with executor:

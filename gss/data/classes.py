@@ -11,9 +11,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from gss.data.native import NATIVE_IDS, NativeClasses
 from gss.errors import ConfigError, DataError
 
-NATIVE_IDS = 2**16  # label files have 8 or 16 bits
 IGNORE: Literal["ignore"] = "ignore"  # in a label_map: the id is ignored
 MAX_CLASSES = NATIVE_IDS - 2  # the largest id is ignored, the one below marks unknown ids inside `to_classes`
 _RUNS = 128  # of ids in a message, as many as 8 bits can have
@@ -40,6 +40,7 @@ class ClassSpace:
         colours: RGB colour of every class, 0..255, or None.
         reduce_zero_label: native 0 is ignored and native k is class k-1.
         label_map: native id -> class id, `ignore` or `ignore_index`; wins over every other rule.
+        native: classes of their own that the files hold; then `label_map` is the only rule. None: those of `names`.
 
     Raises:
         ConfigError: no class, too many, names that are empty or given twice, a number of colours that differs, or a map
@@ -50,6 +51,7 @@ class ClassSpace:
     colours: tuple[Colour, ...] | None = None
     reduce_zero_label: bool = False
     label_map: Mapping[int, int | Literal["ignore"]] = field(default_factory=dict)
+    native: NativeClasses | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
@@ -78,16 +80,22 @@ class ClassSpace:
 
     @property
     def ignore_index(self) -> int:
-        """The class id of ignored pixels, and a native id that is ignored unless `label_map` says otherwise."""
+        """The class id of ignored pixels."""
         return ignore_index(self.num_classes)
+
+    @property
+    def ignored_id(self) -> int:
+        """The native id that is ignored unless `label_map` says otherwise."""
+        return self.ignore_index if self.native is None else ignore_index(max(self.native.names) + 1)
 
     def table(self) -> np.ndarray:
         """int32 [65536]: native id -> class id, `ignore_index` or -1 (unknown)."""
         table = np.full(NATIVE_IDS, -1, np.int32)
-        first = 1 if self.reduce_zero_label else 0
-        table[first : first + self.num_classes] = np.arange(self.num_classes)
-        table[:first] = self.ignore_index
-        table[self.ignore_index] = self.ignore_index
+        if self.native is None:
+            first = 1 if self.reduce_zero_label else 0
+            table[first : first + self.num_classes] = np.arange(self.num_classes)
+            table[:first] = self.ignore_index
+        table[self.ignored_id] = self.ignore_index
         for native, target in self.label_map.items():
             table[native] = self.ignore_index if target == IGNORE else target
         return table
@@ -149,6 +157,7 @@ class ClassSpace:
             "colours": None if self.colours is None else [list(colour) for colour in self.colours],
             "reduce_zero_label": self.reduce_zero_label,
             "label_map": {str(native): target for native, target in sorted(self.label_map.items())},
+            **({} if self.native is None else {"native": self.native.as_dict()}),
         }
 
     @classmethod
@@ -159,6 +168,7 @@ class ClassSpace:
             colours=None if colours is None else tuple((r, g, b) for r, g, b in colours),
             reduce_zero_label=content["reduce_zero_label"],
             label_map={int(native): target for native, target in content["label_map"].items()},
+            native=NativeClasses.from_dict(content["native"]) if "native" in content else None,
         )
 
 

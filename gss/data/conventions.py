@@ -33,7 +33,7 @@ class SplitLabels:
         class_files: labels that hold a class, by class.
         unknown: labels with ids that are no class.
         ignored: labels of which everything is ignored.
-        masks: labels of one class and `space.ignore_index`, 255 most often, by class.
+        masks: labels of one class and `space.ignored_id`, 255 most often, by class.
         beside: labels with 255 beside two or more classes.
         whole: labels that hold a class, and 255 nowhere, by class.
         palettes: colours of native ids in indexed files.
@@ -66,7 +66,7 @@ class SplitLabels:
             self.pixels[native] += count
             self.native_files[native] += 1
         targets = {self._table[native] for native in ids}
-        ignored = self.space.ignore_index
+        ignored, ignored_id = self.space.ignore_index, self.space.ignored_id
         classes = targets - {-1, ignored}
         for label in classes:
             self.class_files[label] += 1
@@ -74,7 +74,7 @@ class SplitLabels:
             self.unknown.add(name)
         if targets == {ignored}:
             self.ignored.add(name)
-        if ignored not in ids:
+        if ignored_id not in ids:
             for label in classes:
                 self.whole[label].add(name)
         elif len(classes) == 1:
@@ -97,11 +97,12 @@ class SplitLabels:
                 seen.setdefault(colour, Cases()).add(name)
 
 
-def compare(splits: Mapping[str, SplitLabels]) -> tuple[list[str], list[str]]:
+def compare(splits: Mapping[str, SplitLabels], *, is_part: bool = False) -> tuple[list[str], list[str]]:
     """Faults and warnings, a line each: what the labels say about each other and about the class table.
 
     Args:
         splits: one or more, with one class space. Labels are compared with those of `train`, or of the first one.
+        is_part: they are those of one of several sources: classes that it lacks may be in others.
     """
     splits = {name: found for name, found in splits.items() if found.files}
     if not splits:
@@ -113,16 +114,17 @@ def compare(splits: Mapping[str, SplitLabels]) -> tuple[list[str], list[str]]:
     palettes = _joined(splits.values())
     faults, warnings = _masks(splits, pixels, space)
     faults += _shifted(splits)
-    proposal = propose_remap(pixels, space, _known_colours(palettes, space))
+    known = _known_colours(palettes, space)
+    proposal = propose_remap(pixels, space, known) if space.native is None else None
     smooth = smoothed({split: found.borders for split, found in splits.items()})
     if not faults:
-        faults = _nothing_to_learn(splits) + _zero_is_a_class(pixels, space)
+        faults = _all_ignored(splits) + ([] if is_part else _one_to_learn(splits)) + _zero_is_a_class(pixels, space)
     if proposal:  # of ids that smoothing has made none should become a class
         faults.append((*smooth, proposal)[0] + _where_unknown(splits))
     else:
         warnings = smooth + warnings
     faults += _palettes(palettes, space)
-    return faults, warnings + _ignored(splits) + _unseen(splits, pixels)
+    return faults, warnings + _ignored(splits) + ([] if is_part else _unseen(splits, pixels))
 
 
 # ---- ids
@@ -148,7 +150,7 @@ def _masks(splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSp
     beside two or more classes, or beside another one. A split of nothing else is asked about in any case.
     """
     classes = {label for found in splits.values() for label in found.masks}
-    ignored = space.ignore_index
+    ignored = space.ignored_id
     if ignored in space.label_map or len(classes) != 1:
         return [], []
     (label,) = classes
@@ -181,14 +183,18 @@ def _masks(splits: Mapping[str, SplitLabels], pixels: np.ndarray, space: ClassSp
 
 def _as_ignored(space: ClassSpace) -> str:
     """The key that says what 255 means; the rules on it end there."""
-    return f"label_map: {format_map({space.ignore_index: space.ignore_index})}"
+    if space.native is not None:
+        return f"a name for {space.ignored_id} in native_classes that becomes `ignore`"
+    return f"label_map: {format_map({space.ignored_id: space.ignored_id})}"
 
 
 def _as_object(label: int, ids: str, space: ClassSpace, others: Cases, beside: Cases) -> str:
     """What cures labels of one class and 255, by what other labels hold."""
-    ignored = space.ignore_index
+    ignored = space.ignored_id
     if beside:
         remedy = f"if {ignored} is a class in the former, write them again with its id"
+    elif space.native is not None:
+        remedy = f"if {ignored} is a class give it a row in native_classes"
     elif space.num_classes > 2:
         remedy = f"if {ignored} is a class set label_map: {{{ignored}: its number}}"
     elif others or label == 0:
@@ -222,7 +228,7 @@ def _shifted(splits: Mapping[str, SplitLabels]) -> list[str]:
 def _shares(labels: SplitLabels) -> np.ndarray:
     """float64 [65536]: share of every id, without 255."""
     pixels = labels.pixels.copy()
-    pixels[labels.space.ignore_index] = 0
+    pixels[labels.space.ignored_id] = 0
     return pixels / max(1, pixels.sum())
 
 
@@ -231,21 +237,24 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).sum() / 2)
 
 
-def _nothing_to_learn(splits: Mapping[str, SplitLabels]) -> list[str]:
-    faults = [
+def _all_ignored(splits: Mapping[str, SplitLabels]) -> list[str]:
+    return [
         f"all {found.files} labels of {split} are ignored as a whole (ids {format_ids(np.flatnonzero(found.pixels))}), "
         f"e.g. {found.ignored.example}: if these ids are classes, say which in label_map"
         for split, found in splits.items()
         if found.ignored.count == found.files
     ]
+
+
+def _one_to_learn(splits: Mapping[str, SplitLabels]) -> list[str]:
     train = splits.get("train")
-    if train and not train.unknown and np.count_nonzero(train.class_files) == 1:
-        only = train.space.names[int(np.flatnonzero(train.class_files)[0])]
-        faults.append(
-            f"the labels of train hold one class only ({only}): nothing can be learned from them; ids found: "
-            f"{format_ids(np.flatnonzero(train.pixels))}"
-        )
-    return faults
+    if not train or train.unknown or np.count_nonzero(train.class_files) != 1:
+        return []
+    only = train.space.names[int(np.flatnonzero(train.class_files)[0])]
+    return [
+        f"the labels of train hold one class only ({only}): nothing can be learned from them; ids found: "
+        f"{format_ids(np.flatnonzero(train.pixels))}"
+    ]
 
 
 def _zero_is_a_class(pixels: np.ndarray, space: ClassSpace) -> list[str]:
@@ -283,8 +292,10 @@ def _unseen(splits: Mapping[str, SplitLabels], pixels: np.ndarray) -> list[str]:
         if len(unseen):
             lines.append(f"classes that never occur in {split}: {', '.join(found.space.names[k] for k in unseen)}")
     space, seen = found.space, np.sum([found.class_files for found in splits.values()], axis=0) > 0
-    (*_, last), ignored = space.names, space.ignore_index
-    in_place_of_last = space.num_classes > 2 and seen[:-1].all() and not seen[-1] and pixels[ignored] > 0
+    (*_, last), ignored = space.names, space.ignored_id
+    in_place_of_last = (
+        space.native is None and space.num_classes > 2 and seen[:-1].all() and not seen[-1] and pixels[ignored] > 0
+    )
     if in_place_of_last and ignored not in space.label_map:
         lines.append(
             f"{last} never occurs, and {ignored} is read as ignored: if {ignored} is {last} set label_map: "
@@ -319,11 +330,11 @@ def _palettes(palettes: Mapping[int, Mapping[Colour, Cases]], space: ClassSpace)
     faults = _disagreeing(palettes, space)
     if not faults:
         colours = {native: next(iter(seen)) for native, seen in palettes.items()}
-        wrong = _other_class(colours, space) or _other_id(colours, space)
+        wrong = {} if space.native else _other_class(colours, space) or _other_id(colours, space)
         faults = [f"{line}, e.g. in {next(iter(palettes[native].values())).example}" for native, line in wrong.items()]
     cure = (
         "Labels are read by their indices: if these are right, write the files again without palette (8-bit "
-        "grayscale); if the colours are, by their colours: see `Labels as colours` in docs/how-to/check.md"
+        "grayscale); if the colours are, with encoding: colours, see `Labels as colours` in docs/how-to/check.md"
     )
     return [f"{fault}. {cure}" for fault in faults[:1]]
 

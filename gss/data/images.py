@@ -15,11 +15,13 @@ from PIL import Image, UnidentifiedImageError
 
 from gss.data import tiff
 from gss.data.classes import ClassSpace
+from gss.data.native import NativeClasses
 from gss.errors import DataError, is_no_memory
 from gss.filekind import content_kind, file_kind
 from gss.files import write_atomic
 
 _ID_MODES = ("L", "P", "1", "I;16", "I;16B")
+_COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored; above 254 classes 16-bit)"
 NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
 
@@ -104,29 +106,33 @@ def inspect_image(path: Path) -> tuple[tuple[int, int], ImageFacts]:
     return image.shape[:2], ImageFacts(tiff.exif_orientation(exif), pictures, brightest, bits, others, damage)
 
 
-def read_native_label(path: Path) -> np.ndarray:
-    """Decode a label file as it is: ids of a one-channel file, indices of a palette file.
+def read_native_label(path: Path, native: NativeClasses | None = None) -> np.ndarray:
+    """Decode a label file as it is: ids of a one-channel file, indices of a palette file, or what its colours mean.
+
+    Args:
+        native: the classes that it holds, where they may be colours.
 
     Returns:
-        uint8 or, of a 16-bit file, uint16 [H, W], native ids.
+        uint8 or, of a 16-bit file or ids that need it, uint16 [H, W], native ids.
 
     Raises:
-        DataError: missing or damaged file, 32-bit or floating point, more than one channel, more than one picture,
-            turned by an EXIF orientation, or JPEG (its ids are not exact).
+        DataError: missing or damaged file, 32-bit or floating point, more than one picture, turned by an EXIF
+            orientation, or JPEG (its ids are not exact); of ids, more than one channel; of colours, one of no class.
     """
     with _label(path) as file:
-        return _ids(file, path)
+        return _native(file, path, native)
 
 
-def inspect_label(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """A label as `read_native_label` gives it, and the palette of an indexed file: uint8 [256, 3], RGB.
+def inspect_label(path: Path, native: NativeClasses | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """A label as `read_native_label` gives it, and the palette of a file of indices: uint8 [256, 3], RGB.
 
     Raises:
         DataError: see `read_native_label`.
     """
     with _label(path) as file:
-        ids = _ids(file, path)
-        colours = bytes(file.getpalette("RGB") or ()) if file.mode == "P" else None
+        ids = _native(file, path, native)
+        has_indices = file.mode == "P" and not (native and native.are_painted)
+        colours = bytes(file.getpalette("RGB") or ()) if has_indices else None
     if colours is None:
         return ids, None
     return ids, np.frombuffer(colours.ljust(3 * 256, b"\0"), np.uint8).reshape(256, 3)
@@ -141,7 +147,7 @@ def read_label(path: Path, space: ClassSpace) -> np.ndarray:
     Raises:
         DataError: see `read_native_label`; or ids that are no class.
     """
-    native = read_native_label(path)
+    native = read_native_label(path, space.native)
     try:
         return space.to_classes(native)
     except DataError as error:
@@ -279,6 +285,19 @@ def _label(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"the label cannot be decoded: {reason}", where=path, todo=todo) from error
 
 
+def _native(file: Image.Image, path: Path, native: NativeClasses | None) -> np.ndarray:
+    if native is None or not native.are_painted:
+        return _ids(file, path)
+    _refuse_inexact(file, path)
+    if file.mode not in _COLOUR_MODES or ";16" in _raw_mode(file):
+        found = f"a label of mode {file.mode} ({_raw_mode(file)}) where colours of 8 bits are expected"
+        raise DataError(found, where=path, todo="save it as PNG in RGB or RGBA, or remove `encoding: colours`")
+    try:
+        return native.ids(np.asarray(file.convert("RGBA")))
+    except DataError as error:
+        raise DataError(error.what, where=path, todo=error.todo) from error
+
+
 def _ids(file: Image.Image, path: Path) -> np.ndarray:
     bits = re.match(r"L;([24])", _raw_mode(file))  # looked at first: decoding forgets it
     _refuse_other_than_ids(file, path)
@@ -296,21 +315,26 @@ def _raw_mode(file: Image.Image) -> str:
     return arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
 
 
-def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
-    """Raise DataError for what holds no ids, or not one label alone. Read before the pixels are."""
+def _refuse_inexact(file: Image.Image, path: Path) -> None:
+    """Raise DataError for what holds no exact values, or not one label alone and as its image lies."""
     pictures = getattr(file, "n_frames", 1)
     if file.format in ("JPEG", "MPO"):
         raise DataError("the label is a JPEG: compression has changed its ids", where=path, todo=_TO_IDS)
     if pictures > 1:
         raise DataError(f"the label file holds {pictures} pictures (pages, frames)", where=path, todo=_TO_IDS)
+    orientation = file.getexif().get(tiff.ORIENTATION, 1)
+    if orientation != 1:
+        todo = "save it upright or as stored, like its image is read, and without the tag (exiftool -Orientation=)"
+        raise DataError(f"the label carries an EXIF orientation ({orientation})", where=path, todo=todo)
+
+
+def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
+    """Raise DataError for what holds no ids, or not one label alone. Read before the pixels are."""
+    _refuse_inexact(file, path)
     is_white_0 = file.mode.startswith("I;16") and file.getexif().get(tiff.PHOTOMETRIC) == 0
     if is_white_0 or re.match(r"L;\d?I", _raw_mode(file)):
         raise DataError("the label's values are stored inverted (MinIsWhite)", where=path, todo=_TO_IDS)
     if file.mode in _ID_MODES:
-        orientation = file.getexif().get(tiff.ORIENTATION, 1)
-        if orientation != 1:
-            todo = "save it upright or as stored, like its image is read, and without the tag (exiftool -Orientation=)"
-            raise DataError(f"the label carries an EXIF orientation ({orientation})", where=path, todo=todo)
         return
     if file.mode == "F" or file.mode.startswith("I"):
         low, high = file.getextrema()
@@ -321,7 +345,10 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         colours = file.convert("RGB").getcolors(maxcolors=1 << 12) or []
         examples = ", ".join(str(colour) for _, colour in sorted(colours, reverse=True)[:3]) or "those of a photograph"
         found = f"a label with {len(file.getbands())} channels ({file.mode}), colours such as {examples}"
-        todo = f"{_TO_IDS}, every colour replaced by its class: see `Labels as colours` in docs/how-to/check.md"
+        todo = (
+            "labels that are painted are read with `encoding: colours` and a table of their colours: see `Labels as "
+            f"colours` in docs/how-to/check.md; or {_TO_IDS}"
+        )
     raise DataError(found, where=path, todo=todo)
 
 

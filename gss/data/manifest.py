@@ -115,12 +115,14 @@ class Source:
         space: the classes of the data set, and the way from the ids in these labels to them.
         orientation: what to do with an EXIF orientation of the images.
         counts: number of pairs by split.
+        repeat: how often a pass of a training takes each of them.
     """
 
     root: Path
     space: ClassSpace
     orientation: Orientation = "apply"
     counts: Mapping[str, int] = field(default_factory=dict)
+    repeat: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,33 @@ class Pairs(Sequence[Pair]):
         source = self.sources[bisect_right(self.ends, place)]
         image, label = source.root / row["image"], source.root / row["label"]
         return Pair(image, label, row["height"], row["width"], source.space, source.orientation)
+
+    def repeated(self) -> Sequence[Pair]:
+        """One pass of a training: the pairs of each source in a row, as often as it says."""
+        return Repeated(self) if any(source.repeat > 1 for source in self.sources) else self
+
+
+class Repeated(Sequence[Pair]):
+    """Pairs, those of each source one time after the other.
+
+    Source: RepeatDataset of the published code, which shuffles what it makes.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self._starts = [0, *pairs.ends[:-1]]
+        self._counts = [end - start for start, end in zip(self._starts, pairs.ends, strict=True)]
+        each = zip(pairs.sources, self._counts, strict=True)
+        self._ends = list(accumulate(source.repeat * count for source, count in each))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # nobody wants slices
+        place = range(len(self))[index]
+        source = bisect_right(self._ends, place)
+        inside = place - (self._ends[source - 1] if source else 0)
+        return self.pairs[self._starts[source] + inside % self._counts[source]]
 
 
 @dataclass(frozen=True)
@@ -246,7 +275,7 @@ def _only_source(content: Mapping[str, Any], rows: Mapping[str, Rows]) -> dict[s
 
 def _source(content: Mapping[str, Any]) -> Source:
     space, orientation = ClassSpace.from_dict(content["classes"]), content.get("exif_orientation", "apply")
-    return Source(Path(content["root"]), space, orientation, content["pairs"])
+    return Source(Path(content["root"]), space, orientation, content["pairs"], content.get("repeat", 1))
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Which image belongs to which label: by their names, without opening a file."""
 
 import os
+import re
 import sys
 from bisect import bisect_left
 from collections import Counter
@@ -27,6 +28,8 @@ class SplitFolders:
         image_suffix, label_suffix: end of the file names before the extension, such as `_leftImg8bit`; it is
             cut off to find partners, and files that do not end so are passed over.
         count: number of images there must be; None: any.
+        label_name: a regular expression, and what takes the place of what it finds in the name of an image (below its
+            folder, without suffix and extension) in that of its label; None: names are equal.
     """
 
     images: str
@@ -34,6 +37,7 @@ class SplitFolders:
     image_suffix: str = ""
     label_suffix: str = ""
     count: int | None = None
+    label_name: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Files:
     """Files of one folder by their keys: the name without suffix and extension, in Unicode's composed form.
 
     Args:
+        renamed: as `SplitFolders.label_name`: what makes the key of a name; None: it is one.
         extensions: of the files whose name follows from the key.
         odd: names of the others.
         passed_over: pictures that lack the suffix.
@@ -48,6 +53,7 @@ class Files:
 
     folder: str
     suffix: str
+    renamed: tuple[str, str] | None = None
     extensions: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     passed_over: Cases = field(default_factory=Cases)
@@ -61,6 +67,8 @@ class Files:
         stem, extension = os.path.splitext(name)
         whole = inside + stem
         key = composed(whole).removesuffix(self.suffix)
+        if self.renamed is not None:
+            key = re.sub(*self.renamed, key)
         if key in self.extensions:
             return self.name(key)
         self.extensions[key] = sys.intern(extension)
@@ -101,7 +109,8 @@ class Listing:
     def differently_spelled(self) -> Iterator[str]:
         """Images whose name has another Unicode form than that of their label."""
         images, labels = self.pairs.images, self.pairs.labels
-        for key in sorted(images.odd.keys() ^ labels.odd.keys()):
+        decomposed = ({key for key, name in of.odd.items() if name != composed(name)} for of in (images, labels))
+        for key in sorted(set.symmetric_difference(*decomposed)):
             if key in images.extensions and key in labels.extensions:
                 yield images.name(key)
 
@@ -118,7 +127,7 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
         splits: all of them: a folder of labels is no part of one of images that it lies in, and the other way round.
     """
     folders = splits[split]
-    images = Files(_prefix(root, folders.images), composed(folders.image_suffix))
+    images = Files(_prefix(root, folders.images), composed(folders.image_suffix), folders.label_name)
     labels = Files(_prefix(root, folders.labels), composed(folders.label_suffix))
     image_walk = _walk(root, folders.images, {other.labels for other in splits.values()})
     if os.path.realpath(root / folders.images) == os.path.realpath(root / folders.labels):
@@ -188,7 +197,8 @@ def _take(files: Files, pictures: Iterable[tuple[str, str]], not_ending: str | N
         elif other := files.add(inside, name):
             same = os.path.splitext(os.path.basename(other))[0] == os.path.splitext(name)[0]
             form = "" if same else " in another Unicode form"
-            faults.append(f"{place}: {os.path.basename(other)} has the same name{form}; keep one of them")
+            what = f"has the same name{form}" if files.renamed is None else "has the same label by label_name"
+            faults.append(f"{place}: {os.path.basename(other)} {what}; keep one of them")
     return faults
 
 

@@ -12,7 +12,7 @@ class PairScan(NamedTuple):
     """What the files of one pair hold; JSON values only.
 
     Args:
-        stamp: size and time of change of both files before they were read, see `stamp`.
+        stamp: size and time of change of both files before they were read, see `stamp`, and how the label was read.
         image_size, label_size: [height, width], EXIF orientation applied; None where the file cannot be decoded.
         image_sha256, label_sha256: of the files.
         image_facts: a `gss.data.images.ImageFacts`; empty where the image cannot be decoded.

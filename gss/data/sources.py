@@ -1,11 +1,13 @@
 """Joins what a scan found in each of several sources into one data set."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gss.data.check import repeated
+from gss.data.classes import ClassSpace
 from gss.data.manifest import Rows
+from gss.data.native import NativeClasses, some
 
 Found = tuple[dict, dict, list[str]]  # manifest, statistics and faults of `gss.data.check.scan`
 
@@ -18,10 +20,15 @@ def join(found: Mapping[str, Found]) -> Found:
 
     Returns:
         As of `scan`. Statistics of a split are sums over the sources, each of which stands beside them under `sources`,
-        where its native ids are: they mean something else in another one. Warnings and faults name the root.
+        where its native ids are: they mean something else in another one. Warnings and faults name the root. `becomes`
+        says what the ids or colours of each source are read as; a single one whose ids are those of the classes needs
+        none.
     """
+    becomes = {root: _becomes(manifest, statistics) for root, (manifest, statistics, _) in found.items()}
     if len(found) == 1:
         ((root, (manifest, statistics, faults)),) = found.items()
+        if "native" in manifest["classes"]:
+            statistics = {**statistics, "becomes": becomes}
         return {**manifest, "root": root}, statistics, faults
     manifests = {root: manifest for root, (manifest, _, _) in found.items()}
     splits = list(dict.fromkeys(split for manifest in manifests.values() for split in manifest["splits"]))
@@ -39,14 +46,55 @@ def join(found: Mapping[str, Found]) -> Found:
             for split in splits
         },
         "sources": {root: each["splits"] for root, (_, each, _) in found.items()},
-        "warnings": [*_repeated(manifests), *_warnings(found)],
-        "faults": [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults],
+        "becomes": becomes,
     }
+    faults = [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults]
+    statistics["warnings"] = [*_repeated(manifests), *_warnings(found), *_unseen(statistics["splits"])]
+    statistics["faults"] = faults or _one_to_learn(statistics["splits"])
     return manifest, statistics, statistics["faults"]
 
 
+def _becomes(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each native class of a source, and for ids that mean something without a name: id, name, colours where
+    it is painted, pixels, and the class that it becomes, null where it is ignored."""
+    space = ClassSpace.from_dict(manifest["classes"])
+    table, native = space.table(), space.native or NativeClasses({})
+    pixels: Counter[int] = Counter()
+    for split in statistics["splits"].values():
+        pixels.update({int(found): count for found, count in split["native_ids"].items()})
+    names = {**native.names} | {found: "" for found in sorted(pixels.keys() - native.names) if table[found] >= 0}
+    colours: dict[int, list[Sequence[int]]] = defaultdict(list)
+    for colour, meant in (native.colours or {}).items():
+        colours[meant].append(colour)
+    return [
+        {
+            "id": found,
+            "name": name,
+            **({"colours": colours[found]} if native.are_painted else {}),
+            "pixels": pixels[found],
+            "becomes": None if table[found] == space.ignore_index else space.names[table[found]],
+        }
+        for found, name in names.items()
+    ]
+
+
+def _unseen(splits: Mapping[str, Any]) -> list[str]:
+    unseen = {split: [row["name"] for row in found["classes"] if not row["images"]] for split, found in splits.items()}
+    return [
+        f"{len(names)} of {len(splits[split]['classes'])} classes never occur in {split}: {some(names)}"
+        for split, names in unseen.items()
+        if names
+    ]
+
+
+def _one_to_learn(splits: Mapping[str, Any]) -> list[str]:
+    only = [row["name"] for row in splits["train"]["classes"] if row["images"]]
+    one = f"the labels of train hold one class only ({', '.join(only)}): nothing can be learned from them"
+    return [one] if len(only) == 1 else []
+
+
 def _source(root: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    one = {key: manifest[key] for key in ("classes", "exif_orientation") if key in manifest}
+    one = {key: manifest[key] for key in ("classes", "exif_orientation", "repeat") if key in manifest}
     return {"root": root, **one, "pairs": {split: len(rows) for split, rows in manifest["splits"].items()}}
 
 

@@ -163,6 +163,12 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                         yield f"labels of {split}", base / source.root / folders.labels, PUT_IT_THERE
                 if isinstance(data.classes, str) and data.classes.endswith(".csv"):
                     yield "class table", root / data.classes, PUT_IT_THERE
+                for source in (data, *data.sources):
+                    native = source.native_classes
+                    if isinstance(native, str) and native.endswith(".csv"):
+                        yield "table of native classes", base / source.root / native, PUT_IT_THERE
+                    if source.taxonomy is not None:
+                        yield "taxonomy", base / source.taxonomy.file, PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():
         yield what, path, todo
 

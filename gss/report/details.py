@@ -11,6 +11,7 @@ from gss.progress import clock
 from gss.report.scores import class_colours
 from gss.results.reader import Results
 from gss.results.records import read_record
+from gss.text import css
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -42,8 +43,19 @@ def data(results: Results) -> dict[str, Any]:
         "names": list(splits),
         "classes": classes,
         "largest": largest,
+        "becomes": [_becomes(root, rows) for root, rows in statistics.get("becomes", {}).items()],
         "warnings": statistics.get("warnings", []),
     }
+
+
+def _becomes(root: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What became of the classes that the labels of a source hold, those with the most pixels first."""
+    total = max(sum(row["pixels"] for row in rows), 1)
+    shown = [
+        {**row, "share": row["pixels"] / total, "colours": [css(colour[:3]) for colour in row.get("colours", ())]}
+        for row in sorted(rows, key=lambda row: -row["pixels"])
+    ]
+    return {"root": root, "rows": shown, "ignored": sum(row["share"] for row in shown if row["becomes"] is None)}
 
 
 def _labelled(found: dict[str, Any]) -> int:

@@ -131,10 +131,7 @@ class Run(Generic[E]):
     def class_table(self) -> Path | None:
         """The file that names the classes; None where the configuration does."""
         classes = self.experiment.data.classes
-        if not isinstance(classes, str):
-            return None
-        shipped = Path(gss.__file__).parent / "resources" / "classes" / f"{classes}.csv"
-        return shipped if shipped.is_file() else self.root / classes
+        return (shipped_table(classes) or self.root / classes) if isinstance(classes, str) else None
 
     def declared_space(self) -> ClassSpace:
         """The class space that configuration and class table describe now."""
@@ -256,6 +253,12 @@ class Run(Generic[E]):
             "origins": made.origins,
             "environment": environment(),
         }
+
+
+def shipped_table(name: str) -> Path | None:
+    """The class table of this name that comes with the project."""
+    path = Path(gss.__file__).parent / "resources" / "classes" / f"{name}.csv"
+    return path if path.is_file() else None
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the training stages share: the training itself, class weights, batches, and finished files."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from gss.data.augment import Augment
 from gss.data.classes import ClassSpace
 from gss.data.ids import tensor_dtype
 from gss.data.loader import TrainLoader, read_pair
-from gss.data.manifest import Pair, evenly_spaced
+from gss.data.manifest import Pairs, evenly_spaced
 from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
@@ -39,7 +39,7 @@ def train_network(
     run: Run,
     stage: str,
     learner: nn.Module,
-    pairs: Sequence[Pair],
+    pairs: Pairs,
     steps: int,
     world: World,
     journal: Journal | None,
@@ -162,9 +162,9 @@ def run_settings(run: Run) -> dict[str, Any]:
 
 
 def make_loader(
-    run: Run, pairs: Sequence[Pair], training: Training, world: World
+    run: Run, pairs: Pairs, training: Training, world: World
 ) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
-    """Batches of the pairs from any step on.
+    """Batches of the pairs from any step on, those of each source as often as it says.
 
     Raises:
         GssError: the loader processes of this machine need more shared memory than there is.
@@ -188,7 +188,7 @@ def make_loader(
 
     def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:
         loader = TrainLoader(
-            pairs,
+            pairs.repeated(),
             run.space,
             augment,
             seed=run.experiment.seed,
@@ -206,11 +206,16 @@ def make_loader(
 
 
 def class_pixels(run: Run) -> list[int]:
-    """Pixels of every class in the training labels, as the check counted them."""
+    """Pixels of every class in the training labels, as the check counted them, as often as a pass takes them."""
     path = run.file(run.folder / STATISTICS)
-    rows = read_json(path)["splits"]["train"]["classes"]
+    content = read_json(path)
+    rows = content["splits"]["train"]["classes"]
     run.space.require_names([row["name"] for row in rows], where=path, todo=f"make it again: gss check {run.name}")
-    return [row["pixels"] for row in rows]
+    pixels = np.array([row["pixels"] for row in rows], np.int64)
+    for source, splits in zip(run.manifest.sources, content.get("sources", {}).values(), strict=False):
+        if source.repeat > 1 and "train" in splits:
+            pixels += (source.repeat - 1) * np.array([row["pixels"] for row in splits["train"]["classes"]], np.int64)
+    return pixels.tolist()
 
 
 def balance_inputs(run: Run, training: Training) -> tuple[dict[str, str], list[Path]]:

@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 
 from gss.data.images import read_native_label
 from gss.errors import DataError
-from tests.data.sets import SHORT, ids
+from tests.data.sets import ids
 
 
 def grey_png(values: np.ndarray, bits: int) -> bytes:
@@ -50,20 +49,3 @@ def test_labels_that_would_be_read_otherwise_than_meant_are_refused(tmp_path, pi
     Image.fromarray(picture).save(tmp_path / "a.tif", **options)
     with pytest.raises(DataError, match=said):
         read_native_label(tmp_path / "a.tif")
-
-
-def test_the_lines_for_painted_labels_make_ids(made, tmp_path, monkeypatch):
-    page = Path(__file__).parents[2] / "docs" / "how-to" / "check.md"
-    code = page.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
-    table = np.array(SHORT, np.uint8)
-    for path in sorted((made.root / "labels").rglob("*.png")):
-        painted = tmp_path / "painted" / path.relative_to(made.root / "labels")
-        painted.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(table[read_native_label(path)]).save(painted)
-        path.unlink()
-    rows = [f"{index},{name},{r},{g},{b}" for index, (name, (r, g, b)) in enumerate(zip("xyz", SHORT, strict=True))]
-    (tmp_path / "classes.csv").write_text("\n".join(["index,name,r,g,b", *rows]))
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    (tmp_path / "labels").rename(tmp_path / "again")
-    np.testing.assert_array_equal(read_native_label(tmp_path / "again" / "val" / "f2.png"), ids(2))
