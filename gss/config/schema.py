@@ -263,7 +263,7 @@ class Backbone(Section):
     frozen_levels: Annotated[int, Field(ge=0, le=4)] = 0
     """Leading feature levels that are not trained; of a plain transformer the blocks up to that of the level."""
     norm_eval: bool = False
-    """BatchNorm uses its stored statistics: right for small batches."""
+    """BatchNorm uses its stored statistics: right for small batches; that of a transformer's new pyramid does not."""
 
     @model_validator(mode="after")
     def _weights_are_named(self) -> Self:

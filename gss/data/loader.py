@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step): the same for any number of processes and after any restart."""
 
 import atexit
+import contextlib
 import hashlib
 import os
 import signal
@@ -74,15 +75,26 @@ def shard(num_items: int, rank: int, world_size: int) -> range:
     return range(rank, num_items, world_size)
 
 
-def read_ahead(read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Found]]]:
-    """The items in their order, each with what a thread has read of it, or raised; the next ones are read meanwhile."""
+@contextlib.contextmanager
+def read_ahead(read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Iterator[tuple[Item, Future[Found]]]]:
+    """The items in their order, each with what a thread has read of it, or raised; the next ones are read meanwhile.
+
+    The thread ends with the block. Were it to end when the garbage collector finds an iterator that an error has left
+    behind, it could be waited for in the middle of another thread's start, where that waits for ever.
+    """
     with ThreadPoolExecutor(1, "read") as reader:
-        waiting: deque[tuple[Item, Future[Found]]] = deque()
-        for item in items:
-            waiting.append((item, reader.submit(read, item)))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft()
-        yield from waiting
+        yield _ahead(reader, read, items)
+
+
+def _ahead(
+    reader: ThreadPoolExecutor, read: Callable[[Item], Found], items: Iterable[Item]
+) -> Iterator[tuple[Item, Future[Found]]]:
+    waiting: deque[tuple[Item, Future[Found]]] = deque()
+    for item in items:
+        waiting.append((item, reader.submit(read, item)))
+        if len(waiting) > READ_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def sample_seed(seed: int, position: int) -> int:

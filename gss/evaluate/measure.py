@@ -118,25 +118,26 @@ def measure(
         GssError, Interrupted: raised by `read`, `segment` or `each` in any process; all processes raise it.
     """
     mine = shard(len(pairs), world.rank, world.size)
-    images = read_ahead(read, [pairs[index] for index in mine])
     tally = _Tally(len(pairs), num_classes)
     progress = Progress(title, len(pairs), "img", quiet=world.rank != 0)
     rounds = len(shard(len(pairs), 0, world.size))  # the first process has the most images
     failure: Exception | None = None
-    for done in range(rounds):
-        if failure is None and done < len(mine):
-            try:
-                _, reading = next(images)
-                image, label = reading.result()
-                prediction = segment(image, label)
-                tally.add(mine[done], prediction, label)
-                if each is not None:
-                    each(mine[done], image, label, prediction.cpu().numpy().astype(ids_dtype(num_classes), copy=False))
-            except Exception as error:
-                failure = error
-        if (done + 1) % AGREE_EVERY == 0 or done + 1 == rounds or world.size == 1:
-            _raise_together(failure, world)
-        progress.show(min((done + 1) * world.size, len(pairs)))
+    with read_ahead(read, [pairs[index] for index in mine]) as images:
+        for done in range(rounds):
+            if failure is None and done < len(mine):
+                try:
+                    _, reading = next(images)
+                    image, label = reading.result()
+                    prediction = segment(image, label)
+                    tally.add(mine[done], prediction, label)
+                    if each is not None:
+                        ids = prediction.cpu().numpy().astype(ids_dtype(num_classes), copy=False)
+                        each(mine[done], image, label, ids)
+                except Exception as error:
+                    failure = error
+            if (done + 1) % AGREE_EVERY == 0 or done + 1 == rounds or world.size == 1:
+                _raise_together(failure, world)
+            progress.show(min((done + 1) * world.size, len(pairs)))
     return tally.summed(world)
 
 

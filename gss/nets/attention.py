@@ -63,7 +63,7 @@ class _BiasedAttention(torch.autograd.Function):
         for first in range(0, heads, at_once):
             some = slice(first, first + at_once)
             q, k, v, dy, y = (x[:, some] for x in (query * scale, key, value, grad, result))  # [B, some, N, D]
-            scores = (q @ k.mT).to(wide).add_(_bias(table[:, some].to(wide), index))
+            scores = (q @ k.mT).to(wide).add_(_bias(table[:, some].to(query.dtype), index))
             shares = scores.softmax(-1)
             narrow = shares.to(query.dtype)
             grads[2][:, some] = narrow.mT @ dy
@@ -79,8 +79,8 @@ class _BiasedAttention(torch.autograd.Function):
 
 
 def bias_without_map(model: nn.Module) -> None:
-    """Let the attention of a timm BEiT compute as above, in place, with one index for all blocks; names and numbers of
-    tensors stay.
+    """Let the attention of a timm BEiT compute as above, in place; names and numbers of tensors stay. On the CPU all
+    blocks have one index.
 
     Left as they are: attention that drops shares, and biases that all blocks have in common.
     """

@@ -77,7 +77,7 @@ def build_backbone(
             backbone = build_transformer(name, keywords, **settings)
         else:
             backbone = _build_levels(name, strides, keywords, **settings)
-    except (TypeError, NotImplementedError, AttributeError, KeyError) as error:
+    except (TypeError, NotImplementedError, KeyError, AssertionError) as error:
         raise ConfigError(f"timm cannot build {name} with {keywords}: {error}") from error
     if normalisation == "imagenet":
         backbone.mean, backbone.std = IMAGENET

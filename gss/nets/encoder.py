@@ -65,6 +65,14 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def fit(self, image: Tensor) -> Tensor:
+        """An image as the encoder takes it: a smaller one padded to `input_size` with the mean, below and to the right.
+
+        Raises:
+            ConfigError: it is larger.
+        """
+        return image
+
     def layer_of(self, name: str) -> int:
         """Depth of a parameter by its name here, for `layer_decay`: from 0, the first that sees the image, to
         `num_layers`.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gss.errors import CheckpointError
+from gss.errors import CheckpointError, ConfigError
 
 _CLASS_ROWS = 3  # at the end of a relative table: class to patch, patch to class, class to class
 
@@ -23,9 +23,14 @@ def sine(grid: tuple[int, int], width: int) -> Tensor:
         grid: (h, w) in patches.
         width: C, a multiple of 4.
 
+    Raises:
+        ConfigError: another width.
+
     Source:
         MoCo v3, which CAE follows: a quarter of the channels each for sine and cosine of the row, then of the column.
     """
+    if width % 4:
+        raise ConfigError(f"a width of {width} cannot hold sines and cosines of rows and columns: no multiple of 4")
     quarter = width // 4
     frequencies = 10000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     rows, columns = (torch.arange(side, dtype=torch.float64)[:, None] * frequencies for side in grid)

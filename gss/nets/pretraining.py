@@ -94,12 +94,14 @@ def _resized(name: str, value: Tensor, own: Tensor, grid: tuple[int, int]) -> Te
         CheckpointError: names the table whose positions no square has.
     """
     try:
-        if value.ndim != own.ndim or value.shape == own.shape or value.shape[-1] != own.shape[-1]:
+        if value.ndim != own.ndim or value.shape[-1] != own.shape[-1]:
             return value
-        if name == POSITIONS and value.ndim == 3:
+        if name == POSITIONS and value.ndim == 3:  # of equal shape, too: as many patches may lie otherwise
             return absolute(value, grid, prefix=own.shape[1] - grid[0] * grid[1])
         if name.endswith(TABLE):
             return relative(value, grid)
     except CheckpointError as error:
+        if value.shape == own.shape:  # of no square, and as large as the encoder's: an encoder's like this one
+            return value
         raise CheckpointError(f"{name}: {error.what}", todo=error.todo) from error
     return value

@@ -58,20 +58,22 @@ class TransformerBackbone(Backbone):
         self.pyramid = _pyramid(model.embed_dim, patch)
         # patches of 14 pixels: an even number of them; else a multiple of the coarsest stride
         self._multiple = max(patch, STRIDES[-1]) if max(patch, STRIDES[-1]) % patch == 0 else 2 * patch
-        frozen = [model] if frozen_levels == LEVELS else _first_blocks(model, blocks, frozen_levels)
-        self.freeze(frozen)
-        for name in _EMBEDDING if frozen else ():
-            if isinstance(parameter := getattr(model, name, None), nn.Parameter):
-                parameter.requires_grad_(False)
+        self.freeze([model] if frozen_levels == LEVELS else _first_blocks(model, blocks, frozen_levels))
+        for parameter in model.parameters(recurse=False) if frozen_levels else ():
+            parameter.requires_grad_(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """See `Backbone`.
 
         Raises:
-            ValueError: an image of another size than `input_size`; in eval mode a smaller one is padded with the mean.
+            ConfigError: an image of another size than `input_size`.
         """
         height, width = image.shape[-2:]
-        rows, columns = self._padded(height, width)
+        if self.input_size not in (None, (height, width)):
+            raise self._wrong_size(height, width)
+        rows, columns = height + -height % self._multiple, width + -width % self._multiple
+        if self.input_size:
+            rows, columns = height, width
         image = F.pad(image, (0, columns - width, 0, rows - height))
         found = self.features.forward_intermediates(  # type: ignore[operator]
             image, indices=self._blocks, norm=False, intermediates_only=True
@@ -96,16 +98,23 @@ class TransformerBackbone(Backbone):
             return 0
         return int(own.split(".")[1]) + 1 if own.startswith("blocks.") else self.num_layers
 
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
+    def fit(self, image: Tensor) -> Tensor:
+        """See `Backbone`."""
         if self.input_size is None:
-            return height + -height % self._multiple, width + -width % self._multiple
-        rows, columns = self.input_size
-        if (height, width) != (rows, columns) and (self.training or height > rows or width > columns):
-            raise ValueError(
-                f"{self.architecture} was built for images of {rows} x {columns} (height x width), this one has "
-                f"{height} x {width}: set `options.img_size` of the backbone, and evaluate in windows of that size"
-            )
-        return rows, columns
+            return image
+        (height, width), (rows, columns) = image.shape[-2:], self.input_size
+        if height > rows or width > columns:
+            raise self._wrong_size(height, width)
+        return F.pad(image, (0, columns - width, 0, rows - height))
+
+    def _wrong_size(self, height: int, width: int) -> ConfigError:
+        rows, columns = self.input_size or (0, 0)
+        return ConfigError(
+            f"{self.architecture} is built for images of {rows} x {columns} (height x width), this one has "
+            f"{height} x {width}",
+            todo=f"train with `augment.crop: [{rows}, {columns}]` and evaluate in windows, `evaluation: {{mode: slide, "
+            f"crop: [{rows}, {columns}], stride: ...}}`, or set `options.img_size` of the backbone",
+        )
 
 
 def build_transformer(name: str, keywords: dict[str, Any], **settings: Any) -> TransformerBackbone:
@@ -120,23 +129,38 @@ def build_transformer(name: str, keywords: dict[str, Any], **settings: Any) -> T
         ConfigError: there are no such blocks, or the size of images is no multiple of the patch.
         TypeError, RuntimeError, AssertionError: timm's, of keywords that it does not take.
     """
-    timm, chosen = import_timm(), keywords.pop("out_indices", None)
+    timm = import_timm()
+    chosen = keywords.get("out_indices")
+    given = {key: value for key, value in keywords.items() if key != "out_indices"}
     try:
-        model = timm.create_model(name, num_classes=0, **{"dynamic_img_size": True, **keywords})
+        model = timm.create_model(name, num_classes=0, **{"dynamic_img_size": True, **given})
     except TypeError:  # tables of positions that are for one size of images, as in BEiT, or a keyword nobody knows
-        model = timm.create_model(name, num_classes=0, **keywords)
-    depth, patch = len(model.blocks), model.feature_info[0]["reduction"]
-    blocks = [round(depth * share) - 1 for share in (1 / 3, 1 / 2, 2 / 3, 1)] if chosen is None else list(chosen)
-    if len(blocks) != LEVELS or blocks != sorted({*blocks} & {*range(depth)}):
+        model = timm.create_model(name, num_classes=0, **given)
+    parts = ("blocks", "patch_embed", "embed_dim", "forward_intermediates", "prune_intermediate_layers")
+    if not all(hasattr(model, part) for part in parts):
         raise ConfigError(
-            f"`out_indices` of {name} are four ascending blocks of 0 to {depth - 1}, not {blocks}",
-            todo="choose four, or leave the option out",
+            f"{name} is not built like the transformers that can be encoders",
+            todo="choose a ViT, DeiT, BEiT, DINO or EVA of timm, or a backbone with maps at strides 4, 8, 16 and 32",
         )
-    size = None if getattr(model, "dynamic_img_size", False) else tuple(model.patch_embed.img_size)
+    patch, size = model.feature_info[0]["reduction"], model.patch_embed.img_size
+    blocks = _four_blocks(name, len(model.blocks), chosen)
     if size and any(side % patch for side in size):
         raise ConfigError(f"`img_size` {list(size)} of {name} is no multiple of its patch of {patch} pixels")
     model.prune_intermediate_layers(blocks, prune_norm=True, prune_head=True)
-    return TransformerBackbone(model, blocks, patch=patch, input_size=size, **settings)
+    fixed = None if getattr(model, "dynamic_img_size", False) else tuple(size)
+    return TransformerBackbone(model, blocks, patch=patch, input_size=fixed, **settings)
+
+
+def _four_blocks(name: str, depth: int, chosen: Any) -> list[int]:
+    if chosen is None:
+        chosen = [round(depth * share) - 1 for share in (1 / 3, 1 / 2, 2 / 3, 1)]
+    blocks = list(chosen) if isinstance(chosen, Sequence) else [chosen]
+    if len(blocks) != LEVELS or blocks != sorted({*blocks} & {*range(depth)}):
+        raise ConfigError(
+            f"the maps of {name} come from four ascending blocks of 0 to {depth - 1}, not from {blocks}",
+            todo="choose them with `options.out_indices`",
+        )
+    return blocks
 
 
 def _pyramid(width: int, patch: int) -> nn.ModuleList:
@@ -166,8 +190,8 @@ def _place(model: Any) -> None:
 
 
 def _first_blocks(model: Any, blocks: Sequence[int], frozen_levels: int) -> list[nn.Module]:
-    """The modules up to the block of the last frozen level."""
+    """The blocks up to that of the last frozen level, and all that is no block."""
     if frozen_levels == 0:
         return []
-    before = [module for name, module in model.named_children() if name in _EMBEDDING]
-    return [*before, *model.blocks[: blocks[frozen_levels - 1] + 1]]
+    beside = [module for name, module in model.named_children() if name != "blocks"]
+    return [*beside, *model.blocks[: blocks[frozen_levels - 1] + 1]]

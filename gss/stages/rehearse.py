@@ -67,6 +67,21 @@ def size_of_input(experiment: Experiment) -> tuple[int, int]:
     return protocol.crop if protocol.mode == "slide" else (height, width)
 
 
+def warn_of_larger_images(experiment: Experiment, input_size: tuple[int, int] | None) -> None:
+    """Say so where an evaluation of whole images may meet one that is too large for the encoder.
+
+    Args:
+        input_size: (height, width) of the encoder's images; None: any.
+    """
+    if input_size and experiment.evaluation.mode == "whole":
+        rows, columns = input_size
+        print(
+            f"warning: evaluation.mode: whole: the encoder takes images up to {rows} x {columns} (height x width); for "
+            f"larger ones evaluate in windows: {{mode: slide, crop: [{rows}, {columns}], stride: ...}}",
+            flush=True,
+        )
+
+
 @contextlib.contextmanager
 def naming(where: str) -> Iterator[None]:
     """Errors name the keys that they come from; what torch and timm raise becomes one of them."""

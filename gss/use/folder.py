@@ -96,9 +96,9 @@ def predict_files(
     def read(job: Job) -> np.ndarray:
         return read_image(job.image, predictor.orientation)
 
-    with ThreadPoolExecutor(WRITE_BEHIND, "write") as writer:
+    with ThreadPoolExecutor(WRITE_BEHIND, "write") as writer, read_ahead(read, jobs) as images:
         writing: deque[tuple[Job, Future[None]]] = deque()
-        for done, (job, reading) in enumerate(read_ahead(read, jobs), 1):
+        for done, (job, reading) in enumerate(images, 1):
             with _memory_told(partial(fail, job)):
                 image = reading.result()  # [H, W, 3]
                 for kind, message in (("size", predictor.cut(*image.shape[:2])), ("light", nearly_black(image))):

@@ -5,7 +5,7 @@ Letters: N classes; H, W size of the image the file takes.
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ def write_onnx(
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
+        if told := next((cause for cause in _causes(error) if isinstance(cause, GssError)), None):
+            raise GssError(told.what, where="--size", todo=f"export it for another size: {told.todo}") from error
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise GssError(f"torch cannot write this model as ONNX: {reason}", where=path) from error
     assert program is not None
@@ -111,6 +113,14 @@ def write_onnx(
         )
     write_atomic(path, lambda file: file.write(content))
     return agreement
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def describe(predictor: Predictor, size: tuple[int, int], origin: dict[str, Any]) -> dict[str, str]:

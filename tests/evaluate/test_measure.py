@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,18 @@ def test_a_broken_image_is_named():
 
     with pytest.raises(DataError, match="image 0"):
         _evaluate(range(3), read)
+
+
+def test_an_error_leaves_no_reading_thread_behind():
+    """Which a garbage collection would wait for, where another thread is about to start: for ever."""
+
+    def segment(image, label):
+        raise DataError("the third image")
+
+    with pytest.raises(DataError) as kept:
+        measure(segment, range(9), 5, ALONE, read=read_case)
+    assert kept.traceback  # the frames are still there
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
 
 
 def test_reading_runs_ahead_but_not_far():

@@ -478,3 +478,11 @@ def test_export_refuses_what_was_not_published(project: Path, capsys: pytest.Cap
     assert gss("export", "-o", "out.pth") == 2
     assert "gss_ft.pth" in capsys.readouterr().err
     assert not (project / "out.pth").exists()
+
+
+def test_a_plain_transformer_has_no_published_form() -> None:
+    options = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32}
+    sizes = {"channels": 8, "seg_channels": 16, "cls_channels": 16, "num_heads": 2}
+    prior = build_latent_prior("vit_tiny_patch16_224", 3, 32, backbone_options=options, **sizes)
+    with pytest.raises(CheckpointError, match="vit_tiny_patch16_224 has no published form"):
+        to_published(prior)

@@ -93,6 +93,12 @@ def test_published_files_have_these_keys(name: str, depth: int, width: int, entr
     assert [row.what for row in report.rows].count("dropped") == depth
 
 
+def test_blocks_that_share_their_index_have_one_each_in_a_published_file() -> None:
+    """On a real device; on `meta` every block has its own."""
+    network = make()
+    assert published().keys() == to_published(network).keys() == keys_of(len(network.backbone.features.blocks))
+
+
 def test_there_and_back_is_bit_equal_and_every_key_has_a_row() -> None:
     state, other = published(), make()
     report = load_published({f"module.{key}": value for key, value in state.items()}, other, where="x")

@@ -12,7 +12,9 @@ from gss._compat import import_timm
 from gss.errors import CheckpointError, ConfigError
 from gss.nets.attention import biased_attention
 from gss.nets.backbone import build_backbone
+from gss.nets.tensors import resize
 from gss.nets.transformer import TransformerBackbone
+from gss.recipes.pixel.network import build_pixel_network
 
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 BEIT = {**TINY, "img_size": 64, "init_values": 0.1, "use_abs_pos_emb": True}
@@ -187,25 +189,31 @@ def test_patches_of_eight_pixels_have_a_pyramid_of_their_own() -> None:
 
 def test_fixed_sizes_are_told_and_smaller_images_padded_at_prediction() -> None:
     torch.manual_seed(0)
-    backbone = build_backbone("beit_base_patch16_224", options=BEIT)
-    with pytest.raises(ValueError, match=r"built for images of 64 x 64 .* has 48 x 64: set `options.img_size`"):
-        backbone(torch.zeros(2, 3, 48, 64))
-    backbone.eval()
-    with pytest.raises(ValueError, match="has 64 x 80"):
-        backbone(torch.zeros(2, 3, 64, 80))
+    network = build_pixel_network(
+        5, {"name": "beit_base_patch16_224", "options": BEIT}, head="upernet", channels=8
+    ).eval()
+    backbone = network.backbone
+    for height, width in ((48, 64), (64, 80), (256, 256)):
+        with pytest.raises(ConfigError, match=f"images of 64 x 64 .* has {height} x {width}"):
+            backbone(torch.zeros(2, 3, height, width))
+    with pytest.raises(ConfigError, match=r"evaluation: \{mode: slide, crop: \[64, 64\]"):
+        network.scores(torch.zeros(1, 3, 64, 80))
     image = torch.randn(1, 3, 42, 64)
     with torch.no_grad():
-        small, whole = backbone(image), backbone(F.pad(image, (0, 0, 0, 22)))
-    assert [x.shape[2] for x in small] == [11, 6, 3, 2]
-    assert all(torch.equal(a, b[:, :, : a.shape[2]]) for a, b in zip(small, whole, strict=True))
+        scores = network.scores(image)
+        padded = resize(network(F.pad(image, (0, 0, 0, 22))), (64, 64))
+    assert scores.shape == (1, 5, 42, 64)
+    assert torch.equal(scores, padded[:, :, :42])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({**BEIT, "out_indices": (0, 1, 2)}, r"four ascending blocks of 0 to 3, not \[0, 1, 2\]"),
-        ({**BEIT, "out_indices": (0, 2, 1, 3)}, r"not \[0, 2, 1, 3\]"),
-        ({**BEIT, "out_indices": (0, 1, 2, 4)}, r"not \[0, 1, 2, 4\]"),
+        ({**BEIT, "out_indices": (0, 1, 2)}, r"four ascending blocks of 0 to 3, not from \[0, 1, 2\]"),
+        ({**BEIT, "out_indices": (0, 2, 1, 3)}, r"not from \[0, 2, 1, 3\]"),
+        ({**BEIT, "out_indices": (0, 1, 2, 4)}, r"not from \[0, 1, 2, 4\]"),
+        ({**BEIT, "out_indices": 5}, r"not from \[5\]"),
+        ({**BEIT, "embed_dim": 30}, "no multiple of 4"),
         ({**BEIT, "img_size": 70}, r"`img_size` \[70, 70\] of beit_base_patch16_224 is no multiple of its patch of 16"),
         ({**BEIT, "windows": 3}, "windows"),
     ],
@@ -215,6 +223,11 @@ def test_what_cannot_be_is_explained(options: dict[str, Any], message: str) -> N
         build_backbone("beit_base_patch16_224", options=options)
     with pytest.raises(ConfigError, match="output_stride"):
         build_backbone("vit_tiny_patch16_224", options=TINY, output_stride=8)
+    with pytest.raises(ConfigError, match=r"\[100, 96\] of vit_tiny_patch16_224 is no multiple"):
+        build_backbone("vit_tiny_patch16_224", options={**TINY, "img_size": (100, 96)})
+    for other in ("mixer_s16_224", "naflexvit_base_patch16_gap"):
+        with pytest.raises(ConfigError, match="not built like the transformers"):
+            build_backbone(other)
 
 
 def test_frozen_blocks_keep_their_weights_and_the_pyramid_does_not() -> None:
@@ -227,6 +240,13 @@ def test_frozen_blocks_keep_their_weights_and_the_pyramid_does_not() -> None:
     assert any(name.startswith("pyramid.") for name in trained)
     assert [block.training for block in backbone.features.blocks] == [False, False, True, True]
     assert backbone.pyramid.training
+    shared = build_backbone(
+        "beit_base_patch16_224",
+        options={**BEIT, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True},
+        frozen_levels=2,
+    )
+    trained = {name for name, parameter in shared.named_parameters() if parameter.requires_grad}
+    assert {".".join(name.split(".")[1:3]) for name in trained if "features" in name} == {"blocks.2", "blocks.3"}
     whole = build_backbone("vit_tiny_patch16_224", options=TINY, frozen_levels=4)
     assert not any(parameter.requires_grad for parameter in whole.features.parameters())
     assert all(parameter.requires_grad for parameter in whole.pyramid.parameters())
@@ -255,6 +275,19 @@ def test_tables_of_positions_follow_the_size(name: str, size: Any) -> None:
     assert torch.equal(got["pos_embed"][0, 0], state["pos_embed"][0, 0])
     with pytest.raises(CheckpointError, match="no square grid"):
         build_backbone(name, options=options, weights={**state, "pos_embed": torch.zeros(1, 14, 32)})
+
+
+def test_positions_of_as_many_patches_in_another_grid_are_no_equal_ones() -> None:
+    state = build_backbone("vit_tiny_patch16_224", options={**TINY, "img_size": 64}).features.state_dict()
+    wide = build_backbone("vit_tiny_patch16_224", options={**TINY, "img_size": (32, 128)}, weights=state)
+    grid = state["pos_embed"][0, 1:].view(1, 4, 4, 32).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, (2, 8), mode="bicubic", align_corners=False).flatten(2)[0].t()
+    torch.testing.assert_close(wide.features.state_dict()["pos_embed"][0, 1:], resized)
+    again = build_backbone(
+        "vit_tiny_patch16_224", options={**TINY, "img_size": (32, 96)}
+    ).features  # of no square: only an encoder like this one has it
+    same = build_backbone("vit_tiny_patch16_224", options={**TINY, "img_size": (32, 96)}, weights=again.state_dict())
+    assert torch.equal(same.features.state_dict()["pos_embed"], again.state_dict()["pos_embed"])
 
 
 def test_imagenets_mean_can_be_chosen() -> None:

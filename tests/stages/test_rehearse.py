@@ -75,7 +75,7 @@ def test_what_can_be_trained_passes(override: str) -> None:
     ("overrides", "said"),
     [
         (["latent_prior.backbone.name=resnet19"], "no model 'resnet19'\n  where: latent_prior.backbone"),
-        (["latent_prior.backbone.name=vit_base_patch16_224"], "no feature maps at strides 4, 8, 16 and 32"),
+        (["latent_prior.backbone.name=levit_128s"], "no feature maps at strides 4, 8, 16 and 32"),
         (
             ["latent_prior.backbone.options={nix: 3}"],
             "unexpected keyword argument 'nix'\n  where: latent_prior.backbone",

@@ -11,6 +11,7 @@ from torch import Tensor
 from gss.errors import CheckpointError
 from gss.nets.keys import INDEX, KeyReport, Names, copy_published
 from gss.nets.published import from_published_order, is_reordered, published_name, to_published_order
+from gss.nets.transformer import TransformerBackbone
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.posterior import ConvPosterior, Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -70,7 +71,7 @@ def to_published(prior: LatentPrior, posterior: Posterior | None = None, dvae: D
         Tensors on their device, sharing memory with the modules where their order is the same.
 
     Raises:
-        CheckpointError: X^-1 of a variant that was not published.
+        CheckpointError: X^-1 of a variant, or an encoder of a kind, that was not published.
     """
     if isinstance(posterior, ConvPosterior):
         raise CheckpointError("X^-1 of variant `conv` has no published form", todo="leave X^-1 out")
@@ -101,7 +102,16 @@ def published_key(name: str, architecture: str) -> str:
 
 
 def _tensors(prior: LatentPrior | None, posterior: Posterior | None, dvae: DVAE | None) -> dict[str, Tensor]:
-    """Parameters and buffers by our name, and the derived index buffers that published checkpoints hold, too."""
+    """Parameters and buffers by our name, and the derived index buffers that published checkpoints hold, too.
+
+    Raises:
+        CheckpointError: the encoder is a plain transformer, which no published network has.
+    """
+    if prior is not None and isinstance(prior.backbone, TransformerBackbone):
+        raise CheckpointError(
+            f"a latent prior on {prior.backbone.architecture} has no published form: no plain transformer has one",
+            todo="export a folder or ONNX",
+        )
     found: dict[str, Tensor] = {}
     for part, module in (("prior", prior), ("posterior", posterior), ("tokenizer", dvae)):
         if module is not None:

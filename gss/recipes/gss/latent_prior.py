@@ -112,7 +112,8 @@ class LatentPrior(nn.Module):
 
     def tokens(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> tokens int64 [B, ceil(H/4), ceil(W/4)]."""
-        return self.head.tokens(self.backbone(image))
+        rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
+        return self.head.tokens(self.backbone(self.backbone.fit(image)))[:, :rows, :columns]
 
 
 def _level_convs(in_channels: Sequence[int], channels: int) -> nn.ModuleList:

@@ -17,7 +17,7 @@ from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.stages.exchange import Kind, build_for
 from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
-from gss.stages.rehearse import META, images_at_once, naming, size_of_input
+from gss.stages.rehearse import META, images_at_once, naming, size_of_input, warn_of_larger_images
 from gss.stages.run import Run
 from gss.stages.training import loop_settings
 from gss.train.optim import lr_factors
@@ -102,10 +102,12 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
     with naming("augment.crop, and the images per process of latent_prior.training"):
         images = images_at_once(experiment, "latent_prior")
         _through(prior, torch.empty(images, 3, *experiment.augment.crop, device=META))
+    warn_of_larger_images(experiment, prior.backbone.input_size)
     with naming("evaluation"), torch.no_grad():
         protocol = experiment.evaluation
         Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip)
-        _through(prior.eval(), torch.empty(1, 3, *size_of_input(experiment), device=META))
+        image = torch.empty(1, 3, *size_of_input(experiment), device=META)
+        _through(prior.eval(), prior.backbone.fit(image))
 
 
 def _through(prior: LatentPrior, image: Tensor) -> None:

@@ -96,7 +96,8 @@ def _tensors(network: PixelNetwork) -> dict[str, Tensor]:
             where="pixel.backbone.name and pixel.head",
             todo="choose a timm model named beit... and `head: upernet`",
         )
-    index = {name: value for name, value in network.named_buffers() if name.endswith(INDEX)}
+    buffers = network.named_buffers(remove_duplicate=False)  # BEiT's blocks share theirs
+    index = {name: value for name, value in buffers if name.endswith(INDEX)}
     return {**network.state_dict(), **index}
 
 

@@ -53,7 +53,9 @@ class PixelNetwork(nn.Module):
 
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> logits float [B, N, H, W]."""
-        return resize(self(image), (image.shape[2], image.shape[3]))
+        height, width = image.shape[2:]
+        image = self.backbone.fit(image)
+        return resize(self(image), (image.shape[2], image.shape[3]))[:, :, :height, :width]
 
     def extras(self, image: Tensor) -> Tensor:
         """Nothing is shown beside a prediction: [B, 0, H, W]."""

@@ -12,7 +12,7 @@ from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.exchange import load_published
 from gss.recipes.pixel.experiment import PixelExperiment
 from gss.recipes.pixel.network import build_pixel_network
-from gss.stages.rehearse import META, images_at_once, naming, size_of_input
+from gss.stages.rehearse import META, images_at_once, naming, size_of_input, warn_of_larger_images
 from gss.stages.run import Run
 from gss.stages.training import loop_settings
 from gss.train.optim import lr_factors
@@ -32,11 +32,15 @@ def rehearse(run: Run[PixelExperiment], space: ClassSpace) -> None:
     with naming("pixel.training"):
         lr_factors(network, loop_settings(run, config.training, config.steps))
     with naming("augment.crop, and the images per process of pixel.training"):
-        network.of_all_heads(torch.empty(images_at_once(experiment, "pixel"), 3, *experiment.augment.crop, device=META))
+        images = images_at_once(experiment, "pixel")
+        if (experiment.made_for("pixel") or 1) > 1:  # several GPUs normalise over the images of all
+            images = max(images, 2)
+        network.of_all_heads(torch.empty(images, 3, *experiment.augment.crop, device=META))
+    warn_of_larger_images(experiment, network.backbone.input_size)
     with naming("evaluation"), torch.no_grad():
         protocol = experiment.evaluation
         Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip)
-        network.eval()(torch.empty(1, 3, *size_of_input(experiment), device=META))
+        network.eval().scores(torch.empty(1, 3, *size_of_input(experiment), device=META))
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor] | None:
