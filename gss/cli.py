@@ -151,7 +151,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="EXPERIMENT[/MODEL]",
         help=f"two or more, the baseline first; default model: {finals}; with seeds the mean of all, or NAME/seed_0",
     )
-    compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
+    compared.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="val, test, or a set of evaluation.sets; default: test, or val where there is no other",
+    )
     compared.add_argument(
         "-o",
         "--output",

@@ -318,7 +318,7 @@ class Evaluation(Section):
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]
-"""Fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not measured here."""
+"""Fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not those of `split`."""
 
 
 class Published(Section):

@@ -1,7 +1,6 @@
 """Classes of a model become those of a test set: MSeg's table, the mappings, and prediction with them."""
 
 from dataclasses import replace
-
 from pathlib import Path
 
 import numpy as np
