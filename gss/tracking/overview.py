@@ -97,12 +97,26 @@ def behind(told: Sequence[Told], config: str) -> dict[str, Told]:
     """The stages behind a configuration's results, by name.
 
     A change of the configuration runs again only what depends on it; what was taken over are the last stages before
-    the evaluation.
+    the evaluation, and of the same model and protocol what is measured on other splits and test sets.
     """
     own = {stage.stage: stage for stage in told if stage.config.startswith(config)}
     evaluated = min((stage.first for stage in own.values() if stage.stage.startswith("evaluate_")), default=0)
     before = {stage.stage: stage for stage in told if stage.last < evaluated and not stage.stage.startswith(_MEASURED)}
+    measured = [stage for stage in told if stage.current and stage.stage.startswith("evaluate_")]
+    same = [_measuring(stage) for stage in measured if own.get(stage.stage) is stage]
+    before |= {stage.stage: stage for stage in measured if _measuring(stage) in same}
     return {**before, **own}
+
+
+def _measuring(stage: Told) -> tuple[dict[str, Any], dict[str, str]]:
+    """What an evaluation depends on beside what it is on: settings, and hashes of what is no data set."""
+    settings = {key: value for key, value in stage.params.items() if not key.startswith("evaluation.sets")}
+    inputs = {
+        key: value
+        for key, value in stage.tags.items()
+        if key.startswith("input ") and not key.startswith("input data/")
+    }
+    return settings, inputs
 
 
 def shown(recipe: Recipe) -> dict[str, str]:

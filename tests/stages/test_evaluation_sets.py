@@ -14,11 +14,12 @@ import yaml
 import gss
 from gss import workflow
 from gss.cli import main
-from gss.config import load_experiment
+from gss.config import find_recipe, load_experiment
 from gss.data.images import read_native_label, write_png
 from gss.data.metrics import h_mean
 from gss.errors import ConfigError
 from gss.results.reader import Results
+from gss.tracking import overview
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/merge.md").read_text(encoding="utf-8")
 VILLAGE = yaml.safe_load(PAGE.split("## Test sets with other classes")[1].split("```yaml\n")[1].split("```")[0])[
@@ -129,13 +130,12 @@ def test_figures_on_splits_know_nothing_of_sets(project: Path) -> None:
     trained()
     run("evaluate", "mine", "--split", "val")
     alone = (MODEL / "val/metrics.json").read_bytes()
-    model = Path("results/mine/pixel.pth").read_bytes()
     write(lambda content: content["evaluation"].pop("sets"))
     trained()
     run("evaluate", "mine")
     assert not (MODEL / "summary.json").exists() and not (MODEL / "village").exists()
     assert {**json.loads((MODEL / "val/metrics.json").read_text()), "model": 0} == {**json.loads(alone), "model": 0}
-    assert b"village" not in model.replace(b"evaluation", b"")[:0] and "sets" not in metrics("val")["protocol"]
+    assert not {"sets", "prediction", "absent", "mapping"} & metrics("val")["protocol"].keys()
 
 
 def test_the_summary_is_over_all_sets(project: Path) -> None:
@@ -318,6 +318,52 @@ def test_a_report_of_sets_that_were_not_measured_says_how(project: Path) -> None
     run("evaluate", "mine", "--split", "val")
     run("report", "mine")
     assert "snakemake results/mine/evaluation/pixel/summary.json" in Path("results/mine/report.html").read_text()
+
+
+def test_seeds_have_a_mean_on_every_set(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(lambda content: content.update(seeds=[1, 2]))
+    for name in ("mine/seed_1", "mine/seed_2"):
+        for words in (("check", name), ("train", "pixel", name), ("evaluate", name)):
+            run(*words)
+    capsys.readouterr()
+    run("report", "mine")
+    assert "village" in (said := capsys.readouterr().out) and "h_mean" in said
+    with Path("results/mine/seeds.csv").open() as file:
+        rows = {(row["split"], row["figure"]): row for row in csv.DictReader(file)}
+    each = [
+        json.loads(Path(f"results/mine/seed_{n}/evaluation/pixel/summary.json").read_text())["h_mean"] for n in (1, 2)
+    ]
+    assert float(rows["all sets", "h_mean"]["mean"]) == pytest.approx(sum(each) / 2)
+    assert float(rows["village", "mIoU"]["mean"]) == pytest.approx(sum(each) / 2)  # there is one set
+    page = Path("results/mine/report.html").read_text()
+    assert "IoU of classes on village" in page and "h_mean of test sets" in page
+
+
+def test_mlflow_is_told_of_sets(project: Path) -> None:
+    trained()
+    run("evaluate", "mine")
+    journals = sorted(Path("results/mine/work").glob("*/journal.jsonl"))
+    told = overview.tell(journals, find_recipe("pixel"))
+    config = told[0].config
+    points = overview.figures(overview.behind(told, config), {}, config, find_recipe("pixel"))
+    values = {point.name: point.value for point in overview.of_parent(points, find_recipe("pixel"))}
+    assert values["village/mIoU"] == metrics("village")["mIoU"]
+    assert values["h_mean"] == json.loads((MODEL / "summary.json").read_text())["h_mean"]
+    assert not [name for name in values if name.startswith("village/iou")] and "val/iou/road" in values
+    said = overview.description(points, find_recipe("pixel"), report=False, model=None)
+    assert "| Pixel | village | " in said and "| Pixel | all sets | h_mean " in said
+
+
+def test_a_set_that_is_added_stands_beside_what_was_measured_before(project: Path) -> None:
+    trained()
+    run("evaluate", "mine")
+    write(lambda content: content["evaluation"]["sets"].update(late={**VILLAGE, "prediction": "soft"}))
+    run("check", "mine", "--only", "late")
+    run("evaluate", "mine", "--split", "late")
+    run("summary", "mine")
+    told = overview.tell(sorted(Path("results/mine/work").glob("*/journal.jsonl")), find_recipe("pixel"))
+    stages = overview.behind(told, load_experiment("mine").sha256)
+    assert {f"evaluate_pixel_{name}" for name in ("val", "village", "late")} <= stages.keys()
 
 
 @pytest.mark.parametrize("absent", ["nan", "zero"])
