@@ -295,6 +295,18 @@ def test_results_say_what_their_sets_were(project: Path) -> None:
     assert Results(Path("results/mine")).setting("evaluation.sets.village.absent") == "zero"
 
 
+def test_a_set_that_is_added_is_in_the_configuration_of_the_results(project: Path) -> None:
+    """Also where a split was measured before, whose record knows nothing of it, and nothing is summed up yet."""
+    write(lambda content: content["evaluation"].pop("sets"))
+    trained()
+    run("evaluate", "mine")
+    write(lambda content: content["evaluation"].update(sets={"alps": VILLAGE}))
+    run("check", "mine", "--only", "alps")
+    run("evaluate", "mine", "--split", "alps")  # its record comes before that of `val`
+    assert Results(Path("results/mine")).setting("evaluation.sets.alps.root") == "village"
+    assert not Results(Path("results/mine")).notes()
+
+
 # ---- pages
 
 
