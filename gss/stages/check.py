@@ -1,6 +1,6 @@
 """Stage 1: look at everything before anything trains: settings, files, and every image and label."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,7 @@ def check(run: Run) -> None:
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
     _tell(statistics)
-    if faults:
-        write_text(run.folder / FAULTS, "\n".join(faults) + "\n")
-        raise fault_error(faults, run.root)
-    (run.folder / FAULTS).unlink(missing_ok=True)
+    _require_sound(faults, run.folder / FAULTS, run.root)
     looked_into = [run.folder / PREPARED, *([run.class_table] if run.class_table else [])]
     looked_into += [path for source in (data, *data.sources) for path in _tables(source, places[source.root])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
@@ -110,8 +107,7 @@ def check_set(run: Run, name: str) -> None:
     reached = {target for target in found.values() if target is not None}
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
-    if faults:
-        raise fault_error(faults, root)
+    _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
     looked_into = [table, run.class_table, *_tables(config, root), *([data_folder() / asked.file] if asked else [])]
     inputs = {"manifest": manifest_sha256(manifest)}
     rule = f"set_{name}"  # its own: records of the check are of the data set
@@ -152,6 +148,14 @@ def _scan(
         record=record,
         is_part=is_part,
     )
+
+
+def _require_sound(faults: Sequence[str], path: Path, root: Path) -> None:
+    """Raise DataError and write all faults down where there are some."""
+    if faults:
+        write_text(path, "\n".join(faults) + "\n")
+        raise fault_error(faults, root)
+    path.unlink(missing_ok=True)
 
 
 def _tell(statistics: Mapping[str, Any]) -> None:

@@ -213,6 +213,8 @@ def test_what_is_wrong_is_refused_before_anything_is_written(
     write(in_set(**keys))
     assert main(["check", "mine", "--only", "village"]) == 2
     assert said in capsys.readouterr().err
+    listed = Path("results/mine/data/sets/village/faults.txt")
+    assert listed.is_file() == ("no class: 2" in said)
     assert not list(Path("results").rglob("manifest.json")) and not list(Path("results").rglob("taxonomy.csv"))
 
 
