@@ -30,6 +30,7 @@ localrules:
     compare,
     report,
     seeds,
+    summary,
     merge, # seconds: a job of its own would mostly wait
 
 

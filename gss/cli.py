@@ -97,8 +97,10 @@ def parser() -> argparse.ArgumentParser:
 
     stages = list(all_stages().values())
     for row in stages:
-        if not row.verb and row.name not in ("import", "evaluate"):
+        if not row.verb and row.name not in ("check", "import", "evaluate", "summary"):
             verb(row.name, _stage, row.text, stage).set_defaults(stage=row.name)
+    checked = verb("check", _check, all_stages()["check"].text, stage)
+    checked.add_argument("--only", metavar="PART", help="`data`, or a set of evaluation.sets; default: all")
     parts = {row.trains: row.name for row in stages if row.trains}
     trained = verb("train", _train, "train a network (inside `gss launch`)")
     trained.add_argument("part", choices=parts, help="what to train")
@@ -107,7 +109,13 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("--until", type=int, metavar="STEP", help="latent prior: milestone to reach")
     evaluated = verb("evaluate", _evaluate, "measure a model on a split: metrics, tables, pictures", stage)
     evaluated.add_argument("--model", choices=all_models(), help=f"default: {finals}")
-    evaluated.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
+    evaluated.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="val, test, or a set of evaluation.sets; default: test, or val where there is no other, and all sets",
+    )
+    summed = verb("summary", _summary, all_stages()["summary"].text, stage)
+    summed.add_argument("--model", choices=all_models(), help=f"default: {finals}")
     importing = verb("import", _import, "make model files of checkpoints of the published code (mmseg)")
     for action in stage._actions:
         importing._add_action(action)
@@ -143,7 +151,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="EXPERIMENT[/MODEL]",
         help=f"two or more, the baseline first; default model: {finals}; with seeds the mean of all, or NAME/seed_0",
     )
-    compared.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no other")
+    compared.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="val, test, or a set of evaluation.sets; default: test, or val where there is no other",
+    )
     compared.add_argument(
         "-o",
         "--output",
@@ -218,8 +230,31 @@ def _train(given: argparse.Namespace) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     run = _run(given)
-    model, split = _model(run, given.model), given.split or run.experiment.last_split
-    _call_stage(run, "evaluate", model, split, work=f"evaluate_{model}_{split}")
+    model, sets = _model(run, given.model), run.experiment.evaluation.sets
+    splits = [given.split] if given.split else [run.experiment.last_split, *sets]
+    if len(splits) > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise GssError("several processes evaluate one split at a time", todo=f"--split, one of {', '.join(splits)}")
+    for split in splits:
+        _call_stage(run, "evaluate", model, split, work=f"evaluate_{model}_{split}")
+    if sets and not given.split:
+        _call_stage(run, "summary", model)
+
+
+def _summary(given: argparse.Namespace) -> None:
+    run = _run(given)
+    _call_stage(run, "summary", _model(run, given.model))
+
+
+def _check(given: argparse.Namespace) -> None:
+    run = _run(given)
+    sets = run.experiment.evaluation.sets
+    if given.only not in (None, "data", *sets):
+        raise GssError(f"no set {given.only!r}; there are: {', '.join(('data', *sets))}")
+    if given.only in (None, "data"):
+        _call_stage(run, "check")
+    for name in sets:
+        if given.only in (None, name):
+            imported("gss.stages.check:check_set")(run, name)
 
 
 def _call_stage(run: Any, name: str, *arguments: Any, work: str | None = None, **options: Any) -> None:

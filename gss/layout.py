@@ -5,6 +5,7 @@ PREPARED, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
 )
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
+SUMMARY = "evaluation/*/summary.json"  # of a model, on the sets of `evaluation.sets`
 WORK = "work"  # checkpoints and journals, by stage; never a declared output
 SEEDS = "seeds"  # the stage that tells mean and spread of several trainings
 
@@ -12,6 +13,11 @@ SEEDS = "seeds"  # the stage that tells mean and spread of several trainings
 def evaluation(model: str, split: str) -> str:
     """The folder of a model's figures on a split."""
     return f"evaluation/{model}/{split}"
+
+
+def of_set(name: str) -> tuple[str, str, str]:
+    """Of a set of `evaluation.sets`: its manifest, its statistics, and what the model's classes become there."""
+    return (f"data/sets/{name}/manifest.json", f"data/sets/{name}/statistics.json", f"data/sets/{name}/taxonomy.csv")
 
 
 def metrics(model: str, split: str) -> str:

@@ -32,6 +32,7 @@ from gss.config import (
     runs_of,
     seed_parts,
 )
+from gss.config.schema import Source
 from gss.errors import ConfigError
 
 Value = TypeVar("Value")
@@ -94,8 +95,10 @@ def seeds_inputs(wildcards: Any) -> list[str]:
 
 def _evaluations(name: str) -> list[str]:
     experiment = find_experiment(name)
-    models, splits = experiment.kind.models, experiment.evaluated
-    return [f"results/{name}/{layout.metrics(model, split)}" for model in models for split in splits]
+    models, splits, sets = experiment.kind.models, experiment.evaluated, experiment.evaluation.sets
+    files = [layout.metrics(model, split) for model in models for split in (*splits, *sets)]
+    summaries = [layout.SUMMARY.replace("*", model) for model in models if sets]
+    return [f"results/{name}/{file}" for file in (*files, *summaries)]
 
 
 def evaluation_inputs(wildcards: Any) -> list[str]:
@@ -104,9 +107,46 @@ def evaluation_inputs(wildcards: Any) -> list[str]:
     Raises:
         ConfigError: of a split that the data set lacks; otherwise it would be noticed after the training.
     """
-    find_experiment(wildcards.experiment).require_split(wildcards.split, wildcards.experiment)
-    files = (f"{wildcards.model}.pth", layout.MANIFEST, *find_experiment(wildcards.experiment).kind.beside)
+    experiment, split = find_experiment(wildcards.experiment), wildcards.split
+    experiment.require_split(split, wildcards.experiment)
+    manifest, _, taxonomy = layout.of_set(split)
+    data = (manifest, taxonomy) if split in experiment.evaluation.sets else (layout.MANIFEST,)
+    files = (f"{wildcards.model}.pth", *data, *experiment.kind.beside)
     return [f"results/{wildcards.experiment}/{file}" for file in files]
+
+
+def summary_inputs(wildcards: Any) -> list[str]:
+    """What the summary of a model's figures on test sets reads."""
+    sets = find_experiment(wildcards.experiment).evaluation.sets
+    return [f"results/{wildcards.experiment}/{layout.metrics(wildcards.model, name)}" for name in sets]
+
+
+def set_inputs(wildcards: Any) -> list[str]:
+    """What the check of a test set waits for: its tables, and those of the model's classes.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    sets = find_experiment(wildcards.experiment).evaluation.sets
+    if wildcards.split not in sets:
+        there = ", ".join(sets) or "none"
+        raise ConfigError(f"no set {wildcards.split!r}; there are: {there}", where="evaluation.sets")
+    found = sets[wildcards.split]
+    tables = [data_folder() / found.root / found.classes] if isinstance(found.classes, str) else []
+    tables += [*_tables(found), *([data_folder() / found.model_taxonomy.file] if found.model_taxonomy else [])]
+    files = [user_file(table) for table in tables if table.is_file()]
+    return list(dict.fromkeys([*data_inputs(wildcards), *files]))
+
+
+def set_makes() -> list[str]:
+    """What the check of a test set leaves, as patterns."""
+    return [f"results/{{experiment}}/{file}" for file in layout.of_set("{split}")]
+
+
+def split_names() -> str:
+    """What may be evaluated, as a pattern: splits, and the test sets of all experiments."""
+    sets = {name for _, experiment in readable() for name in experiment.evaluation.sets}
+    return pattern(["val", "test", *sorted(sets)])
 
 
 def comparison_runs(wildcards: Any) -> list[str]:
@@ -151,7 +191,7 @@ def _compared(wildcards: Any) -> list[tuple[str, str]]:
 
 def config_slice(stage: str) -> Callable[[Any], dict[str, Any]]:
     """For `params`: what of the configuration influences a stage, so that no other change runs it again."""
-    return lambda wildcards: find_experiment(wildcards.experiment).slice(stage)
+    return lambda wildcards: find_experiment(wildcards.experiment).slice(stage, getattr(wildcards, "split", None))
 
 
 class Requests:
@@ -281,12 +321,15 @@ def data_inputs(wildcards: Any) -> list[str]:
         return [user_file(data_set_folder(data) / "classes.csv")]
     tables = [data_set_folder(data) / data.classes] if isinstance(data.classes, str) else []
     for source in (data, *data.sources):
-        if isinstance(source.native_classes, str):
-            tables.append(data_folder() / source.root / source.native_classes)
-        if source.taxonomy is not None:
-            tables.append(data_folder() / source.taxonomy.file)
+        tables += _tables(source)
     prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []
     return prepared + [user_file(table) for table in dict.fromkeys(tables) if table.is_file()]
+
+
+def _tables(source: Source) -> list[Path]:
+    """What says what the labels of a source hold, and what becomes of it."""
+    native = [data_folder() / source.root / source.native_classes] if isinstance(source.native_classes, str) else []
+    return [*native, *([data_folder() / source.taxonomy.file] if source.taxonomy else [])]
 
 
 def user_file(path: Path) -> str:

@@ -21,4 +21,4 @@ wildcard_constraints:
     comparison="[^/]+",
     step=r"\d+",
     model="|".join(all_models()),
-    split="val|test",
+    split=workflow_of.split_names(),

@@ -33,4 +33,18 @@ rule check:
     threads: ask.threads("check")
     resources: **ask.resources("check")
     retries: 0
-    shell: "python -m gss check {wildcards.experiment:q} > {log:q} 2>&1"
+    shell: "python -m gss check {wildcards.experiment:q} --only data > {log:q} 2>&1"
+
+
+rule check_set:
+    input: workflow_of.set_inputs
+    output: workflow_of.set_makes()
+    params: config=workflow_of.config_slice("check")
+    log: "results/{experiment}/logs/set_{split}.log"
+    benchmark: "results/{experiment}/benchmarks/set_{split}.tsv"
+    group: "data"
+    conda: "../envs/cpu.yaml"
+    threads: ask.threads("check")
+    resources: **ask.resources("check")
+    retries: 0
+    shell: "python -m gss check {wildcards.experiment:q} --only {wildcards.split} > {log:q} 2>&1"

@@ -17,3 +17,15 @@ rule evaluate:
     shell:
         workflow_of.launch("evaluate {wildcards.experiment:q} --model {wildcards.model} --split {wildcards.split}",
                            work="evaluate_{wildcards.model}_{wildcards.split}")
+
+
+rule summary:
+    input: workflow_of.summary_inputs
+    output:
+        "results/{experiment}/evaluation/{model}/summary.json",
+        shown("results/{experiment}/evaluation/{model}/summary.csv", "Tables", of="{model}, test sets"),
+    params: config=workflow_of.config_slice("summary")
+    log: "results/{experiment}/logs/summary_{model}.log"
+    conda: "../envs/cpu.yaml"
+    retries: 0
+    shell: "python -m gss summary {wildcards.experiment:q} --model {wildcards.model} > {log:q} 2>&1"

@@ -17,7 +17,7 @@ def compare(names: Sequence[str], *, split: str | None, output: Path | None, res
 
     Args:
         names: `EXPERIMENT[/MODEL]`, two or more.
-        split: `test` or `val`; None: `test`, or `val` where the first run has that alone.
+        split: `test`, `val` or a set of `evaluation.sets`; None: `test`, or `val` where the first run has that alone.
         output: folder; None: one in `results/comparisons` named after the runs.
         results: folder of all results.
 
@@ -43,7 +43,7 @@ def compare(names: Sequence[str], *, split: str | None, output: Path | None, res
 def _colours(run: Evaluated) -> np.ndarray:
     """uint8 [N, 3], grey where the results say nothing of colours."""
     try:
-        return run.results.colours[1]
+        return run.results.colours_of(run.split)
     except GssError:
         return np.full((len(run.names), 3), 128, np.uint8)
 

@@ -70,11 +70,11 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     Raises:
         GssError: a file is missing or is not the one that was evaluated.
     """
-    manifest = baseline.results.manifest
-    pair = manifest.pairs(baseline.split)[index]
+    pairs = baseline.pairs
+    pair = pairs[index]
     image, label = pair.read_image(), pair.read_label()
     first, second = (_prediction(each, index, label) for each in (baseline, run))
-    right_first, right_second, scored = first == label, second == label, label != manifest.space.ignore_index
+    right_first, right_second, scored = first == label, second == label, label != pair.space.ignore_index
     who = [
         right_first & right_second,
         ~right_first & right_second,
@@ -91,7 +91,7 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
     present = np.union1d(np.union1d(first, second), label)
     return Shown(
         index=index,
-        name=manifest.rows[baseline.split][index]["image"],
+        name=pairs.rows[index]["image"],
         baseline=float(right_shares(baseline)[index]),
         run=float(right_shares(run)[index]),
         who=tuple(float(mask[scored].mean()) for mask in who),
@@ -102,14 +102,14 @@ def show(baseline: Evaluated, run: Evaluated, index: int, colours: np.ndarray) -
 
 def _prediction(run: Evaluated, index: int, label: np.ndarray) -> np.ndarray:
     """[H, W], ids in the order of the baseline's classes."""
-    source = run.results.manifest.pairs(run.split)[index].image
+    source = run.pairs[index].image
     path = run.evaluation.folder / "predictions" / picture_name(index, source)
     if not path.parent.is_dir():
         raise DataError(f"{run.name} was evaluated before predictions were kept", where=path.parent, todo=run.again)
     ids = run.ids[read_native_label(path)]
     if ids.shape != label.shape:
         raise DataError(f"size {ids.shape} of the prediction, {label.shape} of the label", where=path, todo=run.again)
-    right = np.bincount(label[ids == label], minlength=len(run.names))
+    right = np.bincount(label[(ids == label) & (label < len(run.names))], minlength=len(run.names))
     if not np.array_equal(right, run.counts.intersection[index]):
         raise DataError("the prediction or the label is not the one the figures are of", where=path, todo=run.again)
     return ids

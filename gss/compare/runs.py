@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from gss.compare.bootstrap import Counts
 from gss.config import run_parts, seed_folders
 from gss.config.schema import Evaluation as Protocol
 from gss.data.classes import ids_dtype
+from gss.data.manifest import Pairs
 from gss.errors import DataError, GssError
-from gss.layout import MANIFEST
 from gss.results.reader import SPLITS, Evaluation, Results
 from gss.text import flatten
 
@@ -80,6 +81,12 @@ class Evaluated:
         """The command that makes this evaluation anew."""
         return f"gss evaluate {self.results.name} --model {self.evaluation.model} --split {self.split}"
 
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The images, at the data folder of today."""
+        manifest, split = self.results.measured_on(self.split)
+        return manifest.pairs(split)
+
     def settings(self) -> dict[str, Any]:
         """What of its configuration can change a result, by dotted key."""
         return {
@@ -93,7 +100,7 @@ def read_runs(names: Sequence[str], split: str | None, results: Path) -> list[Co
     An experiment with `seeds` stands for all of them, `EXPERIMENT/seed_N` for one.
 
     Args:
-        split: None: `test`, or `val` where the first one was evaluated on that alone.
+        split: or a set of `evaluation.sets`; None: `test`, or `val` where the first one was evaluated on that alone.
         results: folder of all results.
 
     Raises:
@@ -163,16 +170,18 @@ def _said(value: Any) -> str:
 
 
 def _read(results: Results, model: str, split: str) -> Evaluated:
-    evaluation = results.evaluations.get((model, split))
+    measured = {**results.evaluations, **results.sets}
+    evaluation = measured.get((model, split))
     if evaluation is None:
         path = results.folder / layout.metrics(model, split)
-        there = ", ".join(f"{found} on {where}" for found, where in results.evaluations)
+        there = ", ".join(f"{found} on {where}" for found, where in measured)
         raise DataError(
             f"{results.name}/{model} was not evaluated on {split}; of {results.name} there is: {there or 'nothing'}",
             where=path,
             todo=f"snakemake {path}",
         )
-    counts = Counts(*(evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")))
+    read = [evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")]
+    counts = Counts(read[0], read[1], read[2], evaluation.absent)
     names = tuple(evaluation.metrics["IoU"])
     dtype = ids_dtype(len(names))
     return Evaluated(results, evaluation, names, counts, np.arange(np.iinfo(dtype).max + 1, dtype=dtype))
@@ -183,9 +192,8 @@ def _matched(first: Evaluated, other: Evaluated) -> Evaluated:
     _require_same_classes(first, other)
     _require_same_images(first, other)
     order = [other.names.index(name) for name in first.names]
-    columns = Counts(
-        other.counts.intersection[:, order], other.counts.predicted[:, order], other.counts.labelled[:, order]
-    )
+    found = other.counts
+    columns = Counts(found.intersection[:, order], found.predicted[:, order], found.labelled[:, order], found.absent)
     if not np.array_equal(columns.labelled, first.counts.labelled):
         image, label = np.argwhere(columns.labelled != first.counts.labelled)[0]
         pixels = [counts.labelled[image, label] for counts in (first.counts, columns)]
@@ -216,21 +224,21 @@ def _require_same_images(first: Evaluated, other: Evaluated) -> None:
     if first.evaluation.metrics["data"] == other.evaluation.metrics["data"]:
         return
     for run in (first, other):
-        if run.results.manifest.sha256 != run.evaluation.metrics["data"]["manifest_sha256"]:
+        manifest, _ = run.results.measured_on(run.split)
+        if manifest.sha256 != run.evaluation.metrics["data"]["manifest_sha256"]:
             raise DataError(
                 f"the data set was checked anew after {run.name} was evaluated",
-                where=run.results.folder / MANIFEST,
+                where=run.results.folder,
                 todo=run.again,
             )
     mine, theirs = (
-        [rows.hashes(index) for index in range(len(rows))]
-        for rows in (run.results.manifest.rows[run.split] for run in (first, other))
+        [rows.hashes(index) for index in range(len(rows))] for rows in (run.pairs.rows for run in (first, other))
     )
     if mine != theirs:
         raise DataError(
             f"{other.name} and {first.name} were evaluated on different images: {len(theirs)} and {len(mine)}, of "
             f"which {len(set(mine) & set(theirs))} are the same",
-            where=f"split {first.split} of data/manifest.json in {other.results.folder} and {first.results.folder}",
+            where=f"{first.split} of {other.results.folder} and {first.results.folder}",
             todo="compare runs of one data set",
         )
 

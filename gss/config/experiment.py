@@ -60,8 +60,9 @@ class Experiment(Section):
     """Stages that need less memory with a smaller number at a dotted key, which makes another network."""
     without_effect: ClassVar[tuple[str, ...]] = ("data.obtain", "data.archives", "evaluation.splits")
     """Dotted keys that change no result."""
-    unhashed: ClassVar[tuple[str, ...]] = ()
-    """Stages that came after results were made and read no key: the hash of everything is still that of before."""
+    unhashed: ClassVar[tuple[str, ...]] = ("summary",)
+    """Stages that came after results were made: where none of what they read is set, the hash of everything is still
+    that of before."""
     idle_keys: ClassVar[tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...]] = (
         ("`evaluation.mode: whole`", lambda e: e.evaluation.mode == "whole", ("evaluation.crop", "evaluation.stride")),
     )
@@ -164,14 +165,15 @@ class Experiment(Section):
         return "test" if "test" in self.data.splits else "val"
 
     def require_split(self, split: str, name: str) -> None:
-        """Raise ConfigError unless the data set has this split.
+        """Raise ConfigError unless the data set has this split, or there is an evaluation set of the name.
 
         Args:
             name: of the experiment.
         """
-        if split not in self.data.splits:
+        if split not in (*self.data.splits, *self.evaluation.sets):
+            sets = f"; evaluation.sets: {', '.join(self.evaluation.sets)}" if self.evaluation.sets else ""
             raise ConfigError(
-                f"the data set of {name!r} has no split {split!r}; it has {', '.join(self.data.splits)}",
+                f"the data set of {name!r} has no split {split!r}; it has {', '.join(self.data.splits)}{sets}",
                 where=f"data.splits of {name}",
                 todo="name its folders there, or evaluate another split",
             )
@@ -194,14 +196,21 @@ class Experiment(Section):
 
     def protocol(self) -> dict[str, Any]:
         """How an evaluation of this configuration predicts, as a model file says it: what its figures will be of."""
-        return self.evaluation.model_dump(mode="json", exclude={"splits", "pictures"})
+        return self.evaluation.model_dump(mode="json", exclude={"splits", "pictures", "sets"})
 
-    def slice(self, stage: str) -> dict[str, Any]:
+    def slice(self, stage: str, split: str | None = None) -> dict[str, Any]:
         """What influences a stage beyond its input files: the configured values without defaults.
 
         The rules take it as their `params`, so that a change re-runs just what depends on it.
+
+        Args:
+            split: what a check or an evaluation is of, where it may be one of `evaluation.sets`.
         """
+        if split in self.evaluation.sets:
+            return self._slice_of_set(stage, split)
         row, dumped = self.kind.stage(stage), self._set()
+        for key in row.unread:
+            drop(dumped, key)
         for keys in (*self.idle.values(), [key for key in self.without_effect if key not in row.reads]):
             for key in keys:
                 drop(dumped, key)
@@ -210,15 +219,23 @@ class Experiment(Section):
         content: dict[str, Any] = {"version": row.version}
         reads = row.reads + (row.reads_for_reference if self.numerics == "reference" else ())
         if stage in self.trainings and self.at(self.trainings[stage]).keep == "best":  # chosen by this protocol
-            reads += tuple(
-                f"evaluation.{key}" for key in type(self.evaluation).model_fields if key not in ("splits", "pictures")
-            )
+            beside = ("splits", "pictures", "sets")
+            reads += tuple(f"evaluation.{key}" for key in type(self.evaluation).model_fields if key not in beside)
         for path in reads:
             value: Any = dumped
             for key in path.split("."):
                 value = value.get(key, {})
             content[path] = value
         return {key: value for key, value in content.items() if value != {}}
+
+    def _slice_of_set(self, stage: str, name: str) -> dict[str, Any]:
+        """Of an evaluation set: its check reads its files, into files; the evaluation what it makes of predictions."""
+        given = self.evaluation.sets[name].model_dump(mode="json", exclude_defaults=True)
+        measured = {key: given.pop(key) for key in ("prediction", "absent") if key in given}
+        if stage == "evaluate":
+            return {**self.slice(stage), **({f"evaluation.sets.{name}": measured} if measured else {})}
+        known = self.data.model_dump(mode="json", include={"classes", "label_map"}, exclude_defaults=True)
+        return {"version": self.kind.stage(stage).version, "data": known, f"evaluation.sets.{name}": given}
 
     def _narrow(self, dumped: dict[str, Any], stage: str) -> None:
         """Take out what of the values that are set does not influence a stage although it reads their section."""
@@ -245,8 +262,10 @@ class Experiment(Section):
     @property
     def sha256(self) -> str:
         """Hash of everything that can change a result."""
-        names = [stage.name for stage in self.kind.stages if stage.name not in self.unhashed]
-        slices: dict[str, Any] = {name: self.slice(name) for name in names}
+        found = {stage.name: self.slice(stage.name) for stage in self.kind.stages}
+        slices: dict[str, Any] = {
+            name: part for name, part in found.items() if name not in self.unhashed or part.keys() != {"version"}
+        }
         return sha256_json({**slices, "seeds": self.seeds} if self.seeds else slices)
 
 

@@ -71,6 +71,20 @@ def results_name(name: str) -> str:
     return valid_run(run) + plus + digest if re.fullmatch("[0-9a-f]{8}", digest) else valid_run(name)
 
 
+def valid_set(name: str) -> str:
+    """The name of an evaluation set; folders, logs and figures have it, and `_` divides theirs.
+
+    Raises:
+        ValueError: it has other characters, or is that of a split.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name) or name in ("train", "val", "test", "data"):
+        raise ValueError(
+            f"{name!r} cannot be the name of a set: names have letters, digits, `.` and `-`, begin with none of the "
+            "last two, and are not `train`, `val`, `test` or `data`"
+        )
+    return name
+
+
 def plain_path(path: str) -> str:
     """A path as it is: nothing in it is replaced.
 
@@ -105,4 +119,5 @@ def run_parts(run: str) -> tuple[str, str]:
 Name = Annotated[str, AfterValidator(valid_name)]
 RunName = Annotated[str, AfterValidator(valid_run)]
 """An experiment, of one with `seeds` one of them: `NAME/seed_0`."""
+SetName = Annotated[str, AfterValidator(valid_set)]
 Place = Annotated[str, AfterValidator(plain_path)]

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gss.errors import ConfigError
-from gss.layout import MANIFEST, PREPARED, STATISTICS, metrics
+from gss.layout import MANIFEST, PREPARED, STATISTICS, SUMMARY, metrics
 
 if TYPE_CHECKING:
     from gss.config.experiment import Experiment
@@ -39,6 +39,7 @@ class Stage:
         in_processes: `gss launch` runs it in one or many processes, and it gains by GPUs.
         inputs: files of the results folder that it always reads.
         makes: files that it leaves there, in that order; `*` stands for a name.
+        unread: keys inside of `reads` that do not.
         reads_for_reference: what it reads beside `reads` with `numerics: reference`.
         figures: the folder of its tables and pictures, for MLflow; its figures are shown under this name.
         title: what a report calls it; default: its name in words.
@@ -53,6 +54,7 @@ class Stage:
     in_processes: bool = False
     inputs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     reads_for_reference: tuple[str, ...] = ()
     figures: str = ""
     title: str = ""
@@ -192,6 +194,14 @@ CHECK = Stage(
     makes=(MANIFEST, STATISTICS),
 )
 
+SUMMARISE = Stage(
+    "summary",
+    "sum up the figures of a model on all sets of `evaluation.sets`",
+    "gss.stages.evaluate:summarise",
+    reads=("evaluation.sets",),
+    makes=(SUMMARY,),
+)
+
 
 def evaluate(*reads: str, version: int = 1) -> Stage:
     """The row of the evaluation.
@@ -208,4 +218,5 @@ def evaluate(*reads: str, version: int = 1) -> Stage:
         in_processes=True,
         inputs=(MANIFEST,),
         makes=(metrics("*", "*"),),
+        unread=("evaluation.sets",),
     )

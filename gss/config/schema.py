@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gss.config.names import Place
+from gss.config.names import Place, SetName
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -70,7 +70,7 @@ class Source(Section):
     native_classes: Place | tuple[str, ...] | None = None
     """Classes of its own that the labels hold: a CSV in the root (`index,name`, with gaps if need be; `name,r,g,b[,a]`
     for colours, with several rows for a class if need be), a shipped list, or the names. None: those of
-    `data.classes`."""
+    `classes`."""
     taxonomy: Taxonomy | None = None
     """Table of what `native_classes` become; without one they are the classes of the same names."""
     mapping: dict[str, str] = {}
@@ -114,18 +114,9 @@ class Source(Section):
         return self
 
 
-class Data(Source):
+class DataSet(Source):
     classes: Place | tuple[str, ...]
-    """CSV `index,name[,r,g,b]` in `data.root`, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
-    sources: tuple[Source, ...] = ()
-    """Further data sets whose pairs join those of the splits of the same names: folders of their own, and labels whose
-    ids lead to the same classes by keys of their own."""
-    archives: tuple[Archive, ...] = ()
-    """Archives that `gss prepare` unpacks where folders of the splits are missing."""
-    generate: Literal["toy"] | None = None
-    """Make this built-in synthetic data set in `data.root` first."""
-    obtain: str = ""
-    """Where the data come from: shown when the folder is missing."""
+    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -146,6 +137,18 @@ class Data(Source):
             found = ", ".join(map(repr, twice))
             raise ValueError(f"`classes` names {found} more than once: name every class differently")
         return self
+
+
+class Data(DataSet):
+    sources: tuple[Source, ...] = ()
+    """Further data sets whose pairs join those of the splits of the same names: folders of their own, and labels whose
+    ids lead to the same classes by keys of their own."""
+    archives: tuple[Archive, ...] = ()
+    """Archives that `gss prepare` unpacks where folders of the splits are missing."""
+    generate: Literal["toy"] | None = None
+    """Make this built-in synthetic data set in `data.root` first."""
+    obtain: str = ""
+    """Where the data come from: shown when the folder is missing."""
 
     @model_validator(mode="after")
     def _something_to_measure(self) -> Self:
@@ -272,6 +275,29 @@ class Backbone(Section):
         return self
 
 
+class EvaluationSet(DataSet):
+    model_taxonomy: Taxonomy | None = None
+    """Table of what the model's classes (column `native`) count as among `classes` (column `common`), several as one;
+    without one they are the classes of the same names. The model's classes that it leaves empty or ignores have no
+    target."""
+    model_mapping: dict[str, str] = {}
+    """The model's class -> class of the set, or `ignore`: no target; wins over `model_taxonomy` and equal names."""
+    prediction: Literal["hard", "hard_ignore", "soft"] = "hard"
+    """How scores become classes of the set. `hard`: the target of the winning class; without one class 0, as GSS
+    published it. `hard_ignore`: without one no class, wrong everywhere. `soft`: the largest sum of the probabilities
+    of the classes with one target, as MSeg published it; those without one are left out."""
+    absent: Literal["nan", "zero"] = "nan"
+    """A class that is in no label and nowhere predicted is left out of means, or counts as 0, as MSeg published it."""
+
+    @model_validator(mode="after")
+    def _one_split(self) -> Self:
+        if len(self.splits) != 1:
+            raise ValueError(f"a set has one split; `splits` has {', '.join(self.splits) or 'none'}")
+        if self.repeat > 1:
+            raise ValueError("`repeat` is of trainings")
+        return self
+
+
 class Evaluation(Section):
     mode: Literal["whole", "slide"] = "whole"
     """One pass over the image, or overlapping windows."""
@@ -287,10 +313,12 @@ class Evaluation(Section):
     """Splits to evaluate."""
     pictures: Annotated[int, Field(ge=0)] = 8
     """Images of a split drawn as panels, evenly spaced."""
+    sets: dict[SetName, EvaluationSet] = {}
+    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`."""
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]
-"""Fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not measured here."""
+"""Fractions; `h_mean`: harmonic mean of the mIoU of several test sets, not those of `split`."""
 
 
 class Published(Section):

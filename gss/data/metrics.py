@@ -7,7 +7,7 @@ counted in int64 instead of float32. Pages of results use this module without lo
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,26 +16,33 @@ from gss.data.classes import ignore_index
 if TYPE_CHECKING:
     from torch import Tensor
 
+Absent = Literal["nan", "zero"]
+"""What a class with the fraction 0/0 is in means: left out, or 0."""
 
-def confusion(prediction: "Tensor", label: "Tensor", num_classes: int) -> "Tensor":
+
+def confusion(prediction: "Tensor", label: "Tensor", num_classes: int, *, abstains: bool = False) -> "Tensor":
     """Count every pair of true and predicted class.
 
     Args:
         prediction: integer [H, W] (or any shape), 0..N-1.
         label: integer, same shape and device, 0..N-1 or `ignore_index(N)` (counted nowhere).
+        abstains: predictions may be `ignore_index(N)`, no class.
 
     Returns:
-        int64 [N, N], [label, prediction], on the CPU.
+        int64 [N, N], [label, prediction], on the CPU; [N, N + 1] with `abstains`, no class last.
     """
     import torch
 
     assert prediction.shape == label.shape, f"prediction {prediction.shape}, label {label.shape}"
-    assert prediction.numel() == 0 or int(prediction.max()) < num_classes, "a predicted id is no class"
+    columns = num_classes + abstains
+    if abstains:
+        prediction = torch.where(prediction == ignore_index(num_classes), num_classes, prediction.long())
+    assert prediction.numel() == 0 or int(prediction.max()) < columns, "a predicted id is no class"
     is_ignored = label == ignore_index(num_classes)
     rows = torch.where(is_ignored, num_classes, label.long())  # ignored pixels fill an extra row
-    bins = rows.mul_(num_classes).add_(prediction)
-    counts = torch.bincount(bins.flatten(), minlength=(num_classes + 1) * num_classes)
-    return counts.view(num_classes + 1, num_classes)[:num_classes].cpu()
+    bins = rows.mul_(columns).add_(prediction)
+    counts = torch.bincount(bins.flatten(), minlength=(num_classes + 1) * columns)
+    return counts.view(num_classes + 1, columns)[:num_classes].cpu()
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,18 @@ class Scores:
         return _mean(self.acc)
 
 
-def scores(counts: np.ndarray) -> Scores:
+def scores(counts: np.ndarray, absent: Absent = "nan") -> Scores:
     """All figures of a confusion matrix.
 
     Args:
-        counts: int64 [N, N], [label, prediction].
+        counts: int64 [N, N], [label, prediction], or [N, N + 1] with pixels that are predicted as no class.
+        absent: `zero`: an IoU or accuracy that is 0/0 is 0, and in the means.
     """
-    right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)[: len(counts)]
+    nothing = 0.0 if absent == "zero" else np.nan
     return Scores(
-        iou=_known(class_iou(counts)),
-        acc=_known(divide(right, labelled)),
+        iou=_known(np.nan_to_num(class_iou(counts), nan=nothing)),
+        acc=_known(np.nan_to_num(divide(right, labelled), nan=nothing)),
         precision=_known(divide(right, predicted)),
         pixels=tuple(labelled.tolist()),
         aAcc=_known(divide(right.sum(), labelled.sum())[None])[0],
@@ -86,7 +95,7 @@ def scores(counts: np.ndarray) -> Scores:
 def class_iou(counts: np.ndarray) -> np.ndarray:
     """float64 [N]: IoU of each class of a confusion matrix, NaN for a class in neither label nor prediction."""
     right = np.diag(counts)
-    return divide(right, counts.sum(0) + counts.sum(1) - right)
+    return divide(right, counts.sum(0)[: len(counts)] + counts.sum(1) - right)
 
 
 def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -76,6 +76,9 @@ def targets(
     mapping: Mapping[str, str],
     taxonomy: Taxonomy | None,
     where: str,
+    *,
+    kind: str = "native class",
+    key: str = "mapping",
 ) -> dict[int, int | None]:
     """The class that each native id becomes, None where it is ignored.
 
@@ -85,16 +88,18 @@ def targets(
         names: the classes of the data set.
         mapping: native name -> name of a class, or a word of `IGNORED`.
         where: what messages call the source.
+        kind, key: what messages call one of its classes, and `mapping`.
 
     Raises:
         ConfigError: a class becomes nothing or something that is no class, or `mapping` names a class that is none.
     """
+    several = kind.replace("class", "classes", 1)
     known = dict.fromkeys(native.names.values())
     if strange := [name for name in mapping if name not in known]:
         raise ConfigError(
-            f"`mapping` names {strange[0]!r}, which is no native class",
+            f"`{key}` names {strange[0]!r}, which is no {kind}",
             where=where,
-            todo=f"{_near(strange[0], known)}native classes: {some(list(known))}",
+            todo=f"{_near(strange[0], known)}{several}: {some(list(known))}",
         )
     table = taxonomy.targets if taxonomy else {name: name for name in known if name in names}
     place = where if taxonomy is None else f"{where}, by {taxonomy.path}"
@@ -114,11 +119,11 @@ def targets(
         )
     if unmapped := [name for name in known if name not in said]:
         unused = [name for name in table if name not in known]
-        hint = f"; rows of the taxonomy that name no native class: {some(unused)}" if taxonomy and unused else ""
+        hint = f"; rows of the taxonomy that name no {kind}: {some(unused)}" if taxonomy and unused else ""
         raise ConfigError(
-            f"nothing says what becomes of {len(unmapped)} of {len(known)} native classes: {some(unmapped)}{hint}",
+            f"nothing says what becomes of {len(unmapped)} of {len(known)} {several}: {some(unmapped)}{hint}",
             where=place,
-            todo=f"give each a class, or ignore it: mapping: {{{unmapped[0]}: ignore}}",
+            todo=f"give each a class, or ignore it: {key}: {{{unmapped[0]}: ignore}}",
         )
     return {key: indices.get(said[name]) for key, name in native.names.items()}
 

@@ -169,6 +169,12 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                         yield "table of native classes", base / source.root / native, PUT_IT_THERE
                     if source.taxonomy is not None:
                         yield "taxonomy", base / source.taxonomy.file, PUT_IT_THERE
+    for name, found in experiment.evaluation.sets.items():
+        for folders in found.splits.values():
+            yield f"images of {name}", base / found.root / folders.images, PUT_IT_THERE
+            yield f"labels of {name}", base / found.root / folders.labels, PUT_IT_THERE
+        if found.model_taxonomy:
+            yield "taxonomy", base / found.model_taxonomy.file, PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():
         yield what, path, todo
 

@@ -18,7 +18,7 @@ from gss.data.augment import fit_size
 from gss.data.ids import tensor_dtype
 from gss.errors import ConfigError
 from gss.evaluate.segmenter import Segmenter
-from gss.evaluate.taxonomy import Mapping, TestTaxonomy
+from gss.evaluate.taxonomy import Target
 from gss.nets.tensors import class_chunks
 
 
@@ -70,8 +70,7 @@ def predict(
     inference: Inference,
     *,
     device: torch.device,
-    taxonomy: TestTaxonomy | None = None,
-    mapping: Mapping = "hard",
+    target: Target | None = None,
     probabilities: Tensor | None = None,
 ) -> Tensor:
     """The class of every pixel.
@@ -79,14 +78,12 @@ def predict(
     Args:
         model: on `device`, in eval mode.
         image: uint8 or floating point [H, W, 3], RGB, 0..255.
-        taxonomy: of a test set: its classes are predicted in place of the model's N universal ones.
-        mapping: with a taxonomy: `hard`, the published lookup of the winner; or the scores are summed over the
-            universal classes of a test class, `votes` as they are (their mean over image and mirror image),
-            `logits` as probabilities.
+        target: of a test set: its classes are predicted in place of the model's N. What `soft` sums up are votes as
+            they are (their mean over image and mirror image), and the probabilities of logits.
         probabilities: [N, H, W], filled with the model's: float32 in 0..1, or uint8 in 255ths.
 
     Returns:
-        [H, W] on `device`, 0..N-1 or an id of the test set, uint8 or int32 (`gss.data.ids`); the lowest id on ties.
+        [H, W] on `device`, 0..N-1 or what `target` says, uint8 or int32 (`gss.data.ids`); the lowest id on ties.
 
     Source: test pipelines and inference of mmsegmentation 0.26 (`whole_inference`, `slide_inference`).
 
@@ -103,20 +100,20 @@ def predict(
 
         for rows, views in _strips(scores, pixels, inference, (image.shape[0], image.shape[1])):
             size = rows.stop - rows.start, image.shape[1]
-            strips.append(_decide(views, size, taxonomy, mapping))
+            strips.append(_decide(views, size, target, model.are_votes))
             if probabilities is not None:
                 _fill(probabilities[:, rows], views, size, model.are_votes)
         return torch.cat(strips)
 
 
-def _decide(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy | None, mapping: Mapping) -> Tensor:
-    if taxonomy is None:
+def _decide(views: list[Tensor], size: tuple[int, int], target: Target | None, are_votes: bool) -> Tensor:
+    if target is None:
         return lowest_best(views, size)
-    if mapping == "hard":
-        return taxonomy.hard(lowest_best(views, size))
-    if mapping == "votes":
-        return lowest_best([torch.stack([taxonomy.soft(view) for view in views]).mean(dim=0)], size)
-    return _first_maximum(_test_probabilities(views, size, taxonomy), len(taxonomy.names))
+    if target.prediction != "soft":
+        return target.hard(lowest_best(views, size))
+    if are_votes:
+        return lowest_best([torch.stack([target.soft(view) for view in views]).mean(dim=0)], size)
+    return _first_maximum(_test_probabilities(views, size, target), len(target.names))
 
 
 def extra_pictures(
@@ -284,10 +281,10 @@ def _first_maximum(maps: Iterator[Tensor], count: int) -> Tensor:
     return ids
 
 
-def _test_probabilities(views: list[Tensor], size: tuple[int, int], taxonomy: TestTaxonomy) -> Iterator[Tensor]:
-    """[H, W] per test class: the sum of the probabilities of its universal classes, over the views."""
+def _test_probabilities(views: list[Tensor], size: tuple[int, int], target: Target) -> Iterator[Tensor]:
+    """[H, W] per test class: the sum of the probabilities of the classes that become it, over the views."""
     logarithms = [_log_sum_exp(view, size) for view in views]  # [H, W] each
-    for sources in taxonomy.matrix.to(views[0].device):  # [U]
+    for sources in target.matrix.to(views[0].device):  # [U]
         total = torch.zeros_like(logarithms[0])
         for view, logarithm in zip(views, logarithms, strict=True):
             for chunk in _resized(view[sources], size) if sources.any() else ():

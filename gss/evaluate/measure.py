@@ -15,10 +15,11 @@ from torch import Tensor
 from gss.data.classes import ids_dtype
 from gss.data.ids import ids_tensor
 from gss.data.loader import read_ahead, shard
-from gss.data.metrics import Scores, confusion, scores
+from gss.data.metrics import Absent, Scores, confusion, scores
 from gss.errors import GssError, Interrupted
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.segmenter import Segmenter
+from gss.evaluate.taxonomy import Target
 from gss.progress import Progress
 
 AGREE_EVERY = 8  # images of a process between two looks at whether another one has failed
@@ -48,11 +49,12 @@ class Evaluation:
     """Counts over all images; everything else follows from them.
 
     Args:
-        confusion: int64 [N, N], [label, prediction].
+        confusion: int64 [N, N], [label, prediction], or [N, N + 1], see `gss.data.metrics.confusion`.
         intersection: int64 [I, N], pixels of an image that are right, by class.
         predicted: int64 [I, N], pixels predicted as the class where the label is not ignored.
         labelled: int64 [I, N], pixels of the class in the label.
         ignored_pixels: pixels whose label is ignored.
+        absent: what a class that is nowhere is in means.
     """
 
     confusion: np.ndarray
@@ -60,10 +62,11 @@ class Evaluation:
     predicted: np.ndarray
     labelled: np.ndarray
     ignored_pixels: int
+    absent: Absent = "nan"
 
     @property
     def scores(self) -> Scores:
-        return scores(self.confusion)
+        return scores(self.confusion, self.absent)
 
 
 def evaluate_pairs(
@@ -74,19 +77,22 @@ def evaluate_pairs(
     *,
     read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
     inference: Inference,
+    target: Target | None = None,
     each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     title: str = "evaluate",
 ) -> Evaluation:
     """Compare a model's predictions with the labels; see `measure`.
 
     Args:
-        model: on `world.device`, in eval mode, with `num_classes` score maps.
+        model: on `world.device`, in eval mode; without `target` with `num_classes` score maps.
+        target: the classes of the labels, where they are not those of the model.
     """
 
     def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
-        return predict(model, image, inference, device=world.device)
+        return predict(model, image, inference, device=world.device, target=target)
 
-    return measure(segment, pairs, num_classes, world, read=read, each=each, title=title)
+    abstains = target is not None and target.abstains
+    return measure(segment, pairs, num_classes, world, read=read, abstains=abstains, each=each, title=title)
 
 
 def measure(
@@ -96,6 +102,7 @@ def measure(
     world: Processes,
     *,
     read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
+    abstains: bool = False,
     each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     title: str = "evaluate",
 ) -> Evaluation:
@@ -108,6 +115,7 @@ def measure(
         segment: image and label -> integer [H, W], 0..N-1, on any device.
         pairs: the same sequence in every process.
         read: gives image uint8 [H, W, 3] RGB and label [H, W] as `gss.data.images.read_label` does; called on a thread.
+        abstains: `segment` may give the ignored id: no class.
         each: called with index, image, label and prediction (of the label's type) by the process that has the image.
         title: first word of the progress line.
 
@@ -118,7 +126,7 @@ def measure(
         GssError, Interrupted: raised by `read`, `segment` or `each` in any process; all processes raise it.
     """
     mine = shard(len(pairs), world.rank, world.size)
-    tally = _Tally(len(pairs), num_classes)
+    tally = _Tally(len(pairs), num_classes, abstains)
     progress = Progress(title, len(pairs), "img", quiet=world.rank != 0)
     rounds = len(shard(len(pairs), 0, world.size))  # the first process has the most images
     failure: Exception | None = None
@@ -144,16 +152,17 @@ def measure(
 class _Tally:
     """Counts of this process's images; rows of other images stay 0."""
 
-    def __init__(self, num_images: int, num_classes: int) -> None:
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+    def __init__(self, num_images: int, num_classes: int, abstains: bool) -> None:
+        self.abstains = abstains
+        self.confusion = np.zeros((num_classes, num_classes + abstains), np.int64)
         self.per_image = np.zeros((3, num_images, num_classes), np.int64)
         self.ignored = np.zeros(1, np.int64)
 
     def add(self, index: int, prediction: Tensor, label: np.ndarray) -> None:
         on_device = ids_tensor(label).to(prediction.device)
-        counts = confusion(prediction, on_device, len(self.confusion)).numpy()
+        counts = confusion(prediction, on_device, len(self.confusion), abstains=self.abstains).numpy()
         self.confusion += counts
-        self.per_image[:, index] = np.diag(counts), counts.sum(0), counts.sum(1)
+        self.per_image[:, index] = np.diag(counts), counts.sum(0)[: len(counts)], counts.sum(1)
         self.ignored += label.size - counts.sum()
 
     def summed(self, world: Processes) -> Evaluation:

@@ -48,7 +48,7 @@ def panel(
         path: PNG to write, atomically.
         image: uint8 [H, W, 3], RGB.
         label: uint8 or uint16 [H, W], 0..N-1 or the largest value of the type: ignored.
-        prediction: [H, W] of the same type, 0..N-1.
+        prediction: [H, W] of the same type, 0..N-1 or the largest value of the type: no class.
         names: N class names.
         colours: [N, 3], 0..255, for label and prediction; None: those of the palette.
         palette: [N+1, 3], 0..255, colours of maskiges, the ignore colour last; None: there are none, and `colours` are.
@@ -67,7 +67,7 @@ def panel(
     for name, picture in (extras or {}).items():
         above.append((name, paint_ids(label, painted[:-1], painted[-1])))
         below.append((f"predicted {name}", picture))
-    found = scores(confusion(ids_tensor(prediction), ids_tensor(label), len(names)).numpy())
+    found = scores(confusion(ids_tensor(prediction), ids_tensor(label), len(names), abstains=True).numpy())
     present = [int(index) for index in np.union1d(label, prediction) if index < len(names)]
     entries = [
         (f"{shorten(names[i], 30)}  {percent(found.iou[i], unit=' %')}", _rgb(shown[i]), _rgb(painted[i]))

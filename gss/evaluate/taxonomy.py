@@ -1,54 +1,67 @@
-"""From the universal classes of MSeg to those of a test set, by the user's own copy of MSeg's master table.
+"""From the classes of a model to those of a test set.
 
-Letters: U universal classes, T classes of the test set.
+Letters: U classes of the model, T classes of the test set.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gss.data.classes import ignore_index
 from gss.data.ids import tensor_dtype
-from gss.errors import DataError, GssError
-from gss.files import read_table
-
-_UNIVERSAL, _UNLABELED = "universal", "unlabeled"
-
-Mapping = Literal["hard", "votes", "logits"]
-"""How a prediction is mapped: the winner alone, as published; or every score, which are votes or logits."""
 
 
 @dataclass(frozen=True, eq=False)
-class TestTaxonomy:
-    """Which universal class counts as which class of a test set.
+class Target:
+    """The classes of a test set, and what a prediction of the model becomes among them.
 
     Args:
         names: classes of the test set, T, in the order of their ids.
-        matrix: bool [T, U]; at most one True in a column. A universal class without one belongs to none.
-    """
+        matrix: bool [T, U]; at most one True in a column. A class of the model without one has no target.
+        prediction: `hard`: the target of the winning class, without one class 0, as GSS published it; `hard_ignore`:
+            the same, without one `ignore_index(T)`, which is no class; `soft`: the largest sum over the classes of one
+            target, as MSeg published it.
 
-    __test__ = False  # no test, whatever pytest makes of the name
+    Source: MSeg's table as a 1x1 convolution of probabilities (MSeg) and of one-hot winners (GSS).
+    """
 
     names: tuple[str, ...]
     matrix: Tensor
+    prediction: Literal["hard", "hard_ignore", "soft"] = "hard"
+
+    @classmethod
+    def of(cls, names: Sequence[str], targets: Sequence[int | None], prediction: str = "hard") -> "Target":
+        """Args: targets: for each class of the model, the class of the test set, or None: no target."""
+        matrix = torch.zeros(len(names), len(targets), dtype=torch.bool)
+        for source, target in enumerate(targets):
+            if target is not None:
+                matrix[target, source] = True
+        return cls(tuple(names), matrix, prediction)  # type: ignore[arg-type]  # one of the three
+
+    @property
+    def abstains(self) -> bool:
+        """Whether a prediction may be no class."""
+        return self.prediction == "hard_ignore"
 
     def hard(self, ids: Tensor) -> Tensor:
-        """Test ids of winning universal classes; one that belongs to no test class becomes 0, as published.
+        """What winning classes become.
 
         Args:
             ids: integer [...], 0..U-1.
 
         Returns:
-            [...], 0..T-1, of the type of `gss.data.ids`.
+            [...], 0..T-1 or `ignore_index(T)`, of the type of `gss.data.ids`.
         """
         table = self.matrix.byte().argmax(dim=0).to(tensor_dtype(len(self.names)))  # [U], the first of equals
+        if self.abstains:
+            table[~self.matrix.any(dim=0)] = ignore_index(len(self.names))
         return table.to(ids.device)[ids.long()]
 
     def soft(self, scores: Tensor) -> Tensor:
-        """Scores of the test classes: sums over their universal classes; the rest is dropped.
+        """Scores of the test classes: sums over the classes that become one; those without target are left out.
 
         Args:
             scores: float [U, ...], votes or probabilities.
@@ -60,39 +73,3 @@ class TestTaxonomy:
         for target, source in self.matrix.nonzero().tolist():  # in a fixed order: the same sums on every device
             mapped[target] += scores[source]
         return mapped
-
-
-def read_taxonomy(path: Path, test_set: str, names: Sequence[str]) -> TestTaxonomy:
-    """Read one test set's column of the master table.
-
-    Args:
-        path: `MSeg_master.tsv`: a row per universal class in the order of its ids, `unlabeled` aside.
-        test_set: heading of the column, such as `voc2012`; its cells are empty or name a class of the test set.
-        names: classes of the test set in the order of the ids in its labels, which the table does not tell.
-
-    Raises:
-        DataError: the file cannot be read, has no such column, or a cell names no class of the test set.
-    """
-    try:
-        table = read_table(path, separator="\t")
-    except GssError as error:
-        raise DataError(f"the taxonomy cannot be read: {error.what}", where=path) from error
-    if missing := [column for column in (_UNIVERSAL, test_set) if column not in table]:
-        raise DataError(
-            f"the taxonomy has no column {missing[0]!r}",
-            where=path,
-            todo=f"this is MSeg's master table, tab separated; columns found: {', '.join(table.columns) or 'none'}",
-        )
-    table = table[table[_UNIVERSAL] != _UNLABELED]
-    matrix = torch.zeros(len(names), len(table), dtype=torch.bool)
-    pairs = zip(table[_UNIVERSAL], table[test_set].str.strip(), strict=True)
-    for universal, (source, name) in enumerate(pairs):
-        if name and name not in names:
-            raise DataError(
-                f"column {test_set!r} maps {source!r} to {name!r}, which is no class of the test set",
-                where=path,
-                todo=f"its classes, in the order of their ids, were given as: {', '.join(names)}",
-            )
-        if name:
-            matrix[list(names).index(name), universal] = True
-    return TestTaxonomy(tuple(names), matrix)

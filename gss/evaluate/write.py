@@ -1,12 +1,13 @@
 """The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gss import __version__
+from gss.data.metrics import h_mean
 from gss.evaluate.measure import Evaluation
 from gss.files import write_atomic, write_json, write_table
 
@@ -70,7 +71,8 @@ def write_evaluation(
 
 
 def write_confusion(path: Path, evaluation: Evaluation) -> None:
-    """The int64 arrays `confusion` [label, prediction] and `intersection`, `predicted`, `labelled` [image, class]."""
+    """The int64 arrays `confusion` [label, prediction], with a column more where predictions may be no class, and
+    `intersection`, `predicted`, `labelled` [image, class]."""
     arrays = {name: getattr(evaluation, name) for name in ("confusion", "intersection", "predicted", "labelled")}
     write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -80,3 +82,31 @@ def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) ->
     found = evaluation.scores
     rows = zip(names, found.iou, found.acc, found.precision, found.pixels, strict=True)
     write_table(path, ("class", "iou", "acc", "precision", "pixels"), rows)
+
+
+def write_summary(path: Path, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write the figures of a model on several test sets, and beside them the same as a CSV.
+
+    Args:
+        path: `summary.json`.
+        sets: `metrics.json` of each by its name.
+
+    Returns:
+        The content: `h_mean`, the harmonic mean of the sets' mIoU, None where one has none; by set `mIoU`, `mAcc`,
+        `aAcc`, `images`, `prediction` and `absent`; `model`; `version`.
+    """
+    keys = ("mIoU", "mAcc", "aAcc", "images")
+    mious = [found["mIoU"] for found in sets.values()]
+    summary = {
+        "h_mean": None if None in mious else h_mean(mious),
+        "sets": {
+            name: {key: found[key] for key in keys} | {key: found["protocol"][key] for key in ("prediction", "absent")}
+            for name, found in sets.items()
+        },
+        "model": next(iter(sets.values()))["model"],
+        "version": __version__,
+    }
+    rows = [(name, *(found[key] for key in keys)) for name, found in sets.items()]
+    write_table(path.with_suffix(".csv"), ("set", *keys), [*rows, ("h_mean", summary["h_mean"], None, None, None)])
+    write_json(path, summary)
+    return summary

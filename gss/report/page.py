@@ -6,13 +6,14 @@ from typing import Any
 
 from gss.errors import GssError
 from gss.files import remove, replace_with_link, sha256_file, write_error
-from gss.layout import MANIFEST, REPORT, STATISTICS
+from gss.layout import MANIFEST, REPORT, STATISTICS, SUMMARY
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data
 from gss.report.html import write_page
 from gss.report.layers import layers
 from gss.report.provenance import config_sha256, provenance
 from gss.report.scores import confusion, per_class, summary
+from gss.report.sets import sets
 from gss.results.reader import Results
 from gss.results.records import write_record
 
@@ -22,6 +23,7 @@ SECTIONS: Sections = {
     "pictures": ("Pictures", layers),
     "classes": ("Classes", per_class),
     "confusion": ("Confusion", confusion),
+    "sets": ("Test sets", sets),
     "curves": ("Training", curves),
     "data": ("Data", data),
     "configuration": ("Configuration", configuration),
@@ -81,7 +83,8 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
         missing=missing,
         config_sha256=config_sha256(results),
     )
-    shown = [found.folder / "metrics.json" for found in results.evaluations.values()]
+    shown = [found.folder / "metrics.json" for found in (*results.evaluations.values(), *results.sets.values())]
+    shown += [folder / SUMMARY.replace("*", model) for model in results.summaries]
     shown += [folder / file for file in results.recipe.reported if (folder / file).is_file()]
     inputs = {str(path.relative_to(folder)): sha256_file(path) for path in shown}
     write_record(folder, "report", {"settings": {}, "inputs": inputs})
@@ -90,7 +93,8 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
 
 def _sections(results: Results) -> Sections:
     """The common sections, those of the recipe behind that of the data."""
-    names = list(SECTIONS)
+    has_sets = results.sets or results.setting("evaluation.sets")
+    names = [name for name in SECTIONS if name != "sets" or has_sets]
     place = names.index("data") + 1
     own: Sections = results.recipe.part("report").SECTIONS
     return {
@@ -107,6 +111,6 @@ def _gather_pictures(results: Results) -> None:
         gathered.mkdir()
     except OSError as error:
         raise write_error(gathered, error) from error
-    for (model, split), found in results.evaluations.items():
+    for (model, split), found in {**results.evaluations, **results.sets}.items():
         for path in (found.folder / "pictures").glob("*.png"):
             replace_with_link(path, gathered / model / split / path.name)

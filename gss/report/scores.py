@@ -25,7 +25,7 @@ def summary(results: Results) -> dict[str, Any]:
         "published": results.published,
         "published_keys": [key for key in ("mIoU", "mAcc", "aAcc") if any(row["expected"].get(key) for row in rows)],
         "elsewhere": {
-            title: figures["h_mean"]
+            title: (figures["h_mean"], results.summaries.get(model, {}).get("h_mean"))
             for model, title in results.models.items()
             if "h_mean" in (figures := getattr(results.published, model, {}))
         },

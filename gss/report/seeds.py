@@ -9,7 +9,7 @@ import yaml
 from gss.config import experiment_class, seed_parts
 from gss.errors import GssError
 from gss.files import sha256_file, sha256_json, write_table, write_text
-from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, WORK
+from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, SUMMARY, WORK
 from gss.report.curves import overlaid
 from gss.report.html import write_page
 from gss.report.scores import class_colours, require_evaluations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 HEADLINE = ("mIoU", "mAcc", "aAcc")
+_ALL_SETS = "all sets"  # in the place of a split
 
 
 def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
@@ -51,7 +52,13 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
     write_table(folder / SEEDS_TABLE, columns, ([*key, *row] for key, row in _rows(scores)))
     notes = [*_differing(runs), *_lacking(every), *(f"{run.name}: {note}" for run in runs for note in run.notes())]
     digest = _sha256(config)
-    classes = list(dict.fromkeys(key[2].removeprefix("iou/") for key in scores.index if key[2].startswith("iou/")))
+    names = {key[0] for key in scores.index}
+    splits = [
+        *(split for split in SPLITS if split in names),
+        *dict.fromkeys(name for run in runs for _, name in run.sets),
+    ]
+    own = [key[2] for key in scores.index if key[0] in SPLITS and key[2].startswith("iou/")]
+    classes = list(dict.fromkeys(name.removeprefix("iou/") for name in own))
     write_page(
         folder / REPORT,
         "seeds.html",
@@ -61,14 +68,15 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
         notes=notes,
         seeds=[f"seed_{number}" for number in numbers],
         models=runs[0].models,
-        tables=[_table(scores, split, runs[0]) for split in SPLITS if split in {key[0] for key in scores.index}],
+        tables=[_table(scores, split, runs[0]) for split in splits],
+        h_means={key[1]: values for key, values in _rows(scores) if key[0] == _ALL_SETS},
         colours=dict(zip(classes, class_colours(runs[0], len(classes)), strict=True)),
         curves=overlaid({run.folder.name: run for run in runs}),
     )
     inputs = {
         str(path.relative_to(folder)): sha256_file(path)
         for run in runs
-        for path in [*(found.folder / "metrics.json" for found in run.evaluations.values()), run.folder / REPORT]
+        for path in [*_measured(run), run.folder / REPORT]
         if path.is_file()
     }
     _tell_mlflow(folder, runs[0], scores, {"seeds": ", ".join(map(str, numbers))}, digest, inputs)
@@ -76,8 +84,16 @@ def write_seeds(folder: Path, seeds: Sequence[Path]) -> str:
     return "\n".join([*_as_text(folder, scores, runs[0], notes), ""])
 
 
+def _measured(run: Results) -> Iterator[Path]:
+    """The files of its figures."""
+    yield from (found.folder / "metrics.json" for found in (*run.evaluations.values(), *run.sets.values()))
+    yield from (run.folder / SUMMARY.replace("*", model) for model in run.summaries)
+
+
 def spread(runs: Sequence[Results]) -> "DataFrame":
-    """Fractions by split, model and figure (mIoU, mAcc, aAcc, `iou/CLASS`): `mean`, `std` (n - 1), and each run.
+    """Fractions by split or test set, model and figure: `mean`, `std` (n - 1), and each run.
+
+    Figures are mIoU, mAcc, aAcc and `iou/CLASS`, and `h_mean` of all test sets.
 
     A figure that some runs lack has NaN there and is the mean of the others.
     """
@@ -86,9 +102,10 @@ def spread(runs: Sequence[Results]) -> "DataFrame":
     found = {
         run.folder.name: {
             (split, model, name): value
-            for (model, split), evaluation in run.evaluations.items()
+            for (model, split), evaluation in {**run.evaluations, **run.sets}.items()
             for name, value in _figures(evaluation.metrics)
         }
+        | {(_ALL_SETS, model, "h_mean"): summary["h_mean"] for model, summary in run.summaries.items()}
         for run in runs
     }
     table = pd.DataFrame(found, dtype="float64")
@@ -168,8 +185,11 @@ def _tell_mlflow(
     with Journal(work / "journal.jsonl", header) as journal:
         figures: dict[str, float] = {}
         for (split, model, name), (mean, std, *_) in _rows(scores):
-            known = {f"{model}/{split}/{name}": mean, f"{model}/{split}/{name}_std": std if name in HEADLINE else None}
-            figures |= {figure: value for figure, value in known.items() if value is not None}
+            if split not in SPLITS and name.startswith("iou/"):
+                continue
+            figure = f"{model}/{name}" if split == _ALL_SETS else f"{model}/{split}/{name}"
+            known = {figure: mean, f"{figure}_std": None if name.startswith("iou/") else std}
+            figures |= {key: value for key, value in known.items() if value is not None}
         journal.tags({**tags, **{f"input {name}": digest for name, digest in inputs.items()}})
         journal.figures(figures)
 
@@ -181,12 +201,16 @@ def _as_text(folder: Path, scores: "DataFrame", run: Results, notes: Sequence[st
     for note in notes:
         yield from (f"note: {note}", "")
     rows: list[tuple[str, ...]] = [("", "split", *HEADLINE, *(f"mIoU {seed}" for seed in seeds))]
-    tables = [_table(scores, split, run) for split in sorted({key[0] for key in scores.index})]
+    tables = [_table(scores, split, run) for split in sorted({key[0] for key in scores.index} - {_ALL_SETS})]
     for table in tables:
         for model, figures in table["headline"].items():
             cells = (f"{percent(mean, 2)} ± {percent(std, 2)}" for mean, std, *_ in figures.values())
             each = (percent(value, 2) for value in figures["mIoU"][2:])
             rows.append((run.models[model], table["split"], *cells, *each))
+    for (split, model, _), (mean, std, *values) in _rows(scores):
+        if split == _ALL_SETS:
+            each = (percent(value, 2) for value in values)
+            rows.append((run.models[model], "h_mean", f"{percent(mean, 2)} ± {percent(std, 2)}", "", "", *each))
     yield from aligned(rows)
     yield from ("", "Where to look", f"  report      {folder}/report.html   (of all seeds; it leads to that of each)")
     yield f"  table       {folder}/seeds.csv"

@@ -22,7 +22,10 @@ def summary(folder: Path, page: Path) -> str:
         return "\n".join([*lines, f"  nothing evaluated yet; {todo}", "", f"  {page} holds what there is"])
     split = results.splits[0]
     lines += [line for note in results.notes() for line in (f"note: {note}", "")]
-    lines += [*headline(results), "", f"IoU per class, {split}", "", *per_class(results, split), ""]
+    lines += [*headline(results), ""]
+    if results.sets:
+        lines += [*test_sets(results), ""]
+    lines += [f"IoU per class, {split}", "", *per_class(results, split), ""]
     return "\n".join(lines + where_to_look(results, page, split))
 
 
@@ -41,6 +44,15 @@ def headline(results: Results) -> list[str]:
             rows.append((name, split, *_figures(found.metrics), *map(_cell, map(expected.get, ("mIoU", "mAcc")))))
     known = any(row[6] != "-" for row in rows[1:])
     return table(rows if known else [row[:6] for row in rows])
+
+
+def test_sets(results: Results) -> list[str]:
+    """One row per model and test set with classes of its own, and the harmonic mean of each model."""
+    rows: list[tuple[str, ...]] = [("test sets", "", "mIoU", "mAcc", "aAcc", "images")]
+    rows += [(results.models[model], name, *_figures(found.metrics)) for (model, name), found in results.sets.items()]
+    for model, found in results.summaries.items():
+        rows.append((results.models[model], "h_mean", _cell(found["h_mean"]), "", "", ""))
+    return table(rows)
 
 
 def per_class(results: Results, split: str) -> list[str]:

@@ -24,8 +24,9 @@ from gss.config import (
     folder_name,
     load_experiment,
 )
+from gss.data.classes import default_colours
 from gss.data.manifest import Manifest, read_manifest
-from gss.data.metrics import Scores, divide, scores
+from gss.data.metrics import Absent, Scores, divide, scores
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, read_table, sha256_file
 from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
@@ -38,7 +39,7 @@ SPLITS = ("test", "val")  # in the order in which pages show them
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on one split.
+    """The figures of one model on one split, or on a test set with classes of its own.
 
     Args:
         metrics: `metrics.json`.
@@ -67,7 +68,12 @@ class Evaluation:
 
     @cached_property
     def scores(self) -> Scores:
-        return scores(self.counts["confusion"])
+        return scores(self.counts["confusion"], self.absent)
+
+    @property
+    def absent(self) -> Absent:
+        """What a class that is nowhere is in means."""
+        return self.metrics["protocol"].get("absent", "nan")
 
     @cached_property
     def image_iou(self) -> np.ndarray:
@@ -149,7 +155,7 @@ class Results:
                 f"The configuration was edited since these results were made ({changes}). Shown is what they were made "
                 f"with; to make them anew: snakemake {self.folder}/report.html"
             )
-        for (model, split), found in self.evaluations.items():
+        for (model, split), found in {**self.evaluations, **self.sets}.items():
             path = self.folder / f"{model}.pth"
             again = f"to measure again: snakemake -R evaluate -- {found.folder}/metrics.json"
             if path.is_file() and self.sha256(path.name) != found.metrics["model"]["sha256"]:
@@ -157,7 +163,7 @@ class Results:
                     f"The figures of {self.models[model]} on {split} are those of another {path.name}; {again}"
                 )
             with contextlib.suppress(GssError):
-                if self.manifest.sha256 != found.metrics["data"]["manifest_sha256"]:
+                if self.measured_on(split)[0].sha256 != found.metrics["data"]["manifest_sha256"]:
                     notes.append(
                         f"The data set was checked anew since {self.models[model]} was measured on {split}, and is "
                         f"another one; {again}"
@@ -207,6 +213,24 @@ class Results:
                     found[model, split] = Evaluation(model, split, read_json(folder / "metrics.json"), folder)
         return found
 
+    @cached_property
+    def sets(self) -> dict[tuple[str, str], Evaluation]:
+        """By model and name, in the order of the configuration: evaluations on test sets with classes of their own."""
+        found = {}
+        order = list(self.setting("evaluation.sets", ()))
+        for model in self.models:
+            names = {path.parent.name for path in self.folder.glob(layout.metrics(model, "*"))} - {*SPLITS}
+            for name in sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)):
+                folder = self.folder / layout.evaluation(model, name)
+                found[model, name] = Evaluation(model, name, read_json(folder / "metrics.json"), folder)
+        return found
+
+    @property
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """By model, what sums up its figures on the test sets, where that was made."""
+        paths = {model: self.folder / layout.SUMMARY.replace("*", model) for model in self.models}
+        return {model: read_json(path) for model, path in paths.items() if path.is_file()}
+
     @property
     def splits(self) -> list[str]:
         """Splits with an evaluation."""
@@ -231,6 +255,24 @@ class Results:
             return found
         where = Data.model_construct(root=root, generate=self.setting("data.generate"))  # other keys may be of old
         return found.at(data_set_folder(where), data_folder())
+
+    def measured_on(self, split: str) -> tuple[Manifest, str]:
+        """The manifest that a split or a test set is in, and what it is called there; the data folder is today's."""
+        if split in SPLITS:
+            return self.manifest, split
+        found = read_manifest(self.folder / layout.of_set(split)[0])
+        return found.at(data_folder() / found.root, data_folder()), found.splits[0]
+
+    def colours_of(self, split: str) -> np.ndarray:
+        """uint8 [N, 3] of the classes of a split or a test set.
+
+        Raises:
+            GssError: see `colours` and `read_manifest`.
+        """
+        if split in SPLITS:
+            return self.colours[1]
+        space = self.measured_on(split)[0].space
+        return np.array(space.colours or default_colours(space.num_classes), np.uint8)
 
     @cached_property
     def palette(self) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +86,8 @@ def as_made(folder: Path, now: Made, *, before: str | None = None) -> Made:
     for stage in [stage for stage in earlier if not stage.trains] + trained[::-1]:
         for record in _records(folder, stage):
             for key in stage.reads:
-                _take(made, record, tuple(key.split(".")))
+                kept = [name for name in stage.unread if name.startswith(f"{key}.")]
+                _take(made, record, tuple(key.split(".")), kept)
     return made
 
 
@@ -108,8 +109,8 @@ def _records(folder: Path, stage: Stage) -> Iterator[Mapping[str, Any]]:
             yield record
 
 
-def _take(made: Made, record: Mapping[str, Any], key: tuple[str, ...]) -> None:
-    """Put the record's value, or section, in the place of today's."""
+def _take(made: Made, record: Mapping[str, Any], key: tuple[str, ...], kept: Sequence[str] = ()) -> None:
+    """Put the record's value, or section, in the place of today's, but for values of the section that are kept."""
     value: Any = record.get("config")
     target: Any = made.config
     try:
@@ -119,17 +120,21 @@ def _take(made: Made, record: Mapping[str, Any], key: tuple[str, ...]) -> None:
             target = target[part]
     except (KeyError, TypeError):  # made by a version that had no such key
         return
-    target[key[-1]] = copy.deepcopy(value)
     inside = ".".join(key)
-    for name in [name for name in made.origins if name == inside or name.startswith(f"{inside}.")]:
+    names = [name.removeprefix(f"{inside}.") for name in kept]
+    own = {name: target[key[-1]][name] for name in names if name in target[key[-1]]}
+    target[key[-1]] = {**copy.deepcopy(value), **own} if kept else copy.deepcopy(value)
+
+    def is_taken(name: str) -> bool:
+        return _is_in(name, inside) and not any(_is_in(name, other) for other in kept)
+
+    for name in filter(is_taken, list(made.origins)):
         del made.origins[name]
-    made.origins.update(
-        {
-            name: origin
-            for name, origin in record.get("origins", {}).items()
-            if name == inside or name.startswith(f"{inside}.")
-        }
-    )
+    made.origins.update({name: origin for name, origin in record.get("origins", {}).items() if is_taken(name)})
+
+
+def _is_in(name: str, section: str) -> bool:
+    return name == section or name.startswith(f"{section}.")
 
 
 def model_metadata(path: Path) -> dict[str, Any]:

@@ -1,24 +1,25 @@
 """Stage 1: look at everything before anything trains: settings, files, and every image and label."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gss.config import data_folder, require_data
+from gss import layout
+from gss.config import data_folder, require_data, schema
 from gss.config.schema import Source
 from gss.data.check import fault_error, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import manifest_sha256, write_manifest
-from gss.data.native import NativeClasses, read_native_classes
+from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
 from gss.data.sources import Found, join
-from gss.data.taxonomy import read_taxonomy, targets
+from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
-from gss.files import remove, write_json, write_text
+from gss.files import remove, write_json, write_table, write_text
 from gss.layout import FAULTS, MANIFEST, PREPARED, STATISTICS, WORK
 from gss.stages.rehearse import rehearse
-from gss.stages.run import Run, shipped_table
+from gss.stages.run import Run, class_space, shipped_table
 
 
 def check(run: Run) -> None:
@@ -34,42 +35,32 @@ def check(run: Run) -> None:
     """
     data, space = run.experiment.data, run.declared_space()
     rehearse(run, space)
-    places = {data.root: run.root} | {source.root: _folder(source) for source in data.sources}
-    spaces = {source.root: _space(run, source, space, places[source.root]) for source in (data, *data.sources)}
+    places = {data.root: run.root} | {source.root: _folder(source, "source") for source in data.sources}
+    spaces = {
+        source.root: _space(source, space, places[source.root], run.class_table, f"source {source.root!r}")
+        for source in (data, *data.sources)
+    }
     records: list[Path] = []
     found: dict[str, Found] = {}
     for number, source in enumerate((data, *data.sources)):
         if data.sources:
             print(f"source {source.root}", flush=True)
         records.append(run.folder / WORK / f"check_pairs{f'_{number}' if number else ''}.jsonl")
-        manifest, statistics, faults = scan(
-            places[source.root],
-            {
-                name: SplitFolders(
-                    split.images, split.labels, source.image_suffix, source.label_suffix, split.count, source.label_name
-                )
-                for name, split in source.splits.items()
-            },
+        manifest, statistics, faults = _scan(
+            run,
+            source,
             spaces[source.root],
-            orientation=source.exif_orientation,
-            workers=run.experiment.resources("check").threads,
-            quiet=False,
+            places[source.root],
+            records[-1],
             obtain=data.obtain if source is data else None,
-            record=records[-1],
             is_part=bool(data.sources),
         )
         repeat = {"repeat": source.repeat} if source.repeat > 1 else {}
         found[source.root] = {**manifest, **repeat}, statistics, faults
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
-    for line in _table(statistics.get("becomes", {})):
-        print(line)
-    for warning in statistics["warnings"]:
-        print(f"warning: {warning}")
-    if faults:
-        write_text(run.folder / FAULTS, "\n".join(faults) + "\n")
-        raise fault_error(faults, run.root)
-    (run.folder / FAULTS).unlink(missing_ok=True)
+    _tell(statistics)
+    _require_sound(faults, run.folder / FAULTS, run.root)
     looked_into = [run.folder / PREPARED, *([run.class_table] if run.class_table else [])]
     looked_into += [path for source in (data, *data.sources) for path in _tables(source, places[source.root])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
@@ -82,10 +73,102 @@ def check(run: Run) -> None:
         record.unlink(missing_ok=True)  # the next check looks at everything again
 
 
-def _folder(source: Source) -> Path:
-    """Where a further source lies."""
+def check_set(run: Run, name: str) -> None:
+    """Scan a set of `evaluation.sets` and write its manifest, its statistics, and what the model's classes become.
+
+    Args:
+        name: of the set.
+
+    Raises:
+        ConfigError: nothing says what becomes of a class of the labels or of the model.
+        DataError: any fault of the data.
+    """
+    config, model = run.experiment.evaluation.sets[name], run.declared_space()
+    where = f"evaluation.sets.{name}"
+    root = _folder(config, "evaluation set")
+    table = (shipped_table(config.classes) or root / config.classes) if isinstance(config.classes, str) else None
+    own = class_space(config, table)
+    asked = config.model_taxonomy
+    found = targets(
+        NativeClasses(dict(enumerate(model.names))),
+        own.names,
+        config.model_mapping,
+        _read(asked),
+        where,
+        kind="class of the model",
+        key="model_mapping",
+    )
+    space = _space(config, own, root, table, where)
+    manifest_file, statistics_file, taxonomy_file = (run.folder / file for file in layout.of_set(name))
+    record = run.folder / WORK / f"check_pairs_{name}.jsonl"
+    print(f"evaluation set {name}", flush=True)
+    manifest, statistics, faults = join({config.root: _scan(run, config, space, root, record, is_part=True)})
+    _tell(statistics)
+    reached = {target for target in found.values() if target is not None}
+    if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
+        print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
+    _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
+    looked_into = [table, run.class_table, *_tables(config, root), *([data_folder() / asked.file] if asked else [])]
+    inputs = {"manifest": manifest_sha256(manifest)}
+    rule = f"set_{name}"  # its own: records of the check are of the data set
+    with run.stage("check", inputs, name=rule, split=name, looked_into=filter(None, looked_into)) as journal:
+        assert journal is not None
+        remove(manifest_file)
+        write_json(statistics_file, statistics)
+        rows = [(model.names[k], "" if target is None else own.names[target]) for k, target in found.items()]
+        write_table(taxonomy_file, ("model", "set"), rows)
+        write_manifest(manifest_file, manifest)
+    record.unlink(missing_ok=True)
+
+
+def _scan(
+    run: Run,
+    source: Source,
+    space: ClassSpace,
+    root: Path,
+    record: Path,
+    *,
+    obtain: str | None = None,
+    is_part: bool = False,
+) -> Found:
+    """What `gss.data.check.scan` finds in a source."""
+    return scan(
+        root,
+        {
+            name: SplitFolders(
+                split.images, split.labels, source.image_suffix, source.label_suffix, split.count, source.label_name
+            )
+            for name, split in source.splits.items()
+        },
+        space,
+        orientation=source.exif_orientation,
+        workers=run.experiment.resources("check").threads,
+        quiet=False,
+        obtain=obtain,
+        record=record,
+        is_part=is_part,
+    )
+
+
+def _require_sound(faults: Sequence[str], path: Path, root: Path) -> None:
+    """Raise DataError and write all faults down where there are some."""
+    if faults:
+        write_text(path, "\n".join(faults) + "\n")
+        raise fault_error(faults, root)
+    path.unlink(missing_ok=True)
+
+
+def _tell(statistics: Mapping[str, Any]) -> None:
+    for line in _table(statistics.get("becomes", {})):
+        print(line)
+    for warning in statistics["warnings"]:
+        print(f"warning: {warning}")
+
+
+def _folder(source: Source, what: str) -> Path:
+    """Where a source lies, or an evaluation set."""
     folders = sorted({folder for split in source.splits.values() for folder in (split.images, split.labels)})
-    kind, todo = f"folder of the source {source.root!r}", f"expected in it: {', '.join(folders)}"
+    kind, todo = f"folder of the {what} {source.root!r}", f"expected in it: {', '.join(folders)}"
     return require_data(data_folder() / source.root, kind=kind, todo=todo)
 
 
@@ -96,20 +179,23 @@ def _tables(source: Source, root: Path) -> list[Path]:
     return [*tables, *([data_folder() / source.taxonomy.file] if source.taxonomy else [])]
 
 
-def _space(run: Run, source: Source, space: ClassSpace, root: Path) -> ClassSpace:
+def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | None, where: str) -> ClassSpace:
     """The classes, and the way from what the labels of a source hold to them.
+
+    Args:
+        class_table: of `space`, where it has one.
+        where: what messages call the source.
 
     Raises:
         ConfigError, DataError: see `gss.data.native` and `gss.data.taxonomy`.
     """
-    where = f"source {source.root!r}"
     painted, native = source.encoding == "colours", source.native_classes
     if native is None and not painted:
         return replace(space, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map)
     if isinstance(native, tuple):
         classes = NativeClasses(dict(enumerate(native)))
     else:
-        table = run.class_table if native is None else shipped_table(native) or root / native
+        table = class_table if native is None else shipped_table(native) or root / native
         if table is None:
             raise ConfigError(
                 "`encoding: colours` needs a table of colours",
@@ -117,13 +203,15 @@ def _space(run: Run, source: Source, space: ClassSpace, root: Path) -> ClassSpac
                 todo="name a CSV `name,r,g,b` in native_classes, or write `classes` as a CSV `index,name,r,g,b`",
             )
         classes = read_native_classes(table, painted=painted)
-    asked = source.taxonomy
-    taxonomy = (
-        None if asked is None else read_taxonomy(data_folder() / asked.file, asked.native, asked.common, asked.rows)
-    )
-    found = targets(classes, space.names, source.mapping, taxonomy, where)
+    found = targets(classes, space.names, source.mapping, _read(source.taxonomy), where)
     label_map = {native: IGNORE if target is None else target for native, target in found.items()}
     return ClassSpace(space.names, space.colours, label_map=label_map, native=classes)
+
+
+def _read(asked: schema.Taxonomy | None) -> Taxonomy | None:
+    if asked is None:
+        return None
+    return read_taxonomy(data_folder() / asked.file, asked.native, asked.common, asked.rows)
 
 
 def _table(becomes: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:

@@ -1,25 +1,54 @@
-"""The last stage: the figures of a model on a split."""
+"""The last stages: the figures of a model on a split or a test set, and what sums up those on all test sets."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from gss import layout
+from gss.config import data_folder
+from gss.data.classes import ClassSpace, default_colours
 from gss.data.images import write_png
 from gss.data.loader import read_pair
-from gss.data.manifest import evenly_spaced
+from gss.data.manifest import Manifest, evenly_spaced, read_manifest
+from gss.data.metrics import Absent
+from gss.errors import ConfigError, DataError
 from gss.evaluate.inference import Inference, extra_pictures
 from gss.evaluate.measure import evaluate_pairs
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import iou_bars
-from gss.evaluate.write import write_evaluation
-from gss.files import remove
+from gss.evaluate.taxonomy import Target
+from gss.evaluate.write import write_evaluation, write_summary
+from gss.files import read_json, read_table, remove
 from gss.layout import MANIFEST
 from gss.modelfile import load_model
 from gss.stages.run import Run
+from gss.text import percent
 from gss.train.distributed import World
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What a model is measured on.
+
+    Args:
+        split: of the manifest.
+        classes: that the model has to be made for.
+        target: the classes of a test set, of which the labels are; None: they are those of the model.
+        absent: what a class that is nowhere is in means.
+        protocol: what of it decides the figures, JSON values.
+    """
+
+    manifest: Manifest
+    split: str
+    classes: ClassSpace
+    target: Target | None = None
+    absent: Absent = "nan"
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
 def evaluate(run: Run, world: World, name: str, split: str) -> None:
-    """Measure a model on a split and write the files of `evaluation/<name>/<split>/`.
+    """Measure a model on a split or a test set and write the files of `evaluation/<name>/<split>/`.
 
     Beside the declared ones stay `predictions/` (ids of 8 or 16 bits, one PNG per image), and of the images drawn in
     `pictures/` what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or
@@ -27,7 +56,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
 
     Args:
         name: of the model, one of its recipe's.
-        split: `val` or `test`.
+        split: `val`, `test` or a name of `evaluation.sets`.
     """
     experiment, recipe = run.experiment, run.experiment.kind
     experiment.require_split(split, run.name)
@@ -35,15 +64,22 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     path = run.file(run.folder / f"{name}.pth")
     folder = run.folder / layout.evaluation(name, split)
     file = load_model(path, name)
-    inputs = run.inputs(*(run.folder / file for file in (MANIFEST, *recipe.beside)), path, world=world)
+    is_set = split in config.sets
+    manifest, _, taxonomy = layout.of_set(split)
+    files = (manifest, taxonomy) if is_set else (MANIFEST,)
+    inputs = run.inputs(*(run.folder / file for file in (*files, *recipe.beside)), path, world=world)
+    measured = _test_set(run, split) if is_set else _Measured(run.manifest, split, run.space)
     beside = assemble.read_beside(lambda name: run.file(run.folder / name))
     model = assemble.build_segmenter(file, beside, protocol=experiment.protocol(), where=path, device=world.device)
-    names, palette, space = file.meta["classes"], file.meta.get("palette"), run.space
-    colours = file.meta.get("colours", space.colours)  # files of version 0.1.0 have none of their own
+    names, palette = file.meta["classes"], file.meta.get("palette")
+    colours = file.meta.get("colours", measured.classes.colours)  # files of version 0.1.0 have none of their own
     inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
     todo = "evaluate it on the data set it was trained for, or train it again"
-    space.require_names(names, where=path, todo=todo)
-    pairs = run.manifest.pairs(split)
+    measured.classes.require_names(names, where=path, todo=todo)
+    if measured.target:
+        names, palette = measured.target.names, None
+        colours = measured.manifest.space.colours or default_colours(len(names))
+    pairs = measured.manifest.pairs(measured.split)
     drawn = set(evenly_spaced(len(pairs), config.pictures))
 
     def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
@@ -66,7 +102,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
                 title=f"{name} {split} {source.stem}",
             )
 
-    with run.stage("evaluate", inputs, world=world, name=f"evaluate_{name}_{split}") as journal:
+    with run.stage("evaluate", inputs, world=world, name=f"evaluate_{name}_{split}", split=split) as journal:
         if world.is_main:  # figures first: an evaluation that is cut off must not leave them beside other pictures
             remove(folder / "metrics.json", folder)
         world.barrier()
@@ -77,9 +113,11 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             world,
             read=read_pair,
             inference=inference,
+            target=measured.target,
             each=keep,
             title=f"{name} {split}",
         )
+        evaluation = replace(evaluation, absent=measured.absent)
         if journal is None:
             return
         iou_bars(folder / "iou.png", names, {name: list(evaluation.scores.iou)})
@@ -91,10 +129,11 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
                 **inference.as_dict(),
                 **model.protocol,
                 "numerics": experiment.numerics,
+                **measured.protocol,
             },
             model=path,
             model_sha256=file.sha256,
-            manifest_sha256=run.manifest.sha256,
+            manifest_sha256=measured.manifest.sha256,
         )
         found = {f"{split}/{key}": metrics[key] for key in ("mIoU", "mAcc", "aAcc")}
         found |= {f"{split}/iou/{key}": value for key, value in metrics["IoU"].items()}
@@ -107,3 +146,55 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             f"({metrics['images']} images)",
             flush=True,
         )
+
+
+def _test_set(run: Run, name: str) -> _Measured:
+    """A set of `evaluation.sets`, as it was checked."""
+    config = run.experiment.evaluation.sets[name]
+    manifest_file, _, taxonomy_file = (run.file(run.folder / file) for file in layout.of_set(name))
+    manifest = read_manifest(manifest_file)
+    manifest = manifest.at(data_folder() / manifest.root, data_folder())
+    names = manifest.space.names
+    table = read_table(taxonomy_file)
+    becomes = dict(zip(table["model"], table["set"], strict=True))
+    target = Target.of(names, [names.index(name) if name else None for name in becomes.values()], config.prediction)
+    protocol = {
+        "prediction": config.prediction,
+        "absent": config.absent,
+        "mapping": {name: target or None for name, target in becomes.items()},
+    }
+    (split,) = manifest.splits
+    return _Measured(manifest, split, ClassSpace(tuple(becomes)), target, config.absent, protocol)
+
+
+def summarise(run: Run, name: str) -> None:
+    """Write `evaluation/<name>/summary.json` and `.csv`: a model's figures on all of `evaluation.sets`.
+
+    Args:
+        name: of the model, one of its recipe's.
+
+    Raises:
+        ConfigError: there are no sets.
+        DataError: the model was not measured on one of them, or another model was.
+    """
+    sets = run.experiment.evaluation.sets
+    if not sets:
+        raise ConfigError("there is nothing to sum up", where="evaluation.sets", todo="name test sets there")
+    files = {split: run.folder / layout.metrics(name, split) for split in sets}
+    inputs = run.inputs(*files.values())
+    figures = {split: read_json(file) for split, file in files.items()}
+    models = {split: found["model"]["sha256"] for split, found in figures.items()}
+    first, *others = models
+    for split in others:
+        if models[split] != models[first]:
+            raise DataError(
+                f"{split} was measured with another {name}.pth than {first}",
+                where=files[split],
+                todo=f"gss evaluate {run.name} --model {name}",
+            )
+    output = run.folder / layout.SUMMARY.replace("*", name)
+    with run.stage("summary", inputs, name=f"summary_{name}") as journal:
+        assert journal is not None
+        found = write_summary(output, figures)
+        journal.figures({"h_mean": found["h_mean"]} if found["h_mean"] is not None else {})
+    print(f"{name} on {len(sets)} sets: h_mean {percent(found['h_mean'], 2)}", flush=True)

@@ -26,6 +26,7 @@ from gss.config import (
     origins,
     require_data,
 )
+from gss.config.schema import DataSet
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, DataError
@@ -135,11 +136,7 @@ class Run(Generic[E]):
 
     def declared_space(self) -> ClassSpace:
         """The class space that configuration and class table describe now."""
-        data = self.experiment.data
-        if not isinstance(data.classes, str):
-            return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
-        assert self.class_table is not None
-        return read_class_space(self.class_table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
+        return class_space(self.experiment.data, self.class_table)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -174,6 +171,7 @@ class Run(Generic[E]):
         name: str | None = None,
         rule: str | None = None,
         reads: str | None = None,
+        split: str | None = None,
         looked_into: Iterable[Path] = (),
     ) -> Iterator[Journal | None]:
         """Work on a stage: its work folder is this configuration's, its journal is open and says how it ended.
@@ -187,6 +185,7 @@ class Run(Generic[E]):
             name: of the work folder, where a stage has several.
             rule: name of the record, where several rules share a work folder.
             reads: the stage whose settings this one reads; default: its own.
+            split: what it is of, where that may be one of `evaluation.sets`.
             looked_into: files of which `inputs` names only what was taken from them; the hashes of those that are
                 there are recorded.
 
@@ -195,7 +194,7 @@ class Run(Generic[E]):
         """
         work = self.work(name or stage)
         is_main = world is None or world.is_main
-        settings = self.experiment.slice(reads or stage)
+        settings = self.experiment.slice(reads or stage, split)
         message = open_work(work, {"stage": stage, "config": settings, "inputs": inputs}) if is_main else None
         if message:
             print(message, flush=True)
@@ -220,7 +219,7 @@ class Run(Generic[E]):
             yield journal
             inputs = {**inputs, **self.inputs(*(path for path in looked_into if self.file(path).is_file()))}
             machine = {} if world is None else {"machine": world.machine}
-            write_record(self.folder, rule, {**self.provenance(stage, inputs, reads=reads), **machine})
+            write_record(self.folder, rule, {**self.provenance(stage, inputs, reads=reads, split=split), **machine})
             self.write_config(stage)
 
     def made(self, stage: str) -> Made:
@@ -240,13 +239,15 @@ class Run(Generic[E]):
         """The configuration to store, of other settings with what was taken from the workflow's results."""
         return self.now if self.workflow is None else as_made(self.workflow, self.now, before=stage)
 
-    def provenance(self, stage: str, inputs: dict[str, str], *, reads: str | None = None) -> dict[str, Any]:
+    def provenance(
+        self, stage: str, inputs: dict[str, str], *, reads: str | None = None, split: str | None = None
+    ) -> dict[str, Any]:
         """What a record or a model file says about where the results come from."""
         made = self.made(stage)
         return {
             "experiment": self.name,
             "stage": stage,
-            "settings": self.experiment.slice(reads or stage),
+            "settings": self.experiment.slice(reads or stage, split),
             "inputs": inputs,
             "config": made.config,
             "config_sha256": made_sha256(made, self.experiment),
@@ -259,6 +260,18 @@ def shipped_table(name: str) -> Path | None:
     """The class table of this name that comes with the project."""
     path = Path(gss.__file__).parent / "resources" / "classes" / f"{name}.csv"
     return path if path.is_file() else None
+
+
+def class_space(data: DataSet, table: Path | None) -> ClassSpace:
+    """The class space that the section of a data set describes.
+
+    Args:
+        table: of its classes; None: the section names them.
+    """
+    if isinstance(data.classes, str):
+        assert table is not None
+        return read_class_space(table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
+    return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:

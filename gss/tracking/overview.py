@@ -24,8 +24,9 @@ from gss.results.journal import read_journal
 from gss.text import flatten, percent
 from gss.tracking.store import sanitise
 
-EVALUATED = re.compile(r"(evaluate_.+)_(?:val|test)")  # one run for the splits of a model
-_HEADLINE = re.compile(r"/(?:mIoU|mAcc|aAcc)(?:_std)?$")
+EVALUATED = re.compile(r"(evaluate_.+)_[^_]+")  # one run for the splits and test sets of a model
+_MEASURED = ("evaluate_", "summary_")
+_HEADLINE = re.compile(r"/(?:mIoU|mAcc|aAcc|h_mean)(?:_std)?$")
 _FILES = ("*.json", "*.csv", "*.png")
 _LONGEST = 7800  # characters of a description; MLflow keeps 8000 and cuts the rest without a word
 VIEW = "gss-scores"
@@ -68,7 +69,7 @@ def tell(journals: Iterable[Path], recipe: Recipe) -> list[Told]:
     shown = [row.name for row in recipe.stages if row.figures]
     for path in journals:
         name = path.parent.name
-        if not (name in shown or name == SEEDS or name.startswith("evaluate_") or makes_final(recipe, name)):
+        if not (name in shown or name == SEEDS or name.startswith(_MEASURED) or makes_final(recipe, name)):
             continue
         header, *events = read_journal(path) or [{}]
         if not events:
@@ -96,14 +97,26 @@ def behind(told: Sequence[Told], config: str) -> dict[str, Told]:
     """The stages behind a configuration's results, by name.
 
     A change of the configuration runs again only what depends on it; what was taken over are the last stages before
-    the evaluation.
+    the evaluation, and of the same model and protocol what is measured on other splits and test sets.
     """
     own = {stage.stage: stage for stage in told if stage.config.startswith(config)}
     evaluated = min((stage.first for stage in own.values() if stage.stage.startswith("evaluate_")), default=0)
-    before = {
-        stage.stage: stage for stage in told if stage.last < evaluated and not stage.stage.startswith("evaluate_")
-    }
+    before = {stage.stage: stage for stage in told if stage.last < evaluated and not stage.stage.startswith(_MEASURED)}
+    measured = [stage for stage in told if stage.current and stage.stage.startswith("evaluate_")]
+    same = [_measuring(stage) for stage in measured if own.get(stage.stage) is stage]
+    before |= {stage.stage: stage for stage in measured if _measuring(stage) in same}
     return {**before, **own}
+
+
+def _measuring(stage: Told) -> tuple[dict[str, Any], dict[str, str]]:
+    """What an evaluation depends on beside what it is on: settings, and hashes of what is no data set."""
+    settings = {key: value for key, value in stage.params.items() if not key.startswith("evaluation.sets")}
+    inputs = {
+        key: value
+        for key, value in stage.tags.items()
+        if key.startswith("input ") and not key.startswith("input data/")
+    }
+    return settings, inputs
 
 
 def shown(recipe: Recipe) -> dict[str, str]:
@@ -120,7 +133,7 @@ def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config
     """
     found = []
     prefixes = {row.name: f"{row.figures}/" for row in recipe.stages if row.figures}
-    prefixes |= {f"evaluate_{model}": f"{model}/" for model in recipe.models}
+    prefixes |= {f"{what}{model}": f"{model}/" for model in recipe.models for what in _MEASURED}
     for name, stage in stages.items():
         run = EVALUATED.sub(r"\1", name)
         prefix = prefixes.get(run)
@@ -133,6 +146,7 @@ def figures(stages: Mapping[str, Told], names: dict[str, dict[str, str]], config
                 point._replace(name=prefix + sanitise(point.name, known))
                 for point in stage.points
                 if point.name.startswith(("val/", "test/"))
+                or (name.startswith(_MEASURED) and _HEADLINE.search(f"/{point.name}"))
             ]
     return found
 
@@ -189,7 +203,8 @@ class Results:
         for name, stage in stages.items():
             if stage.current and stage.finished and name != SEEDS:
                 model, _, split = name.removeprefix("evaluate_").rpartition("_")
-                places.append(folders.get(name) or f"evaluation/{model}/{split}")
+                summed = f"evaluation/{name.removeprefix('summary_')}" if name.startswith("summary_") else ""
+                places.append(folders.get(name) or summed or f"evaluation/{model}/{split}")
         found = {path for place in places for pattern in _FILES for path in (folder / place).glob(pattern)}
         if self.config.startswith(config):
             found |= {path for file in (CONFIG, SEEDS_TABLE) if (path := folder / file).is_file()}
@@ -206,7 +221,8 @@ def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model:
         model: name and number of the registered model, `gss-camvid/3`.
     """
     latest = {point.name: point.value for point in sorted(points, key=lambda point: point.time)}
-    splits = sorted({name.split("/")[1] for name in latest}, key=("test", "val").index)
+    found = {name.split("/")[1] for name in latest if name.count("/") > 1}
+    splits = [*(split for split in ("test", "val") if split in found), *sorted(found - {"test", "val"})]
     if not splits:
         return ""
     lines = ["| percent | split | mIoU | mAcc | aAcc |", "|---|---|---|---|---|"]
@@ -217,6 +233,11 @@ def description(points: Sequence[Point], recipe: Recipe, *, report: bool, model:
         for split in splits
         for prefix, title in shown(recipe).items()
         if f"{prefix}{split}/mIoU" in latest
+    ]
+    lines += [
+        f"| {title} | all sets | h_mean {_with_spread(latest, name)} | | |"
+        for model, title in recipe.models.items()
+        if (name := f"{model}/h_mean") in latest
     ]
     lines += ["", *_where_to_look(recipe, report=report, model=model), ""]
     return "\n".join([*lines, *_per_class(latest, recipe, splits[0], _LONGEST - len("\n".join(lines)))])

@@ -108,3 +108,70 @@ def test_harmonic_mean():
     assert h_mean([50, 60]) == pytest.approx(54.5455, abs=5e-5)
     assert h_mean([0.3, 0.3, 0.3]) == pytest.approx(0.3)
     assert h_mean([0.0, 0.9]) == 0.0
+
+
+# mIoU in percent, and their published harmonic mean: MSeg's tables of test and of training sets
+PUBLISHED = [
+    ((73.4, 43.3, 58.7, 38.2, 47.6, 33.4), 45.8),
+    ((35.4, 23.9, 52.6, 38.6, 41.6, 42.9), 36.9),
+    ((22.5, 13.6, 82.1, 55.4, 67.7, 2.1), 9.3),
+    ((14.6, 6.5, 72.1, 41.2, 51.0, 1.6), 6.5),
+    ((14.4, 7.1, 70.7, 52.2, 54.5, 1.4), 6.1),
+    ((13.3, 6.8, 76.1, 30.1, 57.6, 1.7), 6.8),
+    ((10.0, 4.3, 0.1, 1.9, 1.1, 42.6), 0.3),
+    ((70.7, 42.7, 83.3, 62.0, 67.0, 48.2), 59.2),
+    ((70.2, 42.7, 82.0, 62.7, 65.5, 43.2), 57.6),
+    ((68.5, 41.7, 82.9, 61.1, 66.7, 46.7), 58.0),
+    ((76.4, 45.9, 81.2, 62.7, 68.2, 49.5), 61.2),
+    ((74.7, 44.0, 83.5, 60.4, 67.9, 47.7), 59.8),
+    ((72.0, 44.0, 84.5, 59.9, 66.5, 49.5), 59.8),
+    ((52.7, 19.1, 28.4, 31.1, 44.9, 46.9, 29.6), 32.4),
+    ((14.6, 45.6, 24.2, 26.8, 40.7, 44.3, 36.0), 28.7),
+    ((50.7, 45.7, 53.1, 65.3, 68.5, 80.4, 50.3), 57.1),
+    ((50.4, 45.4, 53.1, 65.1, 66.5, 79.5, 49.9), 56.6),
+    ((48.1, 43.7, 51.6, 64.1, 67.2, 78.2, 49.9), 55.4),
+    ((56.1, 49.6, 53.5, 64.5, 67.8, 79.9, 49.2), 58.5),
+    ((53.3, 48.2, 53.5, 64.8, 68.6, 79.8, 49.3), 57.8),
+    ((53.6, 49.2, 54.9, 66.3, 69.1, 81.5, 50.1), 58.8),
+]
+
+
+@pytest.mark.parametrize(("values", "published"), PUBLISHED)
+def test_published_harmonic_means(values: tuple[float, ...], published: float) -> None:
+    """All are of unrounded values: any within half of the last digit may be meant."""
+    low, high = (h_mean([value + shift for value in values]) for shift in (-0.05, 0.05))
+    assert low - 0.05 <= published <= high + 0.05
+    if min(values) > 10:
+        assert h_mean(values) == pytest.approx(published, abs=0.1)
+    assert h_mean(values) <= sum(values) / len(values)
+
+
+def test_the_worked_harmonic_means() -> None:
+    assert [round(h_mean(values), 2) for values, _ in (PUBLISHED[7], PUBLISHED[10], PUBLISHED[9])] == [
+        59.19,
+        61.22,
+        58.02,
+    ]
+
+
+def test_absent_classes_are_left_out_or_count_as_zero() -> None:
+    counts = _count(*_random_pair(3))
+    nan, zero = scores(counts), scores(counts, "zero")
+    assert nan.iou[3] is None and zero.iou[3] == 0.0 and zero.acc[3] == 0.0 and zero.acc[5] == 0.0
+    assert zero.mIoU == pytest.approx(sum(value or 0.0 for value in nan.iou) / NUM_CLASSES)
+    assert zero.mAcc == pytest.approx(sum(value or 0.0 for value in nan.acc) / NUM_CLASSES)
+    assert zero.aAcc == nan.aAcc
+
+
+def test_what_is_predicted_as_no_class_is_wrong_and_no_other_class() -> None:
+    prediction, label = _random_pair(4)
+    abstained = np.where(prediction == 1, 255, prediction).astype(np.uint8)
+    counts = confusion(torch.from_numpy(abstained), torch.from_numpy(label), NUM_CLASSES, abstains=True).numpy()
+    known = _count(prediction, label)
+    assert counts.shape == (NUM_CLASSES, NUM_CLASSES + 1)
+    np.testing.assert_array_equal(counts[:, NUM_CLASSES], known[:, 1])
+    np.testing.assert_array_equal(np.delete(counts, (1, NUM_CLASSES), 1), np.delete(known, 1, 1))
+    found, before = scores(counts), scores(known)
+    assert found.pixels == before.pixels and found.iou[1] == 0.0 and found.precision[1] is None
+    assert found.iou[0] == before.iou[0] and found.acc[1] == 0.0
+    assert class_iou(counts).shape == (NUM_CLASSES,)

@@ -1,5 +1,6 @@
-"""Universal classes become those of a test set: the table, both mappings, and prediction with them."""
+"""Classes of a model become those of a test set: MSeg's table, the mappings, and prediction with them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from tiny_gss import all_scores
 
-from gss.errors import DataError
+from gss.data.native import NativeClasses
+from gss.data.taxonomy import read_taxonomy, targets
 from gss.evaluate.inference import Inference, predict
-from gss.evaluate.taxonomy import TestTaxonomy, read_taxonomy
-from gss.files import read_json
+from gss.evaluate.taxonomy import Target
+from gss.files import read_json, read_table
 from tests.normalised import Normalised
 
 from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Convolution, Position, class_image, network_input
@@ -35,16 +37,18 @@ def mseg(gss_data: Path) -> Path:
     return gss_data / "mseg"
 
 
-def taxonomy_of(mseg: Path, test_set: str) -> TestTaxonomy:
-    return read_taxonomy(mseg / "taxonomy.tsv", test_set, read_json(mseg / "class_names.json")[test_set])
+def taxonomy_of(mseg: Path, test_set: str, table: str = "taxonomy.tsv") -> Target:
+    """As a check of a set with `model_taxonomy` reads the columns of the table."""
+    names = read_json(mseg / "class_names.json")
+    universal = tuple(read_table(mseg / "taxonomy.tsv", separator="\t")["universal"])[:-1]
+    taxonomy = read_taxonomy(mseg / table, "universal", test_set)
+    found = targets(NativeClasses(dict(enumerate(universal))), tuple(names[test_set]), {}, taxonomy, test_set)
+    return Target.of(names[test_set], list(found.values()))
 
 
-def small(tmp_path: Path, column: str = "zoo-3") -> TestTaxonomy:
-    """Five universal classes, three of the test set; the fourth belongs to none."""
-    path = tmp_path / "table.tsv"
-    cells = [("cat", "animal"), ("oak", "plant"), ("dog", "animal"), ("car", ""), ("fern", "plant"), ("unlabeled", "")]
-    path.write_text("universal\tzoo-3\n" + "".join(f"{name}\t{cell}\n" for name, cell in cells), newline="\r\n")
-    return read_taxonomy(path, column, ("plant", "stone", "animal"))
+def small(prediction: str = "hard") -> Target:
+    """Five classes of a model: cat, oak, dog, car, fern; the fourth has no target."""
+    return Target.of(("plant", "stone", "animal"), (2, 0, 2, None, 0), prediction)
 
 
 @pytest.mark.parametrize("test_set", FACTS)
@@ -79,10 +83,11 @@ def test_hard_equals_one_hot_times_matrix(mseg: Path) -> None:
         assert torch.equal(mapped.long(), published)
 
 
-def test_soft_adds_up_what_hard_would_split(tmp_path: Path) -> None:
-    taxonomy = small(tmp_path)
+def test_soft_adds_up_what_hard_would_split() -> None:
+    taxonomy = small()
     scores = torch.tensor([0.0, 0.3, 0.1, 0.35, 0.25])  # the winner belongs to no test class
     assert taxonomy.hard(torch.tensor([3], dtype=torch.uint8)).tolist() == [0]
+    assert small("hard_ignore").hard(torch.tensor([3, 2], dtype=torch.uint8)).tolist() == [255, 2]
     assert torch.allclose(taxonomy.soft(scores), torch.tensor([0.55, 0.0, 0.1]))
     maps = scores[:, None, None].expand(5, 4, 6)
     assert taxonomy.soft(maps).shape == (3, 4, 6)
@@ -92,28 +97,57 @@ def test_line_ends_of_the_published_file(tmp_path: Path, mseg: Path) -> None:
     """The file as published has CR LF and no last line end."""
     published = tmp_path / "MSeg_master.tsv"
     published.write_bytes((mseg / "taxonomy.tsv").read_bytes().replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
-    names = read_json(mseg / "class_names.json")["pascal-context-60"]  # the last column
-    found = read_taxonomy(published, "pascal-context-60", names)
+    found = taxonomy_of(mseg, "pascal-context-60", str(published))  # the last column
     assert torch.equal(found.matrix, taxonomy_of(mseg, "pascal-context-60").matrix)
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda text: text, "no column 'missing'"),
-        (lambda text: "", "columns found: none"),
-        (lambda text: text.replace("universal", "name").replace("zoo-3", "missing"), "no column 'universal'"),
-        (lambda text: text.replace("zoo-3", "missing").replace("animal", "beast"), "maps 'cat' to 'beast'"),
-    ],
-)
-def test_another_file_is_refused(change, reason: str, tmp_path: Path) -> None:
-    small(tmp_path)
-    path = tmp_path / "table.tsv"
-    path.write_text(change(path.read_text()))
-    with pytest.raises(DataError, match=reason):
-        read_taxonomy(path, "missing", ("plant", "stone", "animal"))
-    with pytest.raises(DataError, match="cannot be read"):
-        read_taxonomy(tmp_path / "no.tsv", "missing", ("plant",))
+# one pixel, probabilities of universal classes: what each set predicts, soft and hard; no target is no class
+RIDER = {"motorcyclist": 0.40, "bicyclist": 0.35, "building": 0.25}
+SOFA = {"wall": 0.30, "couch": 0.28, "chair_other": 0.22, "armchair": 0.20}
+HALVES = {"person": 0.5, "bicycle": 0.5}
+EXAMPLES = [
+    (RIDER, "camvid-11", "Bicyclist", "Building", None),
+    (RIDER, "voc2012", "person", "person", "person"),
+    (RIDER, "kitti-19", "rider", "rider", "rider"),
+    (RIDER, "wilddash-19", "rider", "rider", "rider"),
+    (RIDER, "scannet-20", "bathtub", "bathtub", None),
+    (SOFA, "voc2012", "chair", "background", "background"),
+    (SOFA, "scannet-20", "chair", "wall", "wall"),
+]
+
+
+@pytest.mark.parametrize(("shares", "test_set", "soft", "hard", "hard_ignore"), EXAMPLES)
+@pytest.mark.parametrize("are_votes", [True, False])
+def test_worked_examples(
+    shares: dict[str, float], test_set: str, soft: str, hard: str, hard_ignore: str | None, are_votes: bool, mseg: Path
+) -> None:
+    universal = list(read_table(mseg / "taxonomy.tsv", separator="\t")["universal"])
+    votes = torch.zeros(194)
+    votes[[universal.index(name) for name in shares]] = torch.tensor(list(shares.values()))
+
+    class Pixel(ColourVotes):
+        def scores(self, image: torch.Tensor) -> torch.Tensor:
+            scores = votes if are_votes else votes.log()
+            return scores.view(1, -1, 1, 1).expand(-1, -1, *image.shape[2:]).clone()
+
+    target = taxonomy_of(mseg, test_set)
+    image = np.zeros((1, 1, 3), np.uint8)
+    for prediction, expected in {"soft": soft, "hard": hard, "hard_ignore": hard_ignore}.items():
+        asked = replace(target, prediction=prediction)
+        model = Normalised(Pixel(194), MEAN, STD, are_votes=are_votes)
+        found = int(predict(model, image, WHOLE, device=CPU, target=asked))
+        assert found == (255 if expected is None else target.names.index(expected))
+
+
+def test_equal_shares_of_one_target_beat_the_first_maximum(mseg: Path) -> None:
+    """Logits all 0 but one or two: `soft` of softmax, and `hard` of the winner (invariant 18 of MSeg's tables)."""
+    universal = list(read_table(mseg / "taxonomy.tsv", separator="\t")["universal"])
+    target = taxonomy_of(mseg, "camvid-11")
+    for shares, soft, hard in (({"sky": 1.0}, "Sky", "Sky"), (HALVES, "Bicyclist", "Pedestrian")):
+        logits = torch.zeros(194)
+        logits[[universal.index(name) for name in shares]] = torch.tensor(list(shares.values()))
+        assert target.names[int(target.soft(logits.softmax(dim=0)).argmax())] == soft
+        assert target.names[int(target.hard(logits.argmax()[None]))] == hard
 
 
 # ---- prediction
@@ -123,10 +157,12 @@ def predicted(model, image: np.ndarray, protocol: Inference = WHOLE, **options) 
     return predict(Normalised(model, MEAN, STD), image, protocol, device=CPU, **options)
 
 
-def test_hard_prediction_maps_the_winner(tmp_path: Path) -> None:
+def test_hard_prediction_maps_the_winner() -> None:
     ids = np.random.RandomState(0).randint(0, 5, (12, 16))
-    found = predicted(ColourVotes(5), class_image(ids), taxonomy=small(tmp_path))
+    found = predicted(ColourVotes(5), class_image(ids), target=small())
     assert (found.numpy() == np.array([2, 0, 2, 0, 0])[ids]).all()
+    found = predicted(ColourVotes(5), class_image(ids), target=small("hard_ignore"))
+    assert (found.numpy() == np.array([2, 0, 2, 255, 0])[ids]).all()
 
 
 PROTOCOLS = [
@@ -148,15 +184,15 @@ def full_scores(model, image: np.ndarray, protocol: Inference) -> list[torch.Ten
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("mapping", ["votes", "logits"])
-def test_soft_prediction_equals_the_textbook_way(mapping: str, protocol: Inference, tmp_path: Path) -> None:
-    taxonomy = small(tmp_path)
+@pytest.mark.parametrize("are_votes", [True, False])
+def test_soft_prediction_equals_the_textbook_way(are_votes: bool, protocol: Inference) -> None:
+    taxonomy = small("soft")
     image = np.random.RandomState(3).randint(0, 256, (33, 47, 3)).astype(np.uint8)
-    model = Position(5) if mapping == "votes" else Convolution(5)
+    model = Position(5) if are_votes else Convolution(5)
     views = full_scores(model, image, protocol)
-    shares = [view.softmax(dim=0) if mapping == "logits" else view for view in views]
+    shares = [view if are_votes else view.softmax(dim=0) for view in views]
     expected = torch.einsum("tu,uhw->thw", taxonomy.matrix.float(), torch.stack(shares).mean(dim=0))
-    found = predicted(model, image, protocol, taxonomy=taxonomy, mapping=mapping)
+    found = predict(Normalised(model, MEAN, STD, are_votes=are_votes), image, protocol, device=CPU, target=taxonomy)
     assert found.dtype == torch.uint8
     best, second = expected.topk(2, dim=0).values
     clear = best - second > 1e-5
@@ -164,7 +200,7 @@ def test_soft_prediction_equals_the_textbook_way(mapping: str, protocol: Inferen
     assert torch.equal(found.long()[clear], expected.argmax(dim=0)[clear])
 
 
-def test_ties_go_to_the_lower_test_id(tmp_path: Path) -> None:
+def test_ties_go_to_the_lower_test_id() -> None:
     """Half the votes for a plant, half for an animal: plant comes first. An unmapped winner alone: class 0."""
 
     class Halves(ColourVotes):
@@ -174,4 +210,5 @@ def test_ties_go_to_the_lower_test_id(tmp_path: Path) -> None:
 
     image = np.zeros((4, 5, 3), np.uint8)
     for kind in (5, 0):
-        assert not predicted(Halves(kind), image, taxonomy=small(tmp_path), mapping="votes").any()
+        model = Normalised(Halves(kind), MEAN, STD, are_votes=True)
+        assert not predict(model, image, WHOLE, device=CPU, target=small("soft")).any()

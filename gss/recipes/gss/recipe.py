@@ -1,6 +1,6 @@
 """Generative Semantic Segmentation: its stages and what they depend on."""
 
-from gss.config.recipe import CHECK, PREPARE, Recipe, Stage, evaluate
+from gss.config.recipe import CHECK, PREPARE, SUMMARISE, Recipe, Stage, evaluate
 from gss.layout import MANIFEST
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.layout import (
@@ -94,5 +94,6 @@ RECIPE = Recipe(
             makes=(GSS_FT,),
         ),
         evaluate("tokenizer.precision", version=3),
+        SUMMARISE,
     ),
 )

@@ -59,7 +59,7 @@ class PixelExperiment(Experiment):
     trainings: ClassVar[dict[str, str]] = {"pixel": "pixel.training"}
     backbone: ClassVar[str] = "pixel.backbone"
     unpublished: ClassVar[tuple[str, ...]] = ("bf16",)  # CAE's networks were trained in fp16
-    unhashed: ClassVar[tuple[str, ...]] = ("import",)
+    unhashed: ClassVar[tuple[str, ...]] = (*Experiment.unhashed, "import")
     idle_keys: ClassVar[Any] = (
         (
             "`pixel.checkpoint`",

@@ -1,6 +1,6 @@
 """Per-pixel networks: their stages and what they depend on."""
 
-from gss.config.recipe import CHECK, PREPARE, Recipe, Stage, evaluate
+from gss.config.recipe import CHECK, PREPARE, SUMMARISE, Recipe, Stage, evaluate
 from gss.layout import MANIFEST
 from gss.recipes.pixel.experiment import PixelExperiment
 
@@ -29,5 +29,6 @@ RECIPE = Recipe(
             inputs=(MANIFEST,),
         ),
         evaluate(),
+        SUMMARISE,
     ),
 )

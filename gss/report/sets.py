@@ -1,0 +1,56 @@
+"""The section of the report about test sets with classes of their own."""
+
+from typing import Any
+
+from gss.errors import GssError
+from gss.layout import SUMMARY
+from gss.results.reader import Evaluation, Results
+from gss.text import css
+
+
+def sets(results: Results) -> dict[str, Any]:
+    """The figures of all models on all sets, and a table of the classes of each set.
+
+    Raises:
+        GssError: nothing was measured.
+    """
+    if not results.sets:
+        files = " ".join(f"{results.folder}/{SUMMARY.replace('*', model)}" for model in results.models)
+        raise GssError("not measured yet", where=results.folder, todo=f"snakemake {files}")
+    names = list(dict.fromkeys(name for _, name in results.sets))
+    of = {
+        name: {model: found for model in results.models if (found := results.sets.get((model, name)))} for name in names
+    }
+    return {
+        "models": {model: results.models[model] for model in dict.fromkeys(model for model, _ in results.sets)},
+        "rows": [
+            {"name": name, "metrics": {model: found.metrics for model, found in of[name].items()}} for name in names
+        ],
+        "h_mean": {model: found["h_mean"] for model, found in results.summaries.items()},
+        "tables": [_table(results, name, of[name]) for name in names],
+    }
+
+
+def _table(results: Results, name: str, of: dict[str, Evaluation]) -> dict[str, Any]:
+    """A row for each class of a set: which classes of the model become it, pixels, and what each model has of it."""
+    found = {model: evaluation.scores for model, evaluation in of.items()}
+    first = next(iter(of.values())).metrics
+    mapping, pixels = first["protocol"]["mapping"], next(iter(found.values())).pixels
+    try:
+        colours: list[str | None] = [css(colour) for colour in results.colours_of(name)]
+    except GssError:  # the set was taken out of the data folder of these results
+        colours = [None] * len(pixels)
+    rows = [
+        {
+            "name": each,
+            "colour": colours[index],
+            "sources": [source for source, target in mapping.items() if target == each],
+            "pixels": pixels[index],
+            "share": pixels[index] / (sum(pixels) or 1),
+            "iou": {model: scores.iou[index] for model, scores in found.items()},
+            "acc": {model: scores.acc[index] for model, scores in found.items()},
+        }
+        for index, each in enumerate(first["IoU"])
+    ]
+    without = [source for source, target in mapping.items() if target is None]
+    return {"name": name, "rows": rows, "without": without, "protocol": first["protocol"], "images": first["images"]}
