@@ -43,9 +43,13 @@ def measure(prepare: Callable[[], Callable[[], Any]], *, count: bool = False) ->
     print(json.dumps({"seconds": seconds, "baseline": baseline, "peak": peak}))
 
 
-def child(script: str, *arguments: str) -> Measured:
-    """What a script prints in a fresh process with one thread."""
+def child(script: str, *arguments: str, **more: str) -> Measured:
+    """What a script prints in a fresh process with one thread.
+
+    Args:
+        more: of the environment.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"} | more
     command = [sys.executable, script, *arguments]
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)

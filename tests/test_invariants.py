@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from gss.data.augment import Augment, Draws, draw, fit_size, nearest_indices
 from gss.data.classes import ClassSpace
 from gss.data.metrics import Scores, confusion, h_mean, scores
+from gss.data.native import NativeClasses
+from gss.data.taxonomy import read_taxonomy, targets
 from gss.errors import CheckpointError, TokenizerError
 from gss.evaluate.inference import resize_image, windows
-from gss.evaluate.taxonomy import read_taxonomy
+from gss.evaluate.taxonomy import Target
+from gss.files import read_table
 from gss.modelfile import load_model, save_model
 from gss.nets.backbone import Backbone, build_backbone
 from gss.nets.losses import pixel_loss_sum, token_loss_sum
@@ -661,7 +664,10 @@ def test_27_universal_classes_have_one_target_or_none(
     if not table.is_file():
         pytest.skip(f"no taxonomy of MSeg at {table}")
     names = json.loads((table.parent / "class_names.json").read_text(encoding="utf-8"))[test_set]
-    matrix = read_taxonomy(table, test_set, names).matrix
+    universal = read_table(table, separator="\t")["universal"][:-1]
+    native = NativeClasses(dict(enumerate(universal)))
+    found = targets(native, tuple(names), {}, read_taxonomy(table, "universal", test_set), test_set)
+    matrix = Target.of(names, list(found.values())).matrix
     assert matrix.shape == (classes, 194)
     assert set(matrix.sum(0).tolist()) <= {0, 1}
     assert (matrix.sum(0) == 0).sum() == without_target

@@ -30,16 +30,17 @@ def convolve_joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
     and for the gradients only the map itself is kept.
 
     Args:
-        maps: [B, C_i, h_i, w_i].
+        maps: [B, C_i, h_i, w_i]; from a list they are taken out, so that each can go as soon as it is not needed.
         weight: [K, sum of C_i, k, k], k odd; the map is padded with zeros.
 
     Returns:
         [B, K, h_0, w_0].
     """
-    first, *others = weight.split([x.shape[1] for x in maps], 1)
-    result = F.conv2d(maps[0], first, padding=weight.shape[2] // 2).contiguous(memory_format=torch.channels_last)
-    for x, part in zip(maps[1:], others, strict=True):
-        _add_convolved(result.permute(0, 2, 3, 1), x, part)
+    left = maps if isinstance(maps, list) else list(maps)
+    first, *others = weight.split([x.shape[1] for x in left], 1)
+    result = F.conv2d(left.pop(0), first, padding=weight.shape[2] // 2).contiguous(memory_format=torch.channels_last)
+    for part in others:
+        _add_convolved(result.permute(0, 2, 3, 1), left.pop(0), part)
     return result
 
 

@@ -130,7 +130,7 @@ def test_a_convolution_of_a_concatenation_needs_none(kernel: int) -> None:
     for x in maps:
         x.requires_grad_()
     expected = F.conv2d(torch.cat([resize(x, (9, 14)) for x in maps], 1), weight, padding=kernel // 2)
-    found = convolve_joined(maps, weight)
+    found = convolve_joined([*maps], weight)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     slope = torch.randn_like(found)
     ours, theirs = (torch.autograd.grad(y, (weight, *maps), slope) for y in (found, expected))

@@ -104,11 +104,14 @@ class UPerNetHead(nn.Module):
         x = _joined(self.bottleneck, _with_pooled(left.pop(), self.psp_modules))
         levels = [x]
         for lateral, fpn in zip(reversed(self.lateral_convs), reversed(self.fpn_convs), strict=True):
-            fine = lateral(left.pop())
-            x = fine + resize(x, (fine.shape[2], fine.shape[3]))
+            fine = _activated(lateral, lateral.conv(left.pop()))  # type: ignore[operator]
+            x = F.interpolate(x, fine.shape[2:], mode="bilinear", align_corners=False).add_(fine)
             del fine
-            levels.insert(0, fpn(x))
-        del x
+            y = fpn.conv(x)  # type: ignore[operator]
+            if not left:
+                del x  # the largest one, before others of its size are made
+            levels.insert(0, _activated(fpn, y))
+            del y
         return self.conv_seg(self.dropout(_joined(self.fpn_bottleneck, levels)))
 
     def _require_statistics(self, x: Tensor) -> None:
@@ -130,7 +133,12 @@ def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
 
 def _joined(layer: ConvBNReLU, maps: Sequence[Tensor]) -> Tensor:
     """The layer of the concatenation of maps, resized to the first one's size."""
-    return F.relu(layer.bn(convolve_joined(maps, layer.conv.weight)), inplace=True)
+    return _activated(layer, convolve_joined(maps, layer.conv.weight))
+
+
+def _activated(layer: nn.Module, x: Tensor) -> Tensor:
+    """What the layer makes of the output of its convolution."""
+    return F.relu(layer.bn(x), inplace=True)  # type: ignore[operator]
 
 
 def _with_pooled(x: Tensor, pools: nn.ModuleList) -> list[Tensor]:
