@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,18 @@ def measure(prepare: Callable[[], Callable[[], Any]], *, count: bool = False) ->
     step()
     seconds = time.process_time() - began
     print(json.dumps({"seconds": seconds, "baseline": baseline, "peak": peak}))
+
+
+def compared(pairs: Sequence[tuple[Measured, Measured]]) -> tuple[list[str], list[str]]:
+    """Cells of a table on two sides that ran in turns: both medians of the seconds, and median and spread of their
+    ratios; both medians of the MiB beyond the imports, and their ratio."""
+    seconds = [median(run["seconds"] for run in side) for side in zip(*pairs, strict=True)]
+    memory = [median(run["peak"] - run["baseline"] for run in side) for side in zip(*pairs, strict=True)]
+    times = sorted(ours["seconds"] / theirs["seconds"] for ours, theirs in pairs)
+    return (
+        [*(f"{value:.1f}" for value in seconds), f"**{median(times):.2f}** ({times[0]:.2f}–{times[-1]:.2f})"],
+        [f"{memory[0]:.0f} / {memory[1]:.0f}", f"**{memory[0] / memory[1]:.2f}**"],
+    )
 
 
 def child(script: str, *arguments: str, **more: str) -> Measured:

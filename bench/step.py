@@ -158,23 +158,12 @@ def row(name: str, pairs: list[tuple[Measured, Measured]], peaks: tuple[float, f
     Args:
         peaks: GMAC/s of a matrix product in the precision of either side.
     """
-    ours, plain = (
-        {key: median(run[key] for run in side) for key in ("seconds", "baseline", "peak", "gmac")}
-        for side in zip(*pairs, strict=True)
+    seconds, gmac = (
+        [median(run[key] for run in side) for side in zip(*pairs, strict=True)] for key in ("seconds", "gmac")
     )
-    times = sorted(a["seconds"] / b["seconds"] for a, b in pairs)
-    memory = [side["peak"] - side["baseline"] for side in (ours, plain)]
-    shares = [side["gmac"] / side["seconds"] / peak for side, peak in zip((ours, plain), peaks, strict=True)]
-    return (
-        name,
-        f"{ours['seconds']:.1f}",
-        f"{plain['seconds']:.1f}",
-        f"**{median(times):.2f}** ({times[0]:.2f}–{times[-1]:.2f})",
-        f"{ours['gmac']:.0f} / {plain['gmac']:.0f}",
-        f"{shares[0]:.0%} / {shares[1]:.0%}",
-        f"{memory[0]:.0f} / {memory[1]:.0f}",
-        f"**{memory[0] / memory[1]:.2f}**",
-    )
+    shares = [work / time / peak for work, time, peak in zip(gmac, seconds, peaks, strict=True)]
+    times, memory = apart.compared(pairs)
+    return (name, *times, f"{gmac[0]:.0f} / {gmac[1]:.0f}", f"{shares[0]:.0%} / {shares[1]:.0%}", *memory)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import apart
@@ -94,21 +93,6 @@ def measure(subject: str, side: str) -> None:
     apart.measure(lambda: (prediction if subject == "predict" else training_step)(side))
 
 
-def row(name: str, pairs: list[tuple[apart.Measured, apart.Measured]]) -> tuple[str, ...]:
-    """Medians of ours and the plain side, median and spread of the pairs' ratios."""
-    seconds = [median(run["seconds"] for run in side) for side in zip(*pairs, strict=True)]
-    memory = [median(run["peak"] - run["baseline"] for run in side) for side in zip(*pairs, strict=True)]
-    times = sorted(ours["seconds"] / plain["seconds"] for ours, plain in pairs)
-    return (
-        name,
-        f"{seconds[0]:.1f}",
-        f"{seconds[1]:.1f}",
-        f"**{median(times):.2f}** ({times[0]:.2f}–{times[-1]:.2f})",
-        f"{memory[0]:.0f} / {memory[1]:.0f}",
-        f"**{memory[0] / memory[1]:.2f}**",
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], metavar="SUBJECT", help=", ".join(SUBJECTS))
@@ -124,7 +108,8 @@ def main() -> None:
         for _ in range(arguments.rounds):
             ours, plain = (apart.child(__file__, subject, "--measure", side, **HEAP) for side in ("ours", "plain"))
             pairs.append((ours, plain))
-        rows.append(row(SUBJECTS[subject], pairs))
+        times, memory = apart.compared(pairs)
+        rows.append((SUBJECTS[subject], *times, *memory))
         print(page.line(rows[-1]), flush=True)
     if not arguments.subjects:
         machine = f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, one core. {arguments.rounds} runs."

@@ -1,5 +1,7 @@
 """CAE's UPerNet as it is published, written out plainly on our modules: whole maps, resized and concatenated."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -7,13 +9,34 @@ from torch import Tensor
 
 from gss.data.device import finish
 from gss.evaluate.inference import Inference, windows
+from gss.nets.tensors import resize
+from gss.recipes.pixel.heads import UPerNetHead
 from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import PixelNetwork
 
 
+class PlainUPerNetHead(UPerNetHead):
+    """The same parameters, and the published forward pass."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        *finer, coarsest = maps
+        laterals = [layer(x) for layer, x in zip(self.lateral_convs, finer, strict=True)]
+        pooled = [resize(pool(coarsest), size_of(coarsest)) for pool in self.psp_modules]
+        laterals.append(self.bottleneck(torch.cat([coarsest, *pooled], 1)))
+        for level in (3, 2, 1):
+            laterals[level - 1] = laterals[level - 1] + resize(laterals[level], size_of(laterals[level - 1]))
+        outputs = [layer(x) for layer, x in zip(self.fpn_convs, laterals[:3], strict=True)]
+        outputs.append(laterals[3])
+        joined = torch.cat([resize(x, size_of(outputs[0])) for x in outputs], 1)
+        return self.conv_seg(self.dropout(self.fpn_bottleneck(joined)))
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    return (x.shape[2], x.shape[3])
+
+
 def plain(network: PixelNetwork) -> PixelNetwork:
     """Give a network with UPerNet on a BEiT timm's own attention and the plain forward pass of the head, in place."""
-    from models.plain_upernet import PlainUPerNetHead
     from timm.models.beit import Attention
 
     for module in network.backbone.modules():

@@ -3,6 +3,7 @@
 Letters: B batch, H W size of the image, C_i channels of level i (0..3).
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,13 +58,13 @@ class Backbone(nn.Module):
         self._frozen = [name for name, module in self.named_modules() if any(module is one for one in modules)]
         self.train()
 
+    @abstractmethod
     def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Start with pretrained tensors, under timm's names or published ones.
 
         Raises:
             CheckpointError: they lack a tensor, or have another shape.
         """
-        raise NotImplementedError
 
     def fit(self, image: Tensor) -> Tensor:
         """An image as the encoder takes it: a smaller one padded to `input_size` with the mean, below and to the right.
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
         """
         return image
 
+    @abstractmethod
     def layer_of(self, name: str) -> int:
         """Depth of a parameter by its name here, for `layer_decay`: from 0, the first that sees the image, to
         `num_layers`.
@@ -80,7 +82,6 @@ class Backbone(nn.Module):
         Raises:
             ConfigError: the layers of this encoder cannot be told apart.
         """
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for what is trained; frozen parts and, with `norm_eval`, BatchNorm stay in eval mode."""

@@ -19,7 +19,11 @@ class ConvBNReLU(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        return self.finish(self.conv(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What the layer makes of the output of its convolution, where that is computed otherwise."""
+        return F.relu(self.bn(x), inplace=True)
 
 
 def convolve_joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:

@@ -52,12 +52,12 @@ class TransformerBackbone(Backbone):
         bias_without_map(model)
         _place(model)
         super().__init__(model, norm_eval=norm_eval)
-        self._blocks, self._patch, self.input_size = tuple(blocks), patch, input_size
+        self._blocks, self.input_size = tuple(blocks), input_size
         self.num_layers = len(model.blocks) + 1
         self.channels = (model.embed_dim,) * LEVELS
         self.pyramid = _pyramid(model.embed_dim, patch)
-        # patches of 14 pixels: an even number of them; else a multiple of the coarsest stride
-        self._multiple = max(patch, STRIDES[-1]) if max(patch, STRIDES[-1]) % patch == 0 else 2 * patch
+        coarsest = max(patch, STRIDES[-1])  # of patches of 14 pixels an even number instead
+        self._multiple = 1 if input_size else coarsest if coarsest % patch == 0 else 2 * patch
         self.freeze([model] if frozen_levels == LEVELS else _first_blocks(model, blocks, frozen_levels))
         for parameter in model.parameters(recurse=False) if frozen_levels else ():
             parameter.requires_grad_(False)
@@ -69,11 +69,9 @@ class TransformerBackbone(Backbone):
             ConfigError: an image of another size than `input_size`.
         """
         height, width = image.shape[-2:]
-        if self.input_size not in (None, (height, width)):
-            raise self._wrong_size(height, width)
+        if self.input_size and self.input_size != (height, width):
+            raise self._wrong_size(height, width, *self.input_size)
         rows, columns = height + -height % self._multiple, width + -width % self._multiple
-        if self.input_size:
-            rows, columns = height, width
         image = F.pad(image, (0, columns - width, 0, rows - height))
         found = self.features.forward_intermediates(  # type: ignore[operator]
             image, indices=self._blocks, norm=False, intermediates_only=True
@@ -104,11 +102,10 @@ class TransformerBackbone(Backbone):
             return image
         (height, width), (rows, columns) = image.shape[-2:], self.input_size
         if height > rows or width > columns:
-            raise self._wrong_size(height, width)
+            raise self._wrong_size(height, width, rows, columns)
         return F.pad(image, (0, columns - width, 0, rows - height))
 
-    def _wrong_size(self, height: int, width: int) -> ConfigError:
-        rows, columns = self.input_size or (0, 0)
+    def _wrong_size(self, height: int, width: int, rows: int, columns: int) -> ConfigError:
         return ConfigError(
             f"{self.architecture} is built for images of {rows} x {columns} (height x width), this one has "
             f"{height} x {width}",

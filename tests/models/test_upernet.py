@@ -15,7 +15,7 @@ from gss.recipes.gss.latent_prior import LatentPriorHead
 from gss.recipes.pixel.heads import HEADS, FCNHead, UPerNetHead
 from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import PixelNetwork, build_pixel_network
-from tests.models.plain_upernet import PlainUPerNetHead
+from tests.oracle_upernet import PlainUPerNetHead
 
 SWIN_L, CAE_B = (192, 384, 768, 1536), (768,) * 4
 AUXILIARY = {"channels": 8, "dropout": 0.0}

@@ -100,17 +100,19 @@ class UPerNetHead(nn.Module):
             ConfigError: a batch of one in training.
         """
         left = maps if isinstance(maps, list) else list(maps)
-        self._require_statistics(left[-1])
-        x = _joined(self.bottleneck, _with_pooled(left.pop(), self.psp_modules))
+        coarsest = left.pop()
+        self._require_statistics(coarsest)
+        x = _joined(self.bottleneck, [coarsest, *(pool(coarsest) for pool in self.psp_modules)])
         levels = [x]
-        for lateral, fpn in zip(reversed(self.lateral_convs), reversed(self.fpn_convs), strict=True):
-            fine = _activated(lateral, lateral.conv(left.pop()))  # type: ignore[operator]
+        for modules in zip(reversed(self.lateral_convs), reversed(self.fpn_convs), strict=True):
+            lateral, fpn = (cast(ConvBNReLU, module) for module in modules)
+            fine = lateral.finish(lateral.conv(left.pop()))
             x = F.interpolate(x, fine.shape[2:], mode="bilinear", align_corners=False).add_(fine)
             del fine
-            y = fpn.conv(x)  # type: ignore[operator]
+            y = fpn.conv(x)
             if not left:
                 del x  # the largest one, before others of its size are made
-            levels.insert(0, _activated(fpn, y))
+            levels.insert(0, fpn.finish(y))
             del y
         return self.conv_seg(self.dropout(_joined(self.fpn_bottleneck, levels)))
 
@@ -133,16 +135,7 @@ def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
 
 def _joined(layer: ConvBNReLU, maps: Sequence[Tensor]) -> Tensor:
     """The layer of the concatenation of maps, resized to the first one's size."""
-    return _activated(layer, convolve_joined(maps, layer.conv.weight))
-
-
-def _activated(layer: nn.Module, x: Tensor) -> Tensor:
-    """What the layer makes of the output of its convolution."""
-    return F.relu(layer.bn(x), inplace=True)  # type: ignore[operator]
-
-
-def _with_pooled(x: Tensor, pools: nn.ModuleList) -> list[Tensor]:
-    return [x, *(pool(x) for pool in pools)]
+    return layer.finish(convolve_joined(maps, layer.conv.weight))
 
 
 HEADS: dict[str, type[nn.Module]] = {"plain": PlainHead, "fcn": FCNHead, "upernet": UPerNetHead}
