@@ -55,7 +55,7 @@ def plain_losses(learner: PixelLearner, batch: dict[str, Tensor]) -> Tensor:
     maps = backbone(image)
     assert network.auxiliary is not None
     sums = []
-    for logits in (network.auxiliary([maps[2]]), network.head(maps)):
+    for logits in (network.head(maps), network.auxiliary([maps[2]])):
         full = F.interpolate(logits, label.shape[1:], mode="bilinear", align_corners=False)
         sums.append(F.cross_entropy(full, label, ignore_index=255, reduction="sum"))
     return torch.stack(sums)

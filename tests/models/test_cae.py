@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gss.evaluate.inference import Inference, predict, windows
+from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import PixelNetwork, build_pixel_network
 from gss.train.optim import build_optimizer, lr_factors, set_learning_rate
 from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
+from tests.oracle_upernet import plain, plain_losses, plain_prediction
 
 BASE = {"name": "beit_base_patch16_224", "options": {"img_size": 512, "use_abs_pos_emb": True, "init_values": 0.1}}
 LARGE = {"name": "beit_large_patch16_512", "options": {"use_abs_pos_emb": True, "init_values": 1e-5}}
@@ -147,3 +149,37 @@ def test_windows_are_averaged_exactly() -> None:
     protocol = Inference("slide", (512, 512), (341, 341))
     ids = predict(Columns().eval(), image, protocol, device=torch.device("cpu"))
     assert torch.equal(ids, (torch.arange(683) <= 400).to(ids.dtype).expand(512, 683))
+
+
+def test_the_network_computes_what_is_written_out_plainly() -> None:
+    """Losses, gradients and a prediction in windows, against the side that `bench/upernet.py` compares with."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 64, "use_abs_pos_emb": True, "init_values": 0.1}
+    backbone = {"name": "beit_base_patch16_224", "options": sizes}
+    ours, theirs = (
+        build_pixel_network(5, backbone, head="upernet", channels=8, auxiliary={"channels": 4, "dropout": 0.0})
+        for _ in range(2)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    plain(theirs)
+    label = torch.randint(0, 5, (2, 64, 64), dtype=torch.uint8)
+    label[:, :9] = 255
+    batch = {
+        "image": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
+        "label": label,
+        "valid": torch.tensor([[64, 64]] * 2),
+        "photometric": torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]] * 2),
+    }
+    learners = [PixelLearner(network, auxiliary_weight=0.4) for network in (ours, theirs)]
+    sums = [learners[0](batch, 0)[0], plain_losses(learners[1], batch)]
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-5, atol=1e-3)
+    for found in sums:
+        (found * torch.tensor([1.0, 0.4])).sum().backward()
+    wanted = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=1e-3, atol=1e-2)
+    image = torch.randint(0, 256, (64, 90, 3), dtype=torch.uint8).numpy()
+    protocol = Inference("slide", (64, 64), (43, 43))
+    ids = predict(ours.eval(), image, protocol, device=torch.device("cpu"))
+    assert (ids == plain_prediction(theirs.eval(), image, protocol)).float().mean() > 0.999
