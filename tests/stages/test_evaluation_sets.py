@@ -419,6 +419,7 @@ def test_a_camvid_model_is_measured_on_bdd100k(gss_data: Path, tmp_path: Path, m
     if not (gss_data / "wild" / "bdd100k").is_dir() or not (gss_data / "camvid").is_dir():
         pytest.skip(f"no camvid and wild/bdd100k in {gss_data}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GSS_DATA", str(gss_data))
 
     def change(content: dict) -> None:
         content["data"] = {"root": "camvid", "classes": "classes.csv", "label_map": {11: "ignore"}, "splits": FOLDERS}
