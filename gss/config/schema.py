@@ -278,8 +278,8 @@ class Backbone(Section):
 class EvaluationSet(DataSet):
     model_taxonomy: Taxonomy | None = None
     """Table of what the model's classes (column `native`) count as among `classes` (column `common`), several as one;
-    without one they are the classes of the same names. The model's classes that it leaves empty or ignores have no
-    target."""
+    without one they are the classes of the same names. The model's classes that it does not name, leaves empty or
+    ignores have no target."""
     model_mapping: dict[str, str] = {}
     """The model's class -> class of the set, or `ignore`: no target; wins over `model_taxonomy` and equal names."""
     prediction: Literal["hard", "hard_ignore", "soft"] = "hard"

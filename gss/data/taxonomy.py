@@ -79,6 +79,7 @@ def targets(
     *,
     kind: str = "native class",
     key: str = "mapping",
+    partial: bool = False,
 ) -> dict[int, int | None]:
     """The class that each native id becomes, None where it is ignored.
 
@@ -89,6 +90,7 @@ def targets(
         mapping: native name -> name of a class, or a word of `IGNORED`.
         where: what messages call the source.
         kind, key: what messages call one of its classes, and `mapping`.
+        partial: a class of which a taxonomy says nothing becomes nothing.
 
     Raises:
         ConfigError: a class becomes nothing or something that is no class, or `mapping` names a class that is none.
@@ -117,7 +119,7 @@ def targets(
             where=place,
             todo=f"{_near(target, names)}`ignore` where its pixels are to be ignored",
         )
-    if unmapped := [name for name in known if name not in said]:
+    if not (partial and taxonomy) and (unmapped := [name for name in known if name not in said]):
         unused = [name for name in table if name not in known]
         hint = f"; rows of the taxonomy that name no {kind}: {some(unused)}" if taxonomy and unused else ""
         raise ConfigError(
@@ -125,7 +127,7 @@ def targets(
             where=place,
             todo=f"give each a class, or ignore it: {key}: {{{unmapped[0]}: ignore}}",
         )
-    return {key: indices.get(said[name]) for key, name in native.names.items()}
+    return {key: indices.get(said.get(name, "")) for key, name in native.names.items()}
 
 
 def _near(name: str, known: Collection[str]) -> str:

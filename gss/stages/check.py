@@ -80,7 +80,8 @@ def check_set(run: Run, name: str) -> None:
         name: of the set.
 
     Raises:
-        ConfigError: nothing says what becomes of a class of the labels or of the model.
+        ConfigError: nothing says what becomes of a class of the labels, or there is no table of those of the model and
+            nothing says what becomes of one.
         DataError: any fault of the data.
     """
     config, model = run.experiment.evaluation.sets[name], run.declared_space()
@@ -97,6 +98,7 @@ def check_set(run: Run, name: str) -> None:
         where,
         kind="class of the model",
         key="model_mapping",
+        partial=True,  # a model of many classes, tested on a few
     )
     space = _space(config, own, root, table, where)
     manifest_file, statistics_file, taxonomy_file = (run.folder / file for file in layout.of_set(name))
@@ -104,6 +106,8 @@ def check_set(run: Run, name: str) -> None:
     print(f"evaluation set {name}", flush=True)
     manifest, statistics, faults = join({config.root: _scan(run, config, space, root, record, is_part=True)})
     _tell(statistics)
+    if without := [model.names[index] for index, target in found.items() if target is None]:
+        print(f"{len(without)} of {model.num_classes} classes of the model have no target: {some(without)}")
     reached = {target for target in found.values() if target is not None}
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")

@@ -218,6 +218,18 @@ def test_what_is_wrong_is_refused_before_anything_is_written(
     assert not list(Path("results").rglob("manifest.json")) and not list(Path("results").rglob("taxonomy.csv"))
 
 
+def test_a_table_names_the_classes_that_have_a_target(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of many classes is tested on a few: those that the table leaves out have no target, and are told."""
+    (project / "sets/few.csv").write_text("native,common\nroad,ground\nlorry,vehicle\n")
+    write(in_set(model_mapping={}, model_taxonomy={"file": "few.csv"}))
+    run("check", "mine", "--only", "village")
+    said = capsys.readouterr().out
+    assert "2 of 3 classes of the model have no target: car, person" in said
+    assert "no class of the model becomes vehicle, animal: never predicted" in said
+    with (project / "results/mine/data/sets/village/taxonomy.csv").open(newline="") as file:
+        assert list(csv.DictReader(file))[0] == {"model": "road", "set": "ground"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
