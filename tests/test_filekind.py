@@ -126,7 +126,7 @@ CASES = {
 }
 
 # what `gss import` looks into
-STATES = {"state dict", "old state dict", "mmseg", "gss", "cae", "pre-training", "lightning", "work"}
+STATES = {"state dict", "old state dict", "mmseg", "gss", "cae", "mseg", "pre-training", "lightning", "work"}
 
 
 @pytest.mark.parametrize("case", CASES)
