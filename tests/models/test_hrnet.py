@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from oracle_hrnet import PlainHRNet, filled, shapes
 from torch import Tensor, nn
 
+from gss.config import load_experiment
+from gss.data.device import finish
 from gss.nets import losses
 from gss.recipes.pixel.heads import HRNetHead
+from gss.recipes.pixel.learner import build_learner
 from gss.recipes.pixel.network import PixelNetwork, build_pixel_network
 
 
@@ -194,7 +197,31 @@ def test_strips_between_rows_are_several_and_cover_every_row_once() -> None:
 
 def test_the_head_alone_equals_the_concatenation() -> None:
     torch.manual_seed(0)
-    head = HRNetHead((3, 4, 5, 6), 4, 18).double()
+    head = HRNetHead((3, 4, 5, 6), 4, 18).double().eval()  # with a batch's own statistics the bias has no effect
     maps = [torch.randn(2, width, 17 >> i, 13 >> i, dtype=torch.float64) for i, width in enumerate((3, 4, 5, 6))]
     joined = torch.cat([F.interpolate(x, (17, 13), mode="bilinear", align_corners=False) for x in maps], 1)
     torch.testing.assert_close(head([*maps]), head.last_layer(joined), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("numerics", ["default", "reference"])
+def test_it_is_trained_by_the_mean_over_valid_pixels_of_aligned_scores(numerics: str) -> None:
+    experiment = load_experiment("mseg_pixel_480", [f"numerics={numerics}", "pixel.backbone.name=hrnet_w18_small"])
+    torch.manual_seed(0)
+    network = build_pixel_network(5, {"name": "hrnet_w18_small"}, head="hrnet", channels=16)
+    learner = build_learner(experiment, network, None).eval()
+    label = torch.randint(0, 5, (2, 65, 73), dtype=torch.uint8)
+    label[:, :30] = 255
+    batch = {
+        "image": torch.randint(0, 256, (2, 3, 65, 73), dtype=torch.uint8),
+        "valid": torch.tensor([[0, 0, 65, 73], [5, 9, 60, 70]]),
+        "photometric": torch.tensor([[0.0, 1, 1, 0, 1]] * 2),
+        "label": label,
+    }
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    image = finish(batch["image"], batch["valid"], batch["photometric"], network.backbone.mean, network.backbone.std)
+    full = F.interpolate(network(image), (65, 73), mode="bilinear", align_corners=True)
+    expected = F.cross_entropy(full, label.long(), ignore_index=255)
+    found = learner(batch, 0)[0] / learner.counts(batch)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
