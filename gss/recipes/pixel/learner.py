@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gss.data.classes import ignore_index
 from gss.data.device import finish
-from gss.nets.losses import pixel_loss_sum, pixel_weights
+from gss.nets.losses import pixel_loss_sum, pixel_weights, sum_of
 from gss.recipes.pixel.experiment import PixelExperiment
 from gss.recipes.pixel.network import PixelNetwork
 
@@ -39,23 +39,30 @@ class PixelLearner(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def counts(self, batch: Batch) -> Tensor:
-        """float64 [terms]: valid pixels of a micro-batch, or the sum of their weights; for each head the same."""
-        label = batch["label"]
+        """float64 [terms] or [terms, S]: valid pixels of a micro-batch, or the sum of their weights; for each head the
+        same."""
+        label, groups = batch["label"], batch.get("groups")
         if self.over_all:
-            pixels = torch.tensor(label.numel(), device=label.device)
+            pixels = sum_of(torch.ones_like(label, dtype=torch.bool), groups)
         elif self.class_weights is None:
-            pixels = (label != self.ignored).sum()
+            pixels = sum_of(label != self.ignored, groups)
         else:
-            pixels = pixel_weights(label, self.class_weights).double().sum()
-        return pixels.double().expand(len(self.terms))
+            pixels = sum_of(pixel_weights(label, self.class_weights).double(), groups)
+        return pixels.double().expand(len(self.terms), *pixels.shape)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Sums of the losses [terms] of a micro-batch, and the pixels that the head has right."""
+        """Sums of the losses, of the shape of `counts`, and the pixels that the head has right."""
         backbone, label = self.saved.backbone, batch["label"]
         image = finish(batch["image"], batch["valid"], batch["photometric"], backbone.mean, backbone.std)
         image = image.to(next(self.saved.parameters()).dtype)
         found = [
-            pixel_loss_sum(logits, label, ignore_index=self.ignored, class_weights=self.class_weights)
+            pixel_loss_sum(
+                logits,
+                label,
+                ignore_index=self.ignored,
+                class_weights=self.class_weights,
+                groups=batch.get("groups"),
+            )
             for logits in self.saved.of_all_heads(image)
         ]
         losses, (right, *_) = zip(*found, strict=True)
