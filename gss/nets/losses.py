@@ -142,7 +142,7 @@ def sum_of(values: Tensor, groups: Tensor | None) -> Tensor:
     """Sum of values [B, ...], []; of each group's, [S]; truth and whole numbers are counted exactly."""
     if groups is None:
         return values.sum()
-    of_samples = values.flatten(1).sum(1, keepdim=True)  # [B, 1]
+    of_samples = values.reshape(len(values), -1).sum(1, keepdim=True)  # [B, 1]
     if not of_samples.is_floating_point():
         of_samples = of_samples.double()
     return (of_samples * groups).sum(0)  # no matrix product: autocast would round it
