@@ -240,6 +240,11 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     """Arithmetic of the trained network; with `fp16` the loss is scaled, and a step whose gradients overflow updates
     nothing."""
+    multitask: Literal["none", "mgda", "mgda_fw"] = "none"
+    """With `data.sampling: balanced`, what an update follows: the gradient of the mean loss of the sources, or the
+    shortest combination of the gradients of their own losses (MGDA), found as in MSeg's training (`mgda`, where two
+    sources weigh alike) or by Frank-Wolfe (`mgda_fw`). It costs a backward pass and a copy of the gradients for each
+    source; the weights are curves beside the loss."""
     accumulation: Positive = 1
     """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
     sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""
