@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 TAGS = ()
 SECTIONS: dict[str, Any] = {}
-_HEADS = {"plain": "sum of four levels", "fcn": "concatenation of four levels", "upernet": "UPerNet"}
+_HEADS = {"plain": "sum of four levels", "fcn": "concatenation of four levels", "upernet": "UPerNet", "psp": "PSPNet"}
 
 
 def checks(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
