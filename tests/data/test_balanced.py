@@ -117,6 +117,16 @@ def test_a_change_of_the_sampling_trains_again_and_looks_at_no_file(project: Pat
     assert loop_settings(run, run.experiment.pixel.training, 1).sources == ROOTS
 
 
+def test_published_trainings_have_the_same_mean_of_means(project: Path) -> None:
+    """One source in each process: what the published code divides by in a process is what a source is divided by."""
+    run = Run.open("mine", ["numerics=reference"])
+    settings = loop_settings(run, run.experiment.pixel.training, 1)
+    assert (settings.sources, settings.normalisation) == (ROOTS, "global")
+    run = Run.open("mine", ["numerics=reference", "data.sampling=repeat"])
+    settings = loop_settings(run, run.experiment.pixel.training, 1)
+    assert (settings.sources, settings.normalisation) == ((), "local")
+
+
 def test_class_balance_counts_the_classes_of_each_source_alike(project: Path) -> None:
     run, shares = Run.open("mine"), np.zeros(3)
     pairs = run.manifest.pairs("train")

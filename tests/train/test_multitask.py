@@ -23,8 +23,10 @@ WEIGHTED = sorted(SOLVERS)
 TINY: dict[str, Any] = {"sources": ["a", "b"], "learner": {"dropout": 0.2, "norm": True}, "clip_norm": 0.5}
 
 
-def objective(learner: torch.nn.Module, multitask: Any, precision: Any = "fp64") -> Objective:
-    settings = LoopSettings(steps=1, lr=1.0, precision=precision, sources=("a", "b"), multitask=multitask)
+def objective(
+    learner: torch.nn.Module, multitask: Any, precision: Any = "fp64", sources: tuple[str, ...] = ("a", "b")
+) -> Objective:
+    settings = LoopSettings(steps=1, lr=1.0, precision=precision, sources=sources, multitask=multitask)
     return Objective(learner, settings, ALONE)
 
 
@@ -61,8 +63,9 @@ def test_the_scale_of_the_loss_changes_no_weight() -> None:
     found = []
     for scale in (None, LossScale(ALONE.device)):
         learner = TinyLearner()
-        tested, meter = objective(learner, "mgda_fw", "fp32"), Meter()
-        micro = [tested.move(next(make_batches()(0))[0])]
+        tested, meter = objective(learner, "mgda", "fp32", ("a", "b", "c")), Meter()
+        given = next(make_batches(batch_size=9)(0))[0]
+        micro = [tested.move({**given, "source": torch.arange(9) % 3})]
         tested.backward(micro, 0, meter, scale)
         factor = 1 if scale is None else scale.factor
         found.append((meter.read(ALONE), torch.cat([each.flatten() / factor for each in gradients(learner)])))
