@@ -85,6 +85,13 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _tasks_are_apart(self) -> Self:
+        for key in self.trainings.values():
+            if (multitask := self.at(key).multitask) != "none" and not self.data.balanced:
+                raise ValueError(f"`{key}.multitask: {multitask}` weighs sources: it needs `data.sampling: balanced`")
+        return self
+
+    @model_validator(mode="after")
     def _something_is_evaluated(self) -> Self:
         if not set(self.evaluation.splits) & set(self.data.splits):
             raise ValueError(

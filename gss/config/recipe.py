@@ -192,6 +192,7 @@ CHECK = Stage(
     reads=("data",),
     version=2,
     makes=(MANIFEST, STATISTICS),
+    unread=("data.sampling",),
 )
 
 SUMMARISE = Stage(

@@ -83,7 +83,7 @@ class Source(Section):
     """Where names differ within: regular expression, and what its matches in an image's name are in that of its
     label, `[_camera_, _label_]`."""
     repeat: Positive = 1
-    """How often a pass over all training pairs takes each of this source, beside other sources."""
+    """How often a pass over all training pairs takes each of this source, beside other sources; see `data.sampling`."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
 
@@ -143,6 +143,11 @@ class Data(DataSet):
     sources: tuple[Source, ...] = ()
     """Further data sets whose pairs join those of the splits of the same names: folders of their own, and labels whose
     ids lead to the same classes by keys of their own."""
+    sampling: Literal["repeat", "balanced"] = "repeat"
+    """What an update of a training is made of, where there are `sources`. `repeat`: pairs in one random order over all,
+    each as often as its source says, and the loss is a mean over all of them. `balanced`: as many pairs of one source
+    as of another, each source in an order of its own, and the loss is the mean over sources of their means, as MSeg
+    published it; a source without a valid pixel adds 0. GSS's tokenizer takes every label once either way."""
     archives: tuple[Archive, ...] = ()
     """Archives that `gss prepare` unpacks where folders of the splits are missing."""
     generate: Literal["toy"] | None = None
@@ -162,7 +167,19 @@ class Data(DataSet):
             raise ValueError(f"`sources` name {twice[0]!r} again: one root, one source")
         if not self.sources and self.repeat > 1:
             raise ValueError("`repeat` weighs sources against each other: there are no `sources`")
+        if self.sampling == "balanced":
+            if len(self.balanced) < 2:
+                raise ValueError("`sampling: balanced`: nothing to balance, one source alone has training pairs")
+            if any(repeat > 1 for repeat in (self.repeat, *(source.repeat for source in self.sources))):
+                raise ValueError("`sampling: balanced` draws all sources alike: remove `repeat`")
         return self
+
+    @property
+    def balanced(self) -> tuple[str, ...]:
+        """Roots of the sources that every update holds as many pairs of; empty: the sampling is another one."""
+        if self.sampling != "balanced":
+            return ()
+        return tuple(source.root for source in (self, *self.sources) if "train" in source.splits)
 
 
 class Augment(Section):
@@ -238,6 +255,11 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     """Arithmetic of the trained network; with `fp16` the loss is scaled, and a step whose gradients overflow updates
     nothing."""
+    multitask: Literal["none", "mgda", "mgda_fw"] = "none"
+    """With `data.sampling: balanced`, what an update follows: the gradient of the mean loss of the sources, or the
+    shortest combination of the gradients of their own losses (MGDA), found as in MSeg's training (`mgda`, where two
+    sources weigh alike) or by Frank-Wolfe (`mgda_fw`). It costs a backward pass and a copy of the gradients for each
+    source; the weights are curves beside the loss."""
     accumulation: Positive = 1
     """Micro-batches per update, one after the other: less memory. The loss is that of the whole batch, but BatchNorm
     sees one micro-batch at a time, and dropout and stochastic depth draw anew in each: not the result of 1."""

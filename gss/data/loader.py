@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import weakref
@@ -40,7 +41,8 @@ class Batch(TypedDict):
 
     image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: [b, h, w], see `gss.data.ids`; valid: int64 [b, 4],
     top, left, bottom and right of the part that is not padding; photometric: float32 [b, 5], see
-    `gss.data.augment.Draws`; position: int64 [b], place of the sample in the endless stream of samples.
+    `gss.data.augment.Draws`; position: int64 [b], place of the sample in the endless stream of samples; source: int64
+    [b], number of its source among those of the pairs.
     """
 
     image: Tensor
@@ -48,6 +50,7 @@ class Batch(TypedDict):
     valid: Tensor
     photometric: Tensor
     position: Tensor
+    source: Tensor
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -97,8 +100,8 @@ def _ahead(
     yield from waiting
 
 
-def sample_seed(seed: int, position: int) -> int:
-    """Seed, 32 bit, of the generator of the sample at a position of the stream."""
+def sample_seed(seed: int, position: int | str) -> int:
+    """Seed, 32 bit, of the generator of the sample at a position of the stream, or of what is named instead."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=4).digest(), "little")
 
 
@@ -122,6 +125,27 @@ class SampleOrder:
         return int(self._permutation[place])
 
 
+class BalancedOrder:
+    """Which pair stands at a position of the stream where the sources take turns: p is of source p mod S, each of which
+    has an endless order of its own.
+
+    Args:
+        ends: the number of the last pair of each of the S sources, plus one.
+        seed: of which those of the orders are derived.
+    """
+
+    def __init__(self, ends: Sequence[int], seed: int) -> None:
+        self._starts = [0, *ends[:-1]]
+        self._orders = [
+            SampleOrder(end - start, sample_seed(seed, f"source {number}"))
+            for number, (start, end) in enumerate(zip(self._starts, ends, strict=True))
+        ]
+
+    def __getitem__(self, position: int) -> int:
+        place, source = divmod(position, len(self._orders))
+        return self._starts[source] + self._orders[source][place]
+
+
 class TrainLoader:
     """Endless training batches, from a given step on.
 
@@ -133,6 +157,8 @@ class TrainLoader:
         augment: settings of the random geometry.
         seed: of order and augmentation.
         batch_size: B, samples of one step over all processes.
+        ends: the number of the last pair of each source, plus one, where every step is to hold as many pairs of one
+            source as of another; None: as they come in a permutation of all pairs.
         accumulation: micro-batches per step and process.
         workers: processes that read and augment; 0 does it in this one.
         start_step: step of the first batch; a resumed run sees what an unbroken one would.
@@ -152,6 +178,7 @@ class TrainLoader:
         *,
         seed: int,
         batch_size: int,
+        ends: Sequence[int] | None = None,
         accumulation: int = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -160,18 +187,19 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         parts = accumulation * world_size
-        if batch_size % parts:
+        sources = len(ends) if ends else 1
+        if batch_size % math.lcm(parts, sources):
             raise ConfigError(
                 f"batch_size {batch_size} cannot be divided among {world_size} processes with accumulation "
-                f"{accumulation}",
-                todo=f"choose a multiple of {parts}, for example {max(round(batch_size / parts), 1) * parts}",
+                f"{accumulation}" + (f", and among {sources} sources" if ends else ""),
+                todo=next_multiple(batch_size, parts, sources),
             )
         if not pairs:
             raise DataError("the training split has no pairs", todo="run the check stage")
         self.accumulation = accumulation
         # One endless pass keeps the workers alive; each work unit is a whole micro-batch.
         self._batches = DataLoader(
-            _MicroBatches(pairs, space, augment, seed),
+            _MicroBatches(pairs, space, augment, seed, BalancedOrder(ends, seed) if ends else None),
             sampler=_Positions(batch_size, parts, rank, world_size, start_step),
             batch_size=None,
             num_workers=workers,
@@ -205,6 +233,12 @@ class TrainLoader:
             del items  # ends the workers even where a traceback keeps this frame
 
 
+def next_multiple(batch_size: int, *parts: int) -> str:
+    """What to do about a batch that each of some numbers of parts should divide."""
+    multiple = math.lcm(*parts)
+    return f"choose a multiple of {multiple}, for example {max(round(batch_size / multiple), 1) * multiple}"
+
+
 def _close(steps: weakref.ref[Generator]) -> None:
     alive = steps()
     if alive is not None:
@@ -232,9 +266,11 @@ class _Positions:
 class _MicroBatches(Dataset):
     """Positions -> micro-batch. A fault is returned, not raised: torch would bury it in its own traceback."""
 
-    def __init__(self, pairs: Sequence[Pair], space: ClassSpace, augment: Augment, seed: int) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], space: ClassSpace, augment: Augment, seed: int, order: BalancedOrder | None
+    ) -> None:
         self.pairs, self.space, self.augment, self.seed = pairs, space, augment, seed
-        self.order = SampleOrder(len(pairs), seed)
+        self.order = order or SampleOrder(len(pairs), seed)
 
     def __getitem__(self, positions: range) -> Batch | GssError:
         size, (height, width) = len(positions), self.augment.crop
@@ -242,10 +278,13 @@ class _MicroBatches(Dataset):
         label = torch.empty(size, height, width, dtype=tensor_dtype(self.space.num_classes))
         valid = torch.empty(size, 4, dtype=torch.int64)
         photometric = torch.empty(size, 5)
+        source = torch.empty(size, dtype=torch.int64)
         for row, position in enumerate(positions):
             rng = np.random.RandomState(sample_seed(self.seed, position))
+            pair = self.pairs[self.order[position]]
+            source[row] = pair.source
             try:
-                native_image, native_label = read_pair(self.pairs[self.order[position]])
+                native_image, native_label = read_pair(pair)
             except DataError as error:
                 return error
             draws = draw(rng, native_label, self.augment)
@@ -260,6 +299,7 @@ class _MicroBatches(Dataset):
             valid=valid,
             photometric=photometric,
             position=torch.tensor(positions),
+            source=source,
         )
         if get_worker_info() is None:
             return batch

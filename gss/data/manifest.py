@@ -29,8 +29,8 @@ _ROW = json.JSONEncoder(ensure_ascii=False, separators=(",\n    ", ": "))
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its label, the size of both, the classes that ids in the label lead to, and what to do with an EXIF
-    orientation of the image."""
+    """An image, its label, the size of both, the classes that ids in the label lead to, what to do with an EXIF
+    orientation of the image, and the number of its source among those of the split."""
 
     image: Path
     label: Path
@@ -38,6 +38,7 @@ class Pair:
     width: int
     space: ClassSpace
     orientation: Orientation = "apply"
+    source: int = 0
 
     def read_image(self) -> np.ndarray:
         """uint8 [H, W, 3], RGB; see `gss.data.images.read_image`."""
@@ -130,7 +131,7 @@ class Pairs(Sequence[Pair]):
     """The pairs of a split: those of one source after the other, each in the order of their names.
 
     Args:
-        sources: at least one.
+        sources: those that have pairs in the split.
         ends: the number of the last row of each source, plus one.
     """
 
@@ -143,9 +144,10 @@ class Pairs(Sequence[Pair]):
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # nobody wants slices
         row, place = self.rows[index], range(len(self))[index]
-        source = self.sources[bisect_right(self.ends, place)]
+        number = bisect_right(self.ends, place)
+        source = self.sources[number]
         image, label = source.root / row["image"], source.root / row["label"]
-        return Pair(image, label, row["height"], row["width"], source.space, source.orientation)
+        return Pair(image, label, row["height"], row["width"], source.space, source.orientation, number)
 
     def repeated(self) -> Sequence[Pair]:
         """One pass of a training: the pairs of each source in a row, as often as it says."""
@@ -222,8 +224,8 @@ class Manifest:
         """
         if split not in self.rows:
             raise DataError(f"no split '{split}'; there are {', '.join(self.splits)}", where="manifest")
-        ends = list(accumulate(source.counts.get(split, 0) for source in self.sources))
-        return Pairs(self.rows[split], self.sources, ends)
+        sources = [source for source in self.sources if source.counts.get(split)]
+        return Pairs(self.rows[split], sources, list(accumulate(source.counts[split] for source in sources)))
 
 
 def evenly_spaced(num_images: int, count: int) -> list[int]:

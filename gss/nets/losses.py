@@ -1,7 +1,8 @@
 """Cross-entropies that never hold the whole map of scores: computed and differentiated piece by piece.
 
 Letters: B batch, C channels, V vocabulary, N classes, h w size of the scores, H W size of the labels,
-n valid tokens.
+n valid tokens, S groups of samples. `groups` float [B, S] has a single 1 in the row of each sample; with it there is a
+sum for each group, [S].
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ def token_loss_sum(
     *,
     ignore_index: int,
     weights: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a 1x1 classifier over V tokens, summed over the valid tokens.
 
@@ -45,10 +47,20 @@ def token_loss_sum(
         right = (scores.detach().argmax(1) == target[chosen]).sum()
         return loss if factor is None else loss @ factor[chosen].to(loss.dtype), right
 
-    valid = (target != ignore_index).nonzero()[:, 0]  # [n] positions
-    pieces = [(chosen, chosen) for chosen in valid.split(max(1, scores_at_once(hidden) // len(bias)))]
+    valid = target != ignore_index
+    if groups is None:
+        slots, number, of_slots = None, 1, [valid]
+    else:
+        slots, number = groups.argmax(1).repeat_interleave(targets[0].numel()), groups.shape[1]
+        of_slots = [valid & (slots == slot) for slot in range(number)]
+    at_once = max(1, scores_at_once(hidden) // len(bias))
+    pieces = [
+        (chosen, chosen, slot)  # [n] positions
+        for slot, some in enumerate(of_slots)
+        for chosen in some.nonzero()[:, 0].split(at_once)
+    ]
     tokens = hidden.permute(0, 2, 3, 1).flatten(0, 2)  # [B * h * w, C]
-    return _PiecewiseSum.apply(classify, pieces, tokens, weight, bias)
+    return _PiecewiseSum.apply(classify, pieces, slots, number, tokens, weight, bias)
 
 
 def pixel_loss_sum(
@@ -58,6 +70,7 @@ def pixel_loss_sum(
     ignore_index: int,
     class_weights: Tensor | None = None,
     align_corners: bool = False,
+    groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of scores resized bilinearly to the label, summed over the valid pixels.
 
@@ -84,11 +97,14 @@ def pixel_loss_sum(
 
     strips = _strips_between_rows if align_corners else _strips
     pieces = [
-        ((slice(sample, sample + 1), slice(None), source), (sample, *strip))
+        ((slice(sample, sample + 1), slice(None), source), (sample, *strip), 0 if groups is None else sample)
         for sample in range(batch)
         for source, *strip in strips(rows, height, scores_at_once(scores) // (num_classes * width))
     ]
-    return _PiecewiseSum.apply(classify, pieces, scores)
+    if groups is None:
+        return _PiecewiseSum.apply(classify, pieces, None, 1, scores)
+    losses, right = _PiecewiseSum.apply(classify, pieces, torch.arange(batch, device=scores.device), batch, scores)
+    return sum_of(losses, groups), right
 
 
 def _strips(rows: int, height: int, at_once: int) -> Iterator[tuple[slice, int, slice, slice]]:
@@ -140,37 +156,59 @@ def pixel_weights(label: Tensor, class_weights: Tensor) -> Tensor:
     return table[label.long()]
 
 
+def sum_of(values: Tensor, groups: Tensor | None) -> Tensor:
+    """Sum of values [B, ...], []; of each group's, [S]; truth and whole numbers are counted exactly."""
+    if groups is None:
+        return values.sum()
+    of_samples = values.reshape(len(values), -1).sum(1, keepdim=True)  # [B, 1]
+    if not of_samples.is_floating_point():
+        of_samples = of_samples.double()
+    return (of_samples * groups).sum(0)  # no matrix product: autocast would round it
+
+
 def _single(x: Tensor) -> Tensor:
     """Scores in float32 at least, also under autocast."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _PiecewiseSum(torch.autograd.Function):
-    """Sum of a loss over pieces of its first input; each piece is differentiated as soon as it is computed.
+    """Sums of a loss over pieces of its first input; each piece is differentiated as soon as it is computed.
 
     The gradients, not the scores, are what is kept for the backward pass, so no piece is computed twice. A piece is an
-    index of the input and what `loss_of` is told about it.
+    index of the input, what `loss_of` is told about it, and the number of the sum that it goes into. `slots` int64 says
+    of each row of the input which of `number` sums it goes into; None: there is one, of shape [].
     """
 
     @staticmethod
-    def forward(ctx, loss_of, pieces, x, *shared):  # type: ignore[no-untyped-def]
-        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
+    def forward(ctx, loss_of, pieces, slots, number, x, *shared):  # type: ignore[no-untyped-def]
+        shape = () if slots is None else (number,)
+        total = x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
         right = torch.zeros((), dtype=torch.int64, device=x.device)
         x_grad = torch.zeros_like(x)
-        leaves = [parameter.detach().requires_grad_() for parameter in shared]
-        for index, about in pieces:
+        leaves = [[parameter.detach().requires_grad_() for parameter in shared] for _ in range(number)]
+        for index, about, slot in pieces:
             part = x[index].detach().requires_grad_()
             with torch.enable_grad():
-                loss, correct = loss_of(part, about, *leaves)
+                loss, correct = loss_of(part, about, *leaves[slot])
             loss.backward()
             x_grad[index] += part.grad
-            total += loss.detach()
+            total.view(-1)[slot] += loss.detach()
             right += correct
-        ctx.save_for_backward(x_grad, *[torch.zeros_like(p) if p.grad is None else p.grad for p in leaves])
+        grads = [[torch.zeros_like(p) if p.grad is None else p.grad for p in each] for each in leaves]
+        ctx.save_for_backward(
+            slots, x_grad, *(grads[0] if slots is None else map(torch.stack, zip(*grads, strict=True)))
+        )
         ctx.mark_non_differentiable(right)
         return total, right
 
     @staticmethod
     def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
-        # In place: a second call is an error. Expanded, the factor stays float32, as float16 ends at 65504.
-        return None, None, *[saved.mul_(grad.expand_as(saved)) for saved in ctx.saved_tensors]
+        # With dimensions, the factor stays float32, as float16 ends at 65504.
+        slots, *saved = ctx.saved_tensors
+        if slots is None:  # in place: a second call is an error
+            return None, None, None, None, *[each.mul_(grad.expand_as(each)) for each in saved]
+        x_grad, *stacked = saved  # [rows of x, ...], [number, ...]
+        factors = grad[slots].view(-1, *[1] * (x_grad.ndim - 1))
+        of_x = torch.mul(x_grad, factors, out=torch.empty_like(x_grad))
+        of_shared = [torch.tensordot(grad.to(each.dtype), each, 1) for each in stacked]
+        return None, None, None, None, of_x, *of_shared

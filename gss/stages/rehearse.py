@@ -1,12 +1,14 @@
 """What would stop a later stage and can be known now: files, sizes, and networks built without their numbers."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
 
 from gss.config import Experiment
 from gss.data.classes import ClassSpace
+from gss.data.loader import next_multiple
 from gss.errors import CheckpointError, ConfigError
 from gss.stages.run import Run
 
@@ -30,11 +32,13 @@ def rehearse(run: Run, space: ClassSpace) -> None:
     for stage, key in experiment.trained.items():
         training = experiment.at(key)
         parts = training.accumulation * processes(experiment, stage)
-        if training.batch_size % parts:
+        sources = len(experiment.data.balanced) if stage in experiment.trainings else 0
+        if training.batch_size % math.lcm(parts, sources or 1):
             raise ConfigError(
-                f"{training.batch_size} images per update cannot be divided into {parts} parts",
+                f"{training.batch_size} images per update cannot be divided into {parts} parts"
+                + (f", and among the {sources} sources of `data.sampling: balanced`" if sources else ""),
                 where=f"{key}.batch_size; accumulation, and the processes of run.resources.{stage}",
-                todo=f"choose a multiple of {parts}, for example {max(round(training.batch_size / parts), 1) * parts}",
+                todo=next_multiple(training.batch_size, parts, sources or 1),
             )
         if training.accumulation > 1:
             print(

@@ -139,9 +139,13 @@ def on_this_machine(world: World, batch_size: int, accumulation: int = 1) -> dic
 def loop_settings(run: Run, training: Training, steps: int) -> LoopSettings:
     """The loop's settings for one stage of an experiment."""
     told = {field.name for field in fields(LoopSettings)}
+    sources = run.experiment.data.balanced
+    # Published trainings on balanced sources have one in each process, whose mean is that source's.
+    is_local = run.experiment.numerics == "reference" and not sources
     return LoopSettings(
         steps=steps,
-        normalisation="local" if run.experiment.numerics == "reference" else "global",
+        sources=sources,
+        normalisation="local" if is_local else "global",
         **{name: value for name, value in training if name in told},
         **run_settings(run),
     )
@@ -164,12 +168,13 @@ def run_settings(run: Run) -> dict[str, Any]:
 def make_loader(
     run: Run, pairs: Pairs, training: Training, world: World
 ) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
-    """Batches of the pairs from any step on, those of each source as often as it says.
+    """Batches of the pairs from any step on, by `data.sampling`.
 
     Raises:
         GssError: the loader processes of this machine need more shared memory than there is.
     """
     config, workers = run.experiment.augment, run.experiment.run.workers
+    balanced = run.experiment.data.sampling == "balanced"
     samples = training.batch_size // (training.accumulation * world.size)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     label_bytes = tensor_dtype(run.space.num_classes).itemsize
@@ -191,11 +196,12 @@ def make_loader(
 
     def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:
         loader = TrainLoader(
-            pairs.repeated(),
+            pairs if balanced else pairs.repeated(),
             run.space,
             augment,
             seed=run.experiment.seed,
             batch_size=training.batch_size,
+            ends=pairs.ends if balanced else None,
             accumulation=training.accumulation,
             rank=world.rank,
             world_size=world.size,
@@ -208,13 +214,18 @@ def make_loader(
     return from_step
 
 
-def class_pixels(run: Run) -> list[int]:
-    """Pixels of every class in the training labels, as the check counted them, as often as a pass takes them."""
+def class_pixels(run: Run) -> list[float]:
+    """Pixels of every class in the training labels, as the check counted them, as often as a pass takes them; of
+    balanced sources the sum of their shares among the pixels of each."""
     path = run.file(run.folder / STATISTICS)
     content = read_json(path)
     rows = content["splits"]["train"]["classes"]
     run.space.require_names([row["name"] for row in rows], where=path, todo=f"make it again: gss check {run.name}")
     pixels = np.array([row["pixels"] for row in rows], np.int64)
+    if run.experiment.data.sampling == "balanced":
+        trained = [splits["train"]["classes"] for splits in content["sources"].values() if "train" in splits]
+        each = np.array([[row["pixels"] for row in rows] for rows in trained])  # [S, N]
+        return (each / np.maximum(each.sum(1, keepdims=True), 1)).sum(0).tolist()
     for source, splits in zip(run.manifest.sources, content.get("sources", {}).values(), strict=False):
         if source.repeat > 1 and "train" in splits:
             pixels += (source.repeat - 1) * np.array([row["pixels"] for row in splits["train"]["classes"]], np.int64)

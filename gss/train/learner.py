@@ -12,7 +12,8 @@ Stats = dict[str, tuple[Tensor, Tensor]]
 class Learner(Protocol):
     """What the loop asks of an nn.Module that is to be trained.
 
-    A batch is a dict of tensors; a step has one or more of them (micro-batches).
+    A batch is a dict of tensors; a step has one or more of them (micro-batches). One with `groups`, float [b, S] with a
+    single 1 in the row of each sample, asks for counts and sums of each group: [k, S] instead of [k].
 
     Attributes:
         terms: weight of every loss term by its name, k terms in a fixed order.
@@ -24,7 +25,8 @@ class Learner(Protocol):
     saved: nn.Module
 
     def counts(self, batch: Batch) -> Tensor:
-        """float64 [k]: over how many elements each term is a mean, from the labels of a micro-batch alone."""
+        """float64 [k] or [k, S]: over how many elements each term is a mean, from the labels of a micro-batch alone."""
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, Stats]:
-        """Sums float [k] of the terms over a micro-batch, not divided by `counts`; statistics as (sum, count)."""
+        """Sums float, of the shape of `counts` and not divided by them, of the terms over a micro-batch; statistics as
+        (sum, count)."""

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gss._compat import import_timm
 from gss.train.distributed import World, repeat_bits
 from gss.train.learner import Batch, Learner
+from gss.train.multitask import SourceGradients
 from gss.train.progress import Meter
 from gss.train.scaling import LossScale
 from gss.train.settings import LoopSettings
@@ -22,6 +24,9 @@ EPS = float(torch.finfo(torch.float32).eps)  # the published losses divide by co
 
 class Objective:
     """A learner on its device, and its loss: the weighted sum over terms of sum / (count + eps).
+
+    With `settings.sources` it is the mean over the sources of this, each with its own sums and counts; with
+    `settings.multitask` their sum by weights that follow from the gradients of each, which are no part of the gradient.
 
     Sums and counts are those of all processes and micro-batches: how the batch is divided does not change the loss
     (unless `settings.normalisation` is `local`). It does change what BatchNorm sees, one micro-batch at a time, of all
@@ -48,32 +53,50 @@ class Objective:
             # torch's own converter drops the activations that timm keeps inside its BatchNorm
             learner = import_timm().layers.convert_sync_batchnorm(learner)
         self.learner = cast(Learner, learner)
-        self.model = learner if world.size == 1 else DistributedDataParallel(learner, forward_sync_buffers=False)
-        self._weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)
+        self._gradients = None
+        if settings.multitask != "none":  # which exchanges them itself
+            self._gradients = SourceGradients(self.learner.saved, settings.multitask, world)
+        alone = world.size == 1 or self._gradients is not None
+        self.model = learner if alone else DistributedDataParallel(learner, forward_sync_buffers=False)
+        weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)
+        self._weights = weights[:, None] if settings.sources else weights
 
     def move(self, batch: Batch) -> dict[str, Tensor]:
-        """A batch on the device, its floats in the precision of the training."""
-        return {
+        """A batch on the device, its floats in the precision of the training; with sources, these are its groups."""
+        moved = {
             name: value.to(self._world.device, self._dtype if value.is_floating_point() else None, non_blocking=True)
             for name, value in batch.items()
         }
+        if self._settings.sources:
+            moved["groups"] = F.one_hot(moved["source"], len(self._settings.sources)).to(self._dtype)  # [b, S]
+        return moved
 
     def backward(self, micro: Sequence[Batch], step: int, meter: Meter, scale: LossScale | None = None) -> Tensor:
         """Gradients of the whole step's loss, times `scale`; returns this process's share of the loss, float64."""
         precision = self._settings.precision
-        factor = self._world.size if scale is None else self._world.size * scale.factor  # DDP takes the mean
+        ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+        factor = (1 if ddp is None else self._world.size) * (1 if scale is None else scale.factor)  # DDP takes the mean
         divisors = self._divisors(torch.stack([self.learner.counts(batch) for batch in micro]))
-        total = torch.zeros_like(self._weights)
+        total = torch.zeros_like(divisors[0])
         for number, (batch, divisor) in enumerate(zip(micro, divisors, strict=True), start=1):
-            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
             with ddp.no_sync() if ddp is not None and number < len(micro) else nullcontext():
                 with torch.autocast(self._world.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
                     sums, stats = self.model(batch, step)
-                terms = self._weights * sums / divisor  # [k]
-                (terms.sum() * factor).backward()
+                terms = self._weights * sums / divisor  # [k] or [k, S]
+                if self._gradients is None:
+                    (terms.sum() * factor).backward()
+                else:
+                    self._gradients.add(terms.sum(0) * factor)
             total += terms.detach()
             for name, (value, count) in stats.items():
                 meter.add(f"train/{name}", value, count)
+        if self._gradients is not None:
+            weights = self._gradients.combine(scale)  # [S]
+            total *= weights
+            for name, weight in zip(self._settings.sources, weights, strict=True):
+                meter.add(f"train/weight_{name}", weight, 1.0)
+        if self._settings.sources:
+            total = total.sum(1)
         size = self._world.size
         meter.add("train/loss", total.sum() * size, 1.0)
         for name, term in zip(self.learner.terms, total, strict=True):
@@ -81,10 +104,12 @@ class Objective:
         return total.sum()
 
     def _divisors(self, counts: Tensor) -> Tensor:
-        """What the sums of this process's micro-batches are divided by, like `counts` float64 [micro-batches, k]."""
+        """What the sums of this process's micro-batches are divided by, like `counts` float64 [micro-batches, k] or
+        [micro-batches, k, S]."""
         if self._settings.normalisation == "local":
             return (counts + EPS) * (self._world.size * len(counts))
-        return (self._world.sum(counts.sum(0)) + EPS).expand_as(counts)
+        alike = len(self._settings.sources) if self._settings.sources and self._gradients is None else 1
+        return ((self._world.sum(counts.sum(0)) + EPS) * alike).expand_as(counts)
 
     def warn_of_micro_batches(self, micro: Sequence[Batch]) -> None:
         """Say so where BatchNorm makes the result depend on how a step's batch is divided into micro-batches."""

@@ -21,6 +21,11 @@ class LoopSettings:
             None: 1.
         clip_norm: largest norm of the gradient; None: no clipping.
         ema: decay of an exponential moving average of the weights; None: no average.
+        sources: names of the data sets whose losses count alike, of which a batch says in `source` what each sample is
+            of: the loss of a step is the mean over them of each one's own, and 0 for one without a valid element.
+            Empty: one loss of all samples.
+        multitask: how gradients of `sources` make a step: `none`, that of their mean loss; else weighted by MGDA, see
+            `gss.train.multitask.SOLVERS`.
         normalisation: what a loss is a mean over. `global`: the elements of the whole step, over all processes and
             micro-batches. `local`: the elements of one micro-batch of one process, and then the mean of these means,
             as in the published distributed training: parts with few valid elements weigh more.
@@ -56,6 +61,8 @@ class LoopSettings:
     layer_decay: float | None = None
     clip_norm: float | None = None
     ema: float | None = None
+    sources: tuple[str, ...] = ()
+    multitask: Literal["none", "mgda", "mgda_fw"] = "none"
     normalisation: Literal["global", "local"] = "global"
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     validate_every: int = 0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gss.collector import spare_modules
 from gss.evaluate.measure import measure
+from gss.nets.losses import sum_of
 from gss.results.journal import Journal
 from gss.train.distributed import World, worker
 from gss.train.loop import LoopSettings, TrainResult, train
@@ -25,7 +26,7 @@ SETTINGS = {"steps": 30, "lr": 0.05, "warmup_steps": 4, "log_every": 1, "save_ev
 
 
 class TinyLearner(nn.Module):
-    """Two terms over different numbers of elements; dropout and batch norm when asked.
+    """Two terms over different numbers of elements, by group if need be; dropout and batch norm when asked.
 
     Args:
         poison: the step whose scores are no numbers.
@@ -54,8 +55,8 @@ class TinyLearner(nn.Module):
         self.poison, self.overflow = poison, overflow
 
     def counts(self, batch: dict[str, Tensor]) -> Tensor:
-        valid = (batch["label"] >= 0).sum()
-        return torch.stack([valid, torch.full_like(valid, batch["label"].numel())]).double()
+        label, groups = batch["label"], batch.get("groups")
+        return torch.stack([sum_of(each, groups) for each in (label >= 0, torch.ones_like(label))]).double()
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         is_last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
@@ -64,9 +65,10 @@ class TinyLearner(nn.Module):
         if step == self.poison:
             scores = scores / 0
         valid = batch["label"] >= 0
-        cross = nn.functional.cross_entropy(scores, batch["label"], ignore_index=-1, reduction="sum")
+        cross = nn.functional.cross_entropy(scores, batch["label"], ignore_index=-1, reduction="none")
         right = ((scores.argmax(1) == batch["label"]) & valid).sum()
-        return torch.stack([cross, scores.square().sum()]), {"accuracy": (right, valid.sum())}
+        sums = [sum_of(each, batch.get("groups")) for each in (cross, scores.square())]
+        return torch.stack(sums), {"accuracy": (right, valid.sum())}
 
 
 def sample(seed: int, position: int) -> tuple[Tensor, int]:
@@ -84,7 +86,7 @@ def make_batches(
     delay: float = 0.0,
     seen: list[int] | None = None,
 ):
-    """Batches of this process; positions are noted in `seen`."""
+    """Batches of this process, of two sources in turns; positions are noted in `seen`."""
 
     def batches(start: int) -> Iterator[list[dict[str, Tensor]]]:
         step, share = start, batch_size // (world.size * accumulation)
@@ -98,7 +100,8 @@ def make_batches(
                 if seen is not None:
                     seen.extend(positions)
                 images, labels = zip(*(sample(11, position) for position in positions), strict=True)
-                micro.append({"image": torch.stack(images), "label": torch.tensor(labels).clamp(min=-1)})
+                label = torch.tensor(labels).clamp(min=-1)
+                micro.append({"image": torch.stack(images), "label": label, "source": torch.tensor(positions) % 2})
             yield micro
 
     return batches

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gss.data.classes import ignore_index
 from gss.data.device import finish
-from gss.nets.losses import pixel_loss_sum, pixel_weights, token_loss_sum
+from gss.nets.losses import pixel_loss_sum, pixel_weights, sum_of, token_loss_sum
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.posterior import Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -38,23 +38,24 @@ class ImageLearner(nn.Module):
 
     @abstractmethod
     def counts(self, batch: Batch) -> Tensor:
-        """float64 [terms]: valid elements of a micro-batch, or their weights' sums."""
+        """float64 [terms] or [terms, S]: valid elements of a micro-batch, or their weights' sums."""
 
     @abstractmethod
-    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
+    def losses(self, image: Tensor, label: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Stats]:
         """Sums of the losses, and what is reported beside them.
 
         Args:
             image: normalised, [B, 3, H, W], in the parameters' dtype.
             label: integers [B, H, W], 0..N-1 or `ignore_index(N)`; it is not changed.
+            groups: see `gss.train.learner.Learner`.
 
         Returns:
-            sums [terms], not divided by `counts`; statistics as (sum, count).
+            sums of the shape of `counts`, not divided by them; statistics as (sum, count).
         """
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, Stats]:
         """`losses` of a micro-batch."""
-        return self.losses(self.finished_image(batch), batch["label"])
+        return self.losses(self.finished_image(batch), batch["label"], batch.get("groups"))
 
     def finished_image(self, batch: Batch) -> Tensor:
         """Augmented and normalised image [B, 3, H, W] in the parameters' dtype."""
@@ -86,14 +87,15 @@ class LatentPriorLearner(ImageLearner):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def counts(self, batch: Batch) -> Tensor:
-        label = batch["label"]
+        label, groups = batch["label"], batch.get("groups")
         doubled = double_label(label, _token_grid(label, self.prior.head.token_stride))  # [B, 8h, 8w]
         if self.class_weights is None:
-            return torch.stack([token_valid(doubled, self.ignored).sum(), (doubled != self.ignored).sum()]).double()
-        of_pixels = pixel_weights(doubled, self.class_weights)
-        return torch.stack([_token_weights(doubled, self.class_weights).double().sum(), of_pixels.double().sum()])
+            elements = [token_valid(doubled, self.ignored), doubled != self.ignored]
+            return torch.stack([sum_of(each, groups) for each in elements]).double()
+        weights = [_token_weights(doubled, self.class_weights), pixel_weights(doubled, self.class_weights)]
+        return torch.stack([sum_of(each.double(), groups) for each in weights])
 
-    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
+    def losses(self, image: Tensor, label: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Stats]:
         head = self.prior.head
         maps = self.prior.backbone(image)
         fused = head.fuse(maps)
@@ -107,9 +109,10 @@ class LatentPriorLearner(ImageLearner):
             tokens,
             ignore_index=head.vocab_size,
             weights=weights,
+            groups=groups,
         )
         pixel_sum, pixels_right = pixel_loss_sum(
-            pixel_logits, doubled, ignore_index=self.ignored, class_weights=self.class_weights
+            pixel_logits, doubled, ignore_index=self.ignored, class_weights=self.class_weights, groups=groups
         )
         return torch.stack([token_sum, pixel_sum]), {
             "token_acc": (tokens_right, (tokens != head.vocab_size).sum()),
@@ -164,14 +167,16 @@ class PosteriorLearner(ImageLearner):
         return self
 
     def counts(self, batch: Batch) -> Tensor:
-        label = batch["label"]
+        label, groups = batch["label"], batch.get("groups")
         if self.class_weights is None:
-            return (label != self.ignored).sum().double().view(1)
-        return pixel_weights(label, self.class_weights).double().sum().view(1)
+            return sum_of(label != self.ignored, groups).double()[None]
+        return sum_of(pixel_weights(label, self.class_weights).double(), groups)[None]
 
-    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, Stats]:
-        loss, right = self.posterior.loss_sum(self._decoded(image), label, class_weights=self.class_weights)
-        return loss.view(1), {"pixel_acc": (right, (label != self.ignored).sum())}
+    def losses(self, image: Tensor, label: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Stats]:
+        loss, right = self.posterior.loss_sum(
+            self._decoded(image), label, class_weights=self.class_weights, groups=groups
+        )
+        return loss[None], {"pixel_acc": (right, (label != self.ignored).sum())}
 
     @torch.no_grad()
     def _decoded(self, image: Tensor) -> Tensor:

@@ -31,20 +31,23 @@ class Posterior(nn.Module):
         """Maskige [B, 3, P, Q] in 0..1 -> float scores [B, N, H, W], resized bilinearly to `size` = (H, W)."""
         return resize(self(rgb), size)
 
-    def loss_sum(self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss_sum(
+        self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None, groups: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of `scores(rgb, (H, W))`, summed over the valid pixels.
 
         Args:
             rgb: [B, 3, P, Q] in 0..1.
             label: integers [B, H, W], 0..N-1 or `ignore_index(N)`.
             class_weights: [N], factor of a pixel's loss by its label; None: 1.
+            groups: see `gss.nets.losses`.
 
         Returns:
-            the sum, differentiable in the parameters; the number of pixels guessed right, int64.
+            the sum, [] or [S], differentiable in the parameters; the number of pixels guessed right, int64.
         """
         scores = self(rgb)
         ignored = ignore_index(scores.shape[1])
-        return pixel_loss_sum(scores, label, ignore_index=ignored, class_weights=class_weights)
+        return pixel_loss_sum(scores, label, ignore_index=ignored, class_weights=class_weights, groups=groups)
 
 
 class WindowPosterior(Posterior):
@@ -90,7 +93,9 @@ class WindowPosterior(Posterior):
     def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         return self.cls_segmap["conv"](resize(self.hidden(rgb), size))  # [B, N, H, W]
 
-    def loss_sum(self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss_sum(
+        self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None, groups: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         weights = None if class_weights is None else pixel_weights(label, class_weights)
         classifier = cast(nn.Conv2d, self.cls_segmap["conv"])
         hidden = resize(self.hidden(rgb), (label.shape[1], label.shape[2]))  # [B, C, H, W]
@@ -101,6 +106,7 @@ class WindowPosterior(Posterior):
             label.long(),
             ignore_index=ignore_index(len(classifier.weight)),
             weights=weights,
+            groups=groups,
         )
 
 

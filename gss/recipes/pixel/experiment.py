@@ -1,7 +1,9 @@
 """The sections of an experiment with recipe `pixel`."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from gss.config.experiment import Experiment, NamedFile
 from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
@@ -18,21 +20,35 @@ class Auxiliary(Section):
     """Channel dropout before its classifier."""
 
 
+class CCSA(Section):
+    weight: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Its share of the loss; cross-entropies have the rest."""
+    pairs: Positive = 1000
+    """Pairs of pixels of one class drawn from a micro-batch, at most, and three times as many of two classes; both of
+    different sources, and none of ignored pixels."""
+    broadcast: bool = False
+    """As published, where every pair counts as one of either kind, by the share of the kinds."""
+
+
 class Pixel(Section):
     backbone: Backbone
     """The image encoder."""
     checkpoint: Place | None = None
     """A published checkpoint, of CAE with UPerNet or of MSeg's HRNet, to import instead of training, found like
     `data.root`."""
-    head: Literal["plain", "fcn", "hrnet", "upernet"] = "plain"
+    head: Literal["plain", "fcn", "hrnet", "upernet", "psp"] = "plain"
     """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `hrnet` does so as in MSeg's
-    HRNetV2 and trains the encoder with its BatchNorm momentum and start values, `upernet` is UPerNet."""
+    HRNetV2 and trains the encoder with its BatchNorm momentum and start values, `upernet` is UPerNet; `psp` is
+    PSPNet's, of the last map alone (`backbone.output_stride: 8`)."""
     channels: Positive = 128
     """Width of the head."""
     dropout: Fraction = 0.0
     """Channel dropout before the classifier."""
     auxiliary: Auxiliary | None = None
     """A second head on the map of stride 16, in training only; `{}`: as published; none: there is none."""
+    ccsa: CCSA | None = None
+    """A contrastive loss on the encoder's last map (`backbone.output_stride: 8`: of stride 8), which draws together
+    pixels of one class and different `data.sources`; `{}`: as MSeg described it; none: there is none."""
     steps: Positive = 40000
     """Updates."""
     training: Training = Training()
@@ -40,7 +56,7 @@ class Pixel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        training: Any = {"checkpoint": True, "steps": True, "training": True}
+        training: Any = {"checkpoint": True, "ccsa": True, "steps": True, "training": True}
         beside = {"backbone": {"weights"}, "auxiliary": {"weight"}, **training}
         return self.model_dump(mode="json", exclude=beside)
 
@@ -66,10 +82,16 @@ class PixelExperiment(Experiment):
         (
             "`pixel.checkpoint`",
             lambda e: e.pixel.checkpoint is not None,
-            ("pixel.training", "pixel.steps", "pixel.backbone.weights"),
+            ("pixel.training", "pixel.steps", "pixel.backbone.weights", "pixel.ccsa"),
         ),
         *Experiment.idle_keys,
     )
+
+    @model_validator(mode="after")
+    def _pairs_are_of_two_sources(self) -> Self:
+        if self.pixel.ccsa and not any("train" in source.splits for source in self.data.sources):
+            raise ValueError("`pixel.ccsa` draws pairs of different sources: `data.sources` has none with `train`")
+        return self
 
     @property
     def trained(self) -> dict[str, str]:

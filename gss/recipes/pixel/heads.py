@@ -111,9 +111,7 @@ class UPerNetHead(nn.Module):
         super().__init__()
         *finer, coarsest = in_channels
         self.conv_seg = _classifier(channels, num_classes)
-        self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(side), ConvBNReLU(coarsest, channels)) for side in _POOLED
-        )
+        self.psp_modules = _pooling(coarsest, channels)
         self.bottleneck = ConvBNReLU(coarsest + len(_POOLED) * channels, channels, 3)
         self.lateral_convs = nn.ModuleList(ConvBNReLU(width, channels) for width in finer)
         self.fpn_convs = nn.ModuleList(ConvBNReLU(channels, channels, 3) for _ in finer)
@@ -131,7 +129,7 @@ class UPerNetHead(nn.Module):
         """
         left = maps if isinstance(maps, list) else list(maps)
         coarsest = left.pop()
-        self._require_statistics(coarsest)
+        _require_statistics(self.bottleneck, coarsest)
         x = _joined(self.bottleneck, [coarsest, *(pool(coarsest) for pool in self.psp_modules)])
         levels = [x]
         for modules in zip(reversed(self.lateral_convs), reversed(self.fpn_convs), strict=True):
@@ -146,13 +144,51 @@ class UPerNetHead(nn.Module):
             del y
         return self.conv_seg(self.dropout(_joined(self.fpn_bottleneck, levels)))
 
-    def _require_statistics(self, x: Tensor) -> None:
-        """A map pooled to one pixel has a variance only over several images; over several GPUs BatchNorm sees more."""
-        if self.training and len(x) == 1 and isinstance(self.bottleneck.bn, nn.BatchNorm2d):
-            raise ConfigError(
-                "head `upernet` normalises a map of one pixel over the images computed at once, which are one",
-                todo="train with more per process and micro-batch: a larger `batch_size`, or a smaller `accumulation`",
-            )
+
+class PSPHead(nn.Module):
+    """Pyramid pooling of the coarsest map: it and its pooled maps joined, and a classifier.
+
+    Args:
+        in_channels: C_i of the maps; of the last one alone scores are made.
+        num_classes: N.
+        channels: K.
+
+    Source: Zhao et al. 2017, on an encoder with `output_stride: 8`; the published width is a quarter of the map's.
+    """
+
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0) -> None:
+        super().__init__()
+        coarsest = in_channels[-1]
+        self.conv_seg = _classifier(channels, num_classes)
+        self.psp_modules = _pooling(coarsest, channels)
+        self.bottleneck = ConvBNReLU(coarsest + len(_POOLED) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps [B, C_i, h_i, w_i] -> logits [B, N, h, w] at the size of the last one.
+
+        Raises:
+            ConfigError: a batch of one in training.
+        """
+        _require_statistics(self.bottleneck, maps[-1])
+        x = _joined(self.bottleneck, [maps[-1], *(pool(maps[-1]) for pool in self.psp_modules)])
+        return self.conv_seg(self.dropout(x))
+
+
+def _pooling(in_channels: int, channels: int) -> nn.ModuleList:
+    """A map pooled to several sizes, each through a 1x1 convolution."""
+    return nn.ModuleList(
+        nn.Sequential(nn.AdaptiveAvgPool2d(side), ConvBNReLU(in_channels, channels)) for side in _POOLED
+    )
+
+
+def _require_statistics(layer: ConvBNReLU, x: Tensor) -> None:
+    """A map pooled to one pixel has a variance only over several images; over several GPUs BatchNorm sees more."""
+    if layer.training and len(x) == 1 and isinstance(layer.bn, nn.BatchNorm2d):
+        raise ConfigError(
+            "heads `upernet` and `psp` normalise a map of one pixel over the images computed at once, which are one",
+            todo="train with more per process and micro-batch: a larger `batch_size`, or a smaller `accumulation`",
+        )
 
 
 def start_small(module: nn.Module) -> None:
@@ -175,4 +211,10 @@ def _joined(layer: ConvBNReLU, maps: Sequence[Tensor]) -> Tensor:
     return layer.finish(convolve_joined(maps, layer.conv.weight))
 
 
-HEADS: dict[str, type[nn.Module]] = {"plain": PlainHead, "fcn": FCNHead, "hrnet": HRNetHead, "upernet": UPerNetHead}
+HEADS: dict[str, type[nn.Module]] = {
+    "plain": PlainHead,
+    "fcn": FCNHead,
+    "hrnet": HRNetHead,
+    "upernet": UPerNetHead,
+    "psp": PSPHead,
+}

@@ -49,7 +49,10 @@ class PixelNetwork(nn.Module):
 
     def of_all_heads(self, image: Tensor) -> list[Tensor]:
         """Normalised image [B, 3, H, W] -> logits [B, N, h, w], and those of the auxiliary head at its map's size."""
-        maps = self.backbone(image)
+        return self.of_maps(self.backbone(image))
+
+    def of_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """The same of the encoder's maps, which may be taken out of the list."""
         middle = maps[_AUXILIARY_LEVEL]
         logits = [self.head(maps)]
         if self.auxiliary is not None:

@@ -17,7 +17,7 @@ RECIPE = Recipe(
             "train a per-pixel network",
             "gss.recipes.pixel.stage:pixel",
             verb="train pixel",
-            reads=("pixel", "augment", "seed", "numerics"),
+            reads=("pixel", "augment", "seed", "numerics", "data.sampling"),
             in_processes=True,
             inputs=(MANIFEST,),
             makes=("pixel.pth",),

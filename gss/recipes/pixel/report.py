@@ -15,6 +15,7 @@ _HEADS = {
     "fcn": "concatenation of four levels",
     "hrnet": "HRNetV2",
     "upernet": "UPerNet",
+    "psp": "PSPNet",
 }
 
 
