@@ -21,9 +21,11 @@ from gss.config import (
     Experiment,
     Resources,
     all_stages,
+    class_file,
     data_folder,
     data_set_folder,
     find_recipe,
+    is_shipped,
     list_experiments,
     load_cluster,
     load_experiment,
@@ -31,8 +33,9 @@ from gss.config import (
     run_parts,
     runs_of,
     seed_parts,
+    tables_of,
+    taxonomy_file,
 )
-from gss.config.schema import Source
 from gss.errors import ConfigError
 
 Value = TypeVar("Value")
@@ -132,10 +135,10 @@ def set_inputs(wildcards: Any) -> list[str]:
         there = ", ".join(sets) or "none"
         raise ConfigError(f"no set {wildcards.split!r}; there are: {there}", where="evaluation.sets")
     found = sets[wildcards.split]
-    tables = [data_folder() / found.root / found.classes] if isinstance(found.classes, str) else []
-    tables += [*_tables(found), *([data_folder() / found.model_taxonomy.file] if found.model_taxonomy else [])]
-    files = [user_file(table) for table in tables if table.is_file()]
-    return list(dict.fromkeys([*data_inputs(wildcards), *files]))
+    root = data_folder() / found.root
+    tables = [class_file(found.classes, root)] if isinstance(found.classes, str) else []
+    tables += [*tables_of(found, root), *([taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else [])]
+    return list(dict.fromkeys([*data_inputs(wildcards), *_of_user(tables)]))
 
 
 def set_makes() -> list[str]:
@@ -319,17 +322,16 @@ def data_inputs(wildcards: Any) -> list[str]:
     data = find_experiment(wildcards.experiment).data
     if data.generate:
         return [user_file(data_set_folder(data) / "classes.csv")]
-    tables = [data_set_folder(data) / data.classes] if isinstance(data.classes, str) else []
+    tables = [class_file(data.classes, data_set_folder(data))] if isinstance(data.classes, str) else []
     for source in (data, *data.sources):
-        tables += _tables(source)
+        tables += tables_of(source, data_folder() / source.root)
     prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []
-    return prepared + [user_file(table) for table in dict.fromkeys(tables) if table.is_file()]
+    return prepared + _of_user(tables)
 
 
-def _tables(source: Source) -> list[Path]:
-    """What says what the labels of a source hold, and what becomes of it."""
-    native = [data_folder() / source.root / source.native_classes] if isinstance(source.native_classes, str) else []
-    return [*native, *([data_folder() / source.taxonomy.file] if source.taxonomy else [])]
+def _of_user(tables: Iterable[Path]) -> list[str]:
+    """Those that are there and do not come with the project, as inputs of a rule."""
+    return [user_file(table) for table in dict.fromkeys(tables) if table.is_file() and not is_shipped(table)]
 
 
 def user_file(path: Path) -> str:

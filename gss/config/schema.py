@@ -32,6 +32,10 @@ class Split(Section):
     """Folder of photographs, relative to `data.root`; searched recursively."""
     labels: Place
     """Folder of one-channel PNG labels with the same relative names."""
+    list: Place | None = None
+    """Text file with an image in each line: only these count. Found like `data.root`, or shipped (`mseg/voc2012`). A
+    line is a path below `images` or below the root, with extension and `image_suffix` or without; what follows behind a
+    blank, such as the label, is passed over."""
     count: Positive | None = None
     """Number of images the split must have."""
 
@@ -47,7 +51,7 @@ class Archive(Section):
 
 class Taxonomy(Section):
     file: Place
-    """CSV with a heading, or tab separated as `.tsv`; found like `data.root`."""
+    """CSV with a heading, or tab separated as `.tsv`; found like `data.root`, or a shipped one (`mseg`)."""
     native: str = "native"
     """Column of the names in `native_classes`; a cell may hold several, `{house, tower}`."""
     common: str = "common"
@@ -116,7 +120,7 @@ class Source(Section):
 
 class DataSet(Source):
     classes: Place | tuple[str, ...]
-    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
+    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`, `mseg/bdd`), or names."""
 
     @field_validator("classes", mode="before")
     @classmethod

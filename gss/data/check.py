@@ -357,6 +357,7 @@ def _passed_over(listings: Iterable[Listing]) -> list[str]:
     """Warnings about what was not counted, and about names that only look alike."""
     listings = list(listings)
     lines = remarks([walk for listing in listings for walk in listing.walks])
+    lines += [line for listing in listings for line in listing.told]
     forms = Cases()
     for listing in listings:
         for name in listing.differently_spelled():

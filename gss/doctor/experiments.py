@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from gss.config import Experiment, data_folder, data_set_folder, load_experiment
+from gss.config import Experiment, data_folder, data_set_folder, load_experiment, taxonomy_file
 from gss.config.load import PUT_IT_THERE
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import file_system, is_network, nearest_folder
@@ -168,13 +168,13 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                     if isinstance(native, str) and native.endswith(".csv"):
                         yield "table of native classes", base / source.root / native, PUT_IT_THERE
                     if source.taxonomy is not None:
-                        yield "taxonomy", base / source.taxonomy.file, PUT_IT_THERE
+                        yield "taxonomy", taxonomy_file(source.taxonomy), PUT_IT_THERE
     for name, found in experiment.evaluation.sets.items():
         for folders in found.splits.values():
             yield f"images of {name}", base / found.root / folders.images, PUT_IT_THERE
             yield f"labels of {name}", base / found.root / folders.labels, PUT_IT_THERE
         if found.model_taxonomy:
-            yield "taxonomy", base / found.model_taxonomy.file, PUT_IT_THERE
+            yield "taxonomy", taxonomy_file(found.model_taxonomy), PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():
         yield what, path, todo
 
