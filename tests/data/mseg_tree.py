@@ -138,7 +138,9 @@ class Tree:
                 stem = f"{split}/{number}/{number:06}"
                 self.photograph(f"IDD/IDD_Segmentation/leftImg8bit/{stem}_leftImg8bit.png")
                 labels = [str(each) for each in self.rng.choice(raw, 6)]
-                things = self.polygons(f"IDD/IDD_Segmentation/gtFine/{stem}_gtFine_polygons.json", [*labels, "cargroup"])
+                things = self.polygons(
+                    f"IDD/IDD_Segmentation/gtFine/{stem}_gtFine_polygons.json", [*labels, "cargroup"]
+                )
                 picture = Image.new("L", SIZE[::-1], 255)
                 for thing in things:
                     label = thing["label"].replace("cargroup", "car")
@@ -245,3 +247,86 @@ class Tree:
             raw, made = (f"{at.replace('/color/', f'/{folder}/')}.png" for folder in ("label", "label20"))
             self._pair("scannet-20", f"{at}.jpg", raw, made)
             self._save(self.root / f"{at.replace('/color/', '/depth/')}.png", np.zeros(SIZE, np.uint16))
+
+    # ---- relabelled segments
+
+    def relabel(self, name: str) -> dict[Path, np.ndarray]:
+        """Write records of two segments of each label of a training set; returns what is expected of the relabelled."""
+        records: dict[tuple[str, str, str], list[str]] = {}
+        found = {}
+        after = names(f"{name}-relabeled")
+        table = read_table(Path(str(shipped("taxonomies", "mseg"))), separator="\t")
+        cells = zip(table[name], table["universal"], strict=True)
+        universal = {each.strip(): to for cell, to in cells for each in cell.strip("{}").split(",")}
+        step = [after.index(universal[each]) if universal[each] in after else 255 for each in names(name)]
+        for path, ids in self.expected.items():
+            label = np.array([*step, *[255] * (256 - len(step))])[ids]
+            split = "train" if "/train" in str(path) else "val"
+            for record, inside in self._segments(name, path, ids, split):
+                before = label[inside][0]
+                new = int(self.rng.choice([*range(len(after)), 255]))
+                called = [after[each] if each < 255 else "unlabeled" for each in (before, new)]
+                records.setdefault((split, *called), []).append(record)
+                label[inside] = new
+            at = str(path).replace("annotations_semseg150", "annotations_semseg150_relabeled")
+            for one, other in (
+                ("/seg/", "/seg_relabeled/"),
+                ("gtFine_19cls", "gtFine_19cls_relabeled"),
+                ("semantic_annotations133", "semantic_relabeled133"),
+                ("gtFine39", "gtFine39_relabeled"),
+                ("_semseg65", "_semseg65_relabeled"),
+                ("semseg-label37", "semseg-relabeled37"),
+            ):
+                at = at.replace(one, other)
+            found[Path(at)] = label
+        self.write_records(name, records)
+        return found
+
+    def write_records(self, name: str, records: dict[tuple[str, str, str], list[str]]) -> None:
+        """The published form: a list of calls for each set, and a list of names for each of them."""
+        lists, calls = self.root / "mseg-api/mseg/relabeled_data", []
+        for number, ((split, before, after), lines) in enumerate(records.items()):
+            file = lists / name / f"{number}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(f"{line}.jpg" for line in lines))
+            calls.append(f"\tDatasetClassUpdateRecord('x', '{split}', \t'{before}', '{after}', '{name}/{number}.txt'),")
+        code = self.root / "mseg-api/mseg/label_preparation/dataset_update_records.py"
+        code.parent.mkdir(parents=True, exist_ok=True)
+        variable = name.split("-")[0].replace("coco", "cocop")
+        with code.open("a") as out:
+            print("from nowhere import nothing", f"{variable}_update_records = [", *calls, "]", sep="\n", file=out)
+
+    def _segments(self, name: str, path: Path, ids: np.ndarray, split: str) -> list[tuple[str, np.ndarray]]:
+        """Names of two segments that do not overlap, and their pixels."""
+        stem, folder = path.stem, path.parent.name
+        if name == "ade20k-150":
+            blue = np.arange(35).reshape(5, 7).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+            full = self.root / f"ADE20K/ADE20K_2016_07_26/images/x/{stem}_seg.png"
+            self._save(full, np.stack([blue * 3, blue * 5, blue], -1))
+            return [(f"{stem}_{each}", blue[::2, ::2] == each) for each in (0, 12)]
+        if name in ("bdd", "sunrgbd-37"):
+            stem = stem.removesuffix("_train_id").removeprefix("00")
+            stem = f"img-{stem}" if name == "sunrgbd-37" else stem
+            return [(f"{stem}_{each}", ids == each) for each in sorted(set(ids[ids < 255].tolist()))[:2]]
+        if name == "mapillary-public65":
+            drawn = np.asarray(Image.open(str(path).replace("_semseg65/labels", "/instances")))
+            return [(f"mapillary_{stem}_{each}", drawn == each) for each in np.unique(drawn)[:2]]
+        if name == "coco-panoptic-133":
+            coded = self.root / f"COCOPanoptic/annotations/panoptic_{split}2017/{stem}.png"
+            drawn = np.asarray(Image.open(coded)).astype(int) @ (1, 256, 65536)
+            return [(f"{stem}_{each}", drawn == each) for each in np.unique(drawn[drawn > 0])[:2]]
+        image = f"{stem.partition('_gtFine')[0]}"
+        at = str(path.parent).replace("gtFine_19cls", "gtFine").replace("gtFine39", "gtFine")
+        things = json.loads(Path(f"{at}/{image}_gtFine_polygons.json").read_text())["objects"]
+        segments = []
+        for number in (0, 2):  # the latter has no height
+            picture = Image.new("L", SIZE[::-1])
+            points = [tuple(point) for point in things[number]["polygon"]]
+            draw = ImageDraw.Draw(picture)
+            if number == 2:
+                draw.line([points[0], points[1]], fill=1)
+            else:
+                draw.polygon(points, outline=1, fill=1)
+            segment = things[number].get("id", number)
+            segments.append((f"seq{folder}_{image}_leftImg8bit_{segment}", np.asarray(picture) > 0))
+        return segments

@@ -121,7 +121,7 @@ def _of_semseg(root: Path, base: str, records: Records | None) -> Labels:
         semseg = {} if records is None else _files(folder / part.semseg, found.ending)
         labels[split] = {}
         for name in sorted({*semseg, *_files(folder / part.relabelled, found.ending)}):
-            changes = () if records is None else records.segments[split].get(name, ())
+            changes = () if records is None else records[split].get(name, ())
             file = segment_file(root, base, part, name, instances) if changes else None
             target = folder / part.relabelled / f"{name}{found.ending}"
             labels[split][name] = Label(semseg.get(name), target, (changes, file))
@@ -254,7 +254,7 @@ def _tell(base: str, records: Records, labels: Labels) -> dict[str, Any]:
     if lines := differences(base, records):
         print(f"warning: the records of {base} are not those published: {some(lines)}")
     told = {}
-    for split, of_label in records.segments.items():
+    for split, of_label in records.items():
         known = labels.get(split, {})
         without = [segment.name for name, segments in of_label.items() if name not in known for segment in segments]
         if without:

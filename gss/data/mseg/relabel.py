@@ -5,9 +5,9 @@ Source: mseg-dataset/mseg-api, whose repository holds the records.
 
 import ast
 import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,20 +52,8 @@ class Segment(NamedTuple):
     after: str
 
 
-@dataclass
-class Records:
-    """The segments of a set, by split and name of the label, in the order of the published files."""
-
-    segments: dict[str, dict[str, list[Segment]]] = field(default_factory=lambda: defaultdict(dict))
-
-    def counts(self) -> Counter[tuple[str, str, str]]:
-        """Number of segments by split, class before and class after."""
-        return Counter(
-            (split, segment.before, segment.after)
-            for split, labels in self.segments.items()
-            for segments in labels.values()
-            for segment in segments
-        )
+Records = Mapping[str, Mapping[str, Sequence[Segment]]]
+"""By split and name of the label, in the order of the published files."""
 
 
 def read_records(root: Path, name: str) -> Records:
@@ -79,10 +67,14 @@ def read_records(root: Path, name: str) -> Records:
         DataError: the records are missing or damaged, name a class that is none, or a segment twice.
     """
     known = {*class_names(name + RELABELLED), "unlabeled"}
-    records, seen, faults = Records(), set(), []
+    records: dict[str, dict[str, list[Segment]]] = {split: {} for split in SETS[name].parts}
+    seen, faults = set(), []
     for split, before, after, file in _groups(root / RECORDS, _VARIABLES[name]):
         if strange := [each for each in (before, after) if each not in known]:
             faults.append(f"{file}: {strange[0]!r} is no class of {name}{RELABELLED}")
+        if split not in records:
+            faults.append(f"{file}: of a split {split!r}; there are {', '.join(records)}")
+            continue
         for line in _lines(root / LISTS / file):
             try:
                 label, number = _place(name, Path(line).stem)
@@ -92,7 +84,7 @@ def read_records(root: Path, name: str) -> Records:
             if (split, label, number) in seen:
                 faults.append(f"{file}: {line!r} is there a second time")
             seen.add((split, label, number))
-            records.segments[split].setdefault(label, []).append(Segment(line, number, before, after))
+            records[split].setdefault(label, []).append(Segment(line, number, before, after))
     if faults:
         raise DataError(f"the records have {len(faults)} faults: {some(faults)}", where=root / LISTS, todo=_again())
     return records
@@ -102,7 +94,12 @@ def differences(name: str, records: Records) -> list[str]:
     """What is not as it was published in the number of segments by split, class before and class after."""
     rows = [row for row in csv.DictReader(COUNTS.read_text().splitlines()) if row["dataset"] == name]
     expected = {(row["split"], row["class_before"], row["class_after"]): int(row["n_segments"]) for row in rows}
-    found = records.counts()
+    found = Counter(
+        (split, segment.before, segment.after)
+        for split, labels in records.items()
+        for segments in labels.values()
+        for segment in segments
+    )
     return [
         f"{split}: {found[split, before, after]} segments from {before} to {after}, published: {count}"
         for (split, before, after), count in (expected | {each: 0 for each in found if each not in expected}).items()
