@@ -423,7 +423,7 @@ def _mseg_labels(given: argparse.Namespace) -> None:
     from gss.data.mseg.prepare import prepare
 
     for name in given.sets:
-        prepare(name, given.root or data_folder() / "mseg_dataset", given.workers)
+        prepare(name, given.root or data_folder() / "mseg_dataset", min(given.workers, len(os.sched_getaffinity(0))))
 
 
 def _config_reference(given: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from gss.config.recipe import (
 )
 from gss.config.reference import json_schema, reference
 from gss.config.schema import Data, Published, Resources
-from gss.config.tables import class_file, is_shipped, list_file, shipped, tables_of, taxonomy_file
+from gss.config.tables import class_file, is_shipped, list_file, prepared_file, shipped, tables_of, taxonomy_file
 
 __all__ = [
     "RECIPES",
@@ -65,6 +65,7 @@ __all__ = [
     "load_experiment",
     "load_project",
     "origins",
+    "prepared_file",
     "recipe_of_model",
     "recipes",
     "reference",

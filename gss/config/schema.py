@@ -88,6 +88,9 @@ class Source(Section):
     label, `[_camera_, _label_]`."""
     repeat: Positive = 1
     """How often a pass over all training pairs takes each of this source, beside other sources."""
+    prepared: Place | None = None
+    """Record of labels that are made of those the data set is published with, found like `data.root`:
+    `mseg_dataset/prepared/camvid-11.json` of `gss mseg-labels camvid-11`. Snakemake makes them where it is missing."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
 

@@ -42,6 +42,11 @@ def list_file(name: str) -> Path:
     return shipped("lists", name) or data_folder() / name
 
 
+def prepared_file(source: Source) -> Path | None:
+    """The record of labels that are made; None where they are there."""
+    return data_folder() / source.prepared if source.prepared else None
+
+
 def tables_of(source: Source, root: Path) -> list[Path]:
     """The files that say which pairs of a source count, what its labels hold, and what becomes of them.
 

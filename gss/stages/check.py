@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gss import layout
-from gss.config import class_file, data_folder, list_file, require_data, schema, tables_of, taxonomy_file
+from gss.config import class_file, data_folder, list_file, prepared_file, require_data, schema, tables_of, taxonomy_file
 from gss.config.schema import Source
 from gss.data.check import fault_error, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import manifest_sha256, write_manifest
+from gss.data.mseg.sets import PREPARED as MSEG_LABELS
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
 from gss.data.sources import Found, join
@@ -35,6 +36,7 @@ def check(run: Run) -> None:
     """
     data, space = run.experiment.data, run.declared_space()
     rehearse(run, space)
+    records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
     places = {data.root: run.root} | {source.root: _folder(source, "source") for source in data.sources}
     spaces = {
         source.root: _space(source, space, places[source.root], run.class_table, f"source {source.root!r}")
@@ -61,7 +63,7 @@ def check(run: Run) -> None:
     manifest, statistics, faults = join(found)
     _tell(statistics)
     _require_sound(faults, run.folder / FAULTS, run.root)
-    looked_into = [run.folder / PREPARED, *([run.class_table] if run.class_table else [])]
+    looked_into = [run.folder / PREPARED, *filter(None, (run.class_table, *records_of_labels))]
     looked_into += [path for source in (data, *data.sources) for path in tables_of(source, places[source.root])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
@@ -86,6 +88,7 @@ def check_set(run: Run, name: str) -> None:
     """
     config, model = run.experiment.evaluation.sets[name], run.declared_space()
     where = f"evaluation.sets.{name}"
+    made = _made_labels(config, where)
     root = _folder(config, "evaluation set")
     table = class_file(config.classes, root) if isinstance(config.classes, str) else None
     own = class_space(config, table)
@@ -112,7 +115,7 @@ def check_set(run: Run, name: str) -> None:
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
     _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
-    looked_into = [table, run.class_table, *tables_of(config, root), *([taxonomy_file(asked)] if asked else [])]
+    looked_into = [table, run.class_table, made, *tables_of(config, root), *([taxonomy_file(asked)] if asked else [])]
     inputs = {"manifest": manifest_sha256(manifest)}
     rule = f"set_{name}"  # its own: records of the check are of the data set
     with run.stage("check", inputs, name=rule, split=name, looked_into=filter(None, looked_into)) as journal:
@@ -180,6 +183,25 @@ def _folder(source: Source, what: str) -> Path:
     folders = sorted({folder for split in source.splits.values() for folder in (split.images, split.labels)})
     kind, todo = f"folder of the {what} {source.root!r}", f"expected in it: {', '.join(folders)}"
     return require_data(data_folder() / source.root, kind=kind, todo=todo)
+
+
+def _made_labels(source: Source, where: str) -> Path | None:
+    """The record of labels that are made, where the source has one.
+
+    Args:
+        where: what messages call the source.
+
+    Raises:
+        ConfigError: there is none yet.
+    """
+    record = prepared_file(source)
+    if record is not None and not record.is_file():
+        verb = f", or gss mseg-labels {record.stem} --root {record.parents[1]}" if record.stem in MSEG_LABELS else ""
+        raise ConfigError(
+            f"the labels of {where} are not made yet: no record {record}",
+            todo=f"make them of those that the data set is published with: snakemake -c all {record}{verb}",
+        )
+    return record
 
 
 def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | None, where: str) -> ClassSpace:
