@@ -9,9 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 from PIL import Image, ImageDraw
 
 from gss.config import shipped
+from gss.data.mseg.sets import SETS
 from gss.files import read_table
 
 SIZE = 40, 56
@@ -259,7 +261,8 @@ class Tree:
         cells = zip(table[name], table["universal"], strict=True)
         universal = {each.strip(): to for cell, to in cells for each in cell.strip("{}").split(",")}
         step = [after.index(universal[each]) if universal[each] in after else 255 for each in names(name)]
-        for path, ids in self.expected.items():
+        of_set = {path: ids for path, ids in self.expected.items() if (self.root / SETS[name].folder) in path.parents}
+        for path, ids in of_set.items():
             label = np.array([*step, *[255] * (256 - len(step))])[ids]
             split = "train" if "/train" in str(path) else "val"
             for record, inside in self._segments(name, path, ids, split):
@@ -330,3 +333,26 @@ class Tree:
             segment = things[number].get("id", number)
             segments.append((f"seq{folder}_{image}_leftImg8bit_{segment}", np.asarray(picture) > 0))
         return segments
+
+    # ---- an experiment
+
+    def lists(self) -> None:
+        """Write lists of those images of the shipped ones that are here, in `lists` beside the folder of the sets."""
+        for name in (*TESTED, "sunrgbd-37"):
+            path = self.root.parent / "lists" / f"{name}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("\n".join(listed(name)[: self.pairs["val"]]))
+
+    def experiment(self, base: Path) -> dict:
+        """What an experiment on `base`, that with MSeg's sets, has to say to find the pairs of this tree alone.
+
+        Args:
+            base: YAML file of the experiment `mseg`.
+        """
+        content = yaml.safe_load(base.read_text(encoding="utf-8"))
+        for source in content["data"]["sources"]:
+            for split in source["splits"].values():
+                if "list" in split:
+                    split["list"] = split["list"].replace("mseg/", "lists/") + ".txt"
+        sets = {name: {"splits": {"val": {"list": f"lists/{name}.txt"}}} for name in content["evaluation"]["sets"]}
+        return {"base": "mseg", "data": {"sources": content["data"]["sources"]}, "evaluation": {"sets": sets}}

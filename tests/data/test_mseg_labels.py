@@ -1,6 +1,7 @@
 """Labels of MSeg's thirteen sets, made of those they are published with; all trees are tiny and generated."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from gss import layout
 from gss.cli import main
 from gss.data.images import write_png
+from gss.data.manifest import read_manifest
 from gss.data.mseg.prepare import prepare
 from gss.data.mseg.raw import relabelled_table, semseg_table
 from gss.data.mseg.sets import RELABELLED, SETS
 from gss.errors import ConfigError, DataError
-from tests.data.mseg_tree import TESTED, TRAINED, Tree
+from gss.stages.run import Run
+from tests.data.mseg_tree import TESTED, TRAINED, Tree, names
 
 
 def made(path: Path) -> np.ndarray:
@@ -296,3 +301,66 @@ def test_who_was_killed_goes_on(tmp_path: Path) -> None:
     found, expected = (json.loads((tree.root / "prepared/kitti-19.json").read_text()) for tree in (broken, straight))
     pixels = {name: count * 1600 for name, count in expected["labels"]["all"]["pixels"].items()}
     assert found["labels"]["all"]["pixels"] == pixels and found["tables"] == expected["tables"]
+
+
+# ---- all of them in one experiment
+
+SMALL = {"backbone": {"name": "test_resnet"}, "steps": 2, "training": {"batch_size": 7, "warmup_steps": 1}}
+MSEG = Path(__file__).resolve().parents[2] / "config/experiments/mseg.yaml"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A project with the experiment `tiny`, and data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GSS_DATA", str(tmp_path / "sets"))
+    tree = Tree(tmp_path / "sets/mseg_dataset")
+    tree.lists()
+    experiments = tmp_path / "config/experiments"
+    experiments.mkdir(parents=True)
+    shutil.copy(MSEG, experiments)
+    tiny = {**tree.experiment(MSEG), "recipe": "pixel", "pixel": SMALL, "augment": {"crop": [32, 32]}}
+    (experiments / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    return tree
+
+
+def test_all_sets_are_one_in_universal_classes(project: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = {}
+    for name in TRAINED:
+        expected |= {path: (names(f"{name}-relabeled"), ids) for path, ids in project.relabel(name).items()}
+    assert main(["check", "tiny"]) == 2
+    said = capsys.readouterr().err
+    record = project.root / "prepared/ade20k-150-relabeled.json"
+    assert (
+        f"gss mseg-labels ade20k-150-relabeled --root {project.root}" in said and f"snakemake -c all {record}" in said
+    )
+    made_for_training = [f"{name}-relabeled" for name in TRAINED]
+    made_for_tests = [name for name in TESTED if name != "voc2012"]
+    assert main(["mseg-labels", *made_for_training, *made_for_tests]) == 0
+    assert main(["check", "tiny"]) == 0
+    run = Run.open("tiny")
+    universal = run.space.names
+    pairs = [*run.manifest.pairs("train"), *run.manifest.pairs("val")]
+    assert len(pairs) == 7 * (3 + 2)
+    repeats = {source.root.name: source.repeat for source in run.manifest.sources}
+    assert list(repeats.values()) == [6, 17, 40, 1, 17, 7, 24]
+    for pair in pairs:
+        classes, ids = expected[pair.label]
+        table = np.array([*(universal.index(each) for each in classes), *[255] * (256 - len(classes))])
+        assert np.array_equal(pair.read_label(), table[ids]), pair.label
+        assert pair.read_image().shape == (40, 56, 3)
+    for name in TESTED:
+        (found,) = [read_manifest(run.folder / layout.of_set(name)[0]).at(project.root.parent / root(name), Path())]
+        pairs = [*found.pairs("val")]
+        assert len(pairs) == 2
+        for pair in pairs:
+            assert np.array_equal(pair.read_label(), project.expected[pair.label])
+    inputs = json.loads((run.folder / "records/check.json").read_text())["inputs"]
+    assert any(key.endswith("prepared/sunrgbd-37-relabeled.json") for key in inputs)
+    inputs = json.loads((run.folder / "records/set_kitti-19.json").read_text())["inputs"]
+    assert any(key.endswith("prepared/kitti-19.json") for key in inputs)
+    assert any(key.endswith("lists/kitti-19.txt") for key in inputs)
+
+
+def root(name: str) -> str:
+    return f"mseg_dataset/{SETS[name].folder}"
