@@ -321,7 +321,13 @@ class Evaluation(Section):
     pictures: Annotated[int, Field(ge=0)] = 8
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
-    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`."""
+    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. `sets: null`:
+    none, where `base` has some."""
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _none(cls, sets: Any) -> Any:
+        return {} if sets is None else sets
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]
