@@ -321,13 +321,15 @@ class Evaluation(Section):
     pictures: Annotated[int, Field(ge=0)] = 8
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
-    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. `sets: null`:
-    none, where `base` has some."""
+    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. Those of a `base`
+    are left out by `sets: {NAME: null}`, all of them by `sets: null`."""
 
     @field_validator("sets", mode="before")
     @classmethod
-    def _none(cls, sets: Any) -> Any:
-        return {} if sets is None else sets
+    def _left_out(cls, sets: Any) -> Any:
+        if sets is None:
+            return {}
+        return {name: each for name, each in sets.items() if each is not None} if isinstance(sets, dict) else sets
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]

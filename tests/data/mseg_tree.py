@@ -9,10 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 from PIL import Image, ImageDraw
 
-from gss.config import shipped
+from gss.config import load_experiment, runs_of, shipped
 from gss.data.mseg.sets import SETS
 from gss.files import read_table
 
@@ -337,22 +336,30 @@ class Tree:
     # ---- an experiment
 
     def lists(self) -> None:
-        """Write lists of those images of the shipped ones that are here, in `lists` beside the folder of the sets."""
+        """Write lists of those images of the shipped lists that are here, in `lists` beside the folder of the sets; and
+        of the other images of the test sets, in the form and place of MSeg."""
         for name in (*TESTED, "sunrgbd-37"):
             path = self.root.parent / "lists" / f"{name}.txt"
             path.parent.mkdir(exist_ok=True)
             path.write_text("\n".join(listed(name)[: self.pairs["val"]]))
+        for name in TESTED:
+            folder = self.root / SETS[name].folder
+            files = [path.relative_to(folder) for path in self.photographs if folder in path.parents]
+            path = self.root / f"mseg-api/mseg/dataset_lists/{name}/list/train.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{file} labels/of/it.png\n" for file in files if "x" in file.stem[:2]))
 
-    def experiment(self, base: Path) -> dict:
-        """What an experiment on `base`, that with MSeg's sets, has to say to find the pairs of this tree alone.
+    def experiment(self, base: str) -> dict:
+        """The data and test sets of one of MSeg's experiments, of which the pairs of this tree alone count.
 
         Args:
-            base: YAML file of the experiment `mseg`.
+            base: its name in the project of the working directory.
         """
-        content = yaml.safe_load(base.read_text(encoding="utf-8"))
-        for source in content["data"]["sources"]:
+        experiment = load_experiment(runs_of(base)[0])
+        data = experiment.data.model_dump(mode="json", exclude_defaults=True)
+        sets = experiment.evaluation.model_dump(mode="json", exclude_defaults=True).get("sets", {})
+        for source in (data, *data.get("sources", ()), *sets.values()):
             for split in source["splits"].values():
-                if "list" in split:
+                if split.get("list", "").startswith("mseg/"):
                     split["list"] = split["list"].replace("mseg/", "lists/") + ".txt"
-        sets = {name: {"splits": {"val": {"list": f"lists/{name}.txt"}}} for name in content["evaluation"]["sets"]}
-        return {"base": "mseg", "data": {"sources": content["data"]["sources"]}, "evaluation": {"sets": sets}}
+        return {"recipe": "pixel", "data": data, "evaluation": {"sets": sets}}

@@ -16,11 +16,13 @@ from PIL import Image
 
 from gss import layout
 from gss.cli import main
+from gss.config import load_experiment
 from gss.data.images import write_png
 from gss.data.manifest import read_manifest
 from gss.data.mseg.prepare import prepare
 from gss.data.mseg.raw import relabelled_table, semseg_table
 from gss.data.mseg.sets import RELABELLED, SETS
+from gss.doctor.experiments import inputs as inputs_of
 from gss.errors import ConfigError, DataError
 from gss.stages.run import Run
 from tests.data.mseg_tree import TESTED, TRAINED, Tree, names
@@ -306,25 +308,28 @@ def test_who_was_killed_goes_on(tmp_path: Path) -> None:
 # ---- all of them in one experiment
 
 SMALL = {"backbone": {"name": "test_resnet"}, "steps": 2, "training": {"batch_size": 7, "warmup_steps": 1}}
-MSEG = Path(__file__).resolve().parents[2] / "config/experiments/mseg.yaml"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "config/experiments"
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """A project with the experiment `tiny`, and data."""
+    """A project with MSeg's experiments, and data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GSS_DATA", str(tmp_path / "sets"))
+    shutil.copytree(EXPERIMENTS, "config/experiments", ignore=lambda _, names: [n for n in names if "mseg" not in n])
     tree = Tree(tmp_path / "sets/mseg_dataset")
     tree.lists()
-    experiments = tmp_path / "config/experiments"
-    experiments.mkdir(parents=True)
-    shutil.copy(MSEG, experiments)
-    tiny = {**tree.experiment(MSEG), "recipe": "pixel", "pixel": SMALL, "augment": {"crop": [32, 32]}}
-    (experiments / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     return tree
 
 
+def write_tiny(tree: Tree, base: str) -> None:
+    """Write an experiment of this name on another one."""
+    content = {**tree.experiment(base), "pixel": SMALL, "augment": {"base_scale": [56, 40], "crop": [32, 32]}}
+    Path("config/experiments/tiny.yaml").write_text(yaml.safe_dump(content))
+
+
 def test_all_sets_are_one_in_universal_classes(project: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny(project, "mseg")
     expected = {}
     for name in TRAINED:
         expected |= {path: (names(f"{name}-relabeled"), ids) for path, ids in project.relabel(name).items()}
@@ -334,6 +339,7 @@ def test_all_sets_are_one_in_universal_classes(project: Tree, capsys: pytest.Cap
     assert (
         f"gss mseg-labels ade20k-150-relabeled --root {project.root}" in said and f"snakemake -c all {record}" in said
     )
+    assert [each.found for each in inputs_of("tiny") if each.state == "FAIL"] == []  # the doctor's view
     made_for_training = [f"{name}-relabeled" for name in TRAINED]
     made_for_tests = [name for name in TESTED if name != "voc2012"]
     assert main(["mseg-labels", *made_for_training, *made_for_tests]) == 0
@@ -364,3 +370,30 @@ def test_all_sets_are_one_in_universal_classes(project: Tree, capsys: pytest.Cap
 
 def root(name: str) -> str:
     return f"mseg_dataset/{SETS[name].folder}"
+
+
+KINDS = ("unrelabelled", "naive", "single_*", "oracle_*")
+OTHERS = [path.stem for kind in KINDS for path in sorted(EXPERIMENTS.glob(f"mseg_{kind}.yaml"))]
+
+
+@pytest.mark.parametrize("base", OTHERS)
+def test_other_experiments_find_their_labels(base: str, project: Tree) -> None:
+    write_tiny(project, base)
+    data = load_experiment("tiny").data
+    for name in TRAINED:
+        project.relabel(name)
+    records = [Path(source.prepared) for source in (data, *data.sources) if source.prepared]
+    assert main(["mseg-labels", *(record.stem for record in records), "bdd"]) == 0
+    assert main(["check", "tiny", "--only", "data"]) == 0
+    run = Run.open("tiny")
+    assert all(source.counts["val"] == 2 and source.counts["train"] in (1, 3) for source in run.manifest.sources)
+    for pair in run.manifest.pairs("train"):
+        ids = pair.read_label()
+        if base == "mseg_naive":
+            (name,) = [each for each in TRAINED if project.root / SETS[each].folder in pair.label.parents]
+            classes = [*map(str.lower, names(name)), *[""] * 256]
+            table = np.array([run.space.names.index(each) if each else 65535 for each in classes])
+            assert np.array_equal(ids, table[project.expected[pair.label]])
+        elif base.startswith("mseg_oracle"):
+            assert np.array_equal(ids, project.expected[pair.label])
+        assert ids.max() < run.space.num_classes or ids.max() == run.space.ignore_index

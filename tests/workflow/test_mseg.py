@@ -13,11 +13,12 @@ SMALL = {"backbone": {"name": "test_resnet"}, "steps": 2, "training": {"batch_si
 
 
 @pytest.mark.slow
-def test_labels_of_all_sets_are_made_and_checked(project: Project) -> None:
+def test_labels_of_all_sets_are_made_and_checked(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = Tree(project.folder / "data/mseg_dataset")
     tree.lists()
     relabelled = {path: ids for name in TRAINED for path, ids in tree.relabel(name).items()}
-    tiny = {**tree.experiment(project.experiment("mseg")), "recipe": "pixel", "pixel": SMALL}
+    monkeypatch.chdir(project.folder)
+    tiny = {**tree.experiment("mseg"), "pixel": SMALL, "augment": {"base_scale": [56, 40], "crop": [32, 32]}}
     project.experiment("tiny_mseg").write_text(yaml.safe_dump(tiny))
     data = "results/tiny_mseg/data"
     wanted = [f"{data}/manifest.json", *(f"{data}/sets/{name}/manifest.json" for name in TESTED)]

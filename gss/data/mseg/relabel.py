@@ -260,10 +260,6 @@ def _polygon(file: Path, number: int, size: tuple[int, ...]) -> np.ndarray:
     picture = Image.new("L", (size[1], size[0]))
     for index, thing in enumerate(read_polygons(file)["objects"]):
         if thing.get("id", index) == number:
-            points = points_of(thing)
-            if len({y for _, y in points}) == 1:
-                ImageDraw.Draw(picture).line(points, fill=1)  # a polygon of no height would be empty
-            else:
-                ImageDraw.Draw(picture).polygon(points, outline=1, fill=1)
+            ImageDraw.Draw(picture).polygon(points_of(thing), outline=1, fill=1)  # one of no height is a line
             break
     return np.asarray(picture) > 0
