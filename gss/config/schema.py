@@ -321,8 +321,8 @@ class Evaluation(Section):
     pictures: Annotated[int, Field(ge=0)] = 8
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
-    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. Those of a `base`
-    are left out by `sets: {NAME: null}`, all of them by `sets: null`."""
+    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. One of a `base`
+    is left out by `sets: {NAME: null}`, all of them by `sets: null`."""
 
     @field_validator("sets", mode="before")
     @classmethod

@@ -218,7 +218,7 @@ def test_records_that_do_not_fit_are_named(
         (lambda root: only(root / "mseg-api", "*.py").write_text("x = []"), "no list ade20k_update_records"),
         (
             lambda root: only(root / "ADE20K/ADE20K_2016_07_26").unlink(),
-            "the file with its segments is missing, such as",
+            "images/**/ADE_train_00000001_seg.png: the file with segments of ADE_train_00000001.png is missing",
         ),
         (
             lambda root: write_png(only(root / "ADE20K/ADE20K_2016_07_26"), np.zeros((80, 112, 3), np.uint8)),

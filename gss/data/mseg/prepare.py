@@ -122,7 +122,7 @@ def _of_semseg(root: Path, base: str, records: Records | None) -> Labels:
         labels[split] = {}
         for name in sorted({*semseg, *_files(folder / part.relabelled, found.ending)}):
             changes = () if records is None else records[split].get(name, ())
-            file = segment_file(root, base, part, name, instances) if changes else None
+            file = segment_file(root, base, part, name, instances)
             target = folder / part.relabelled / f"{name}{found.ending}"
             labels[split][name] = Label(semseg.get(name), target, (changes, file))
     return labels

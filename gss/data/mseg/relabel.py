@@ -159,8 +159,8 @@ def _place(name: str, record: str) -> tuple[str, int]:
 # ---- pixels
 
 
-def segment_file(root: Path, name: str, part: Part, label: str, instances: Mapping[str, Path]) -> Path | None:
-    """The file that says where the segments of a label are; None: it is missing.
+def segment_file(root: Path, name: str, part: Part, label: str, instances: Mapping[str, Path]) -> Path:
+    """The file that says where the segments of a label are, or belongs.
 
     Args:
         label: its name below its folder, without ending.
@@ -170,16 +170,15 @@ def segment_file(root: Path, name: str, part: Part, label: str, instances: Mappi
     folder = root / found.folder
     match found.segments:
         case "blue":
-            return instances.get(label)
+            return instances.get(label, root / INSTANCES / "images/**" / f"{label}_seg.png")
         case "panoptic":
-            path = folder / part.raw / f"{label}.png"
+            return folder / part.raw / f"{label}.png"
         case "instances":
-            path = folder / Path(part.raw).parent / "instances" / f"{label}.png"
+            return folder / Path(part.raw).parent / "instances" / f"{label}.png"
         case "polygons":
-            path = folder / part.raw / f"{label}_gtFine_polygons.json"
+            return folder / part.raw / f"{label}_gtFine_polygons.json"
         case _:
-            path = folder / part.semseg / f"{label}{found.ending}"
-    return path if path.is_file() else None
+            return folder / part.semseg / f"{label}{found.ending}"
 
 
 def find_instances(root: Path) -> dict[str, Path]:
@@ -206,7 +205,7 @@ class Relabelled:
         ids = {each: index for index, each in enumerate(class_names(name + RELABELLED))} | {"unlabeled": IGNORED}
         return cls(relabelled_table(name), ids, SETS[name].segments, SETS[name].is_strict)
 
-    def read(self, path: Path, changes: tuple[Sequence[Segment], Path | None]) -> np.ndarray:
+    def read(self, path: Path, changes: tuple[Sequence[Segment], Path]) -> np.ndarray:
         """uint8 [H, W].
 
         Args:
@@ -221,8 +220,8 @@ class Relabelled:
         label = self.table.of(before)
         if not segments:
             return label
-        if file is None:
-            raise DataError(f"the file with its segments is missing, such as {segments[0].name}")
+        if not file.is_file():
+            raise DataError(f"the file with segments of {path.name} is missing", where=file)
         pixels_of = self._pixels(file, before)
         for segment in segments:
             inside = pixels_of(segment.number)
