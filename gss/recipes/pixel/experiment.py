@@ -22,9 +22,11 @@ class Pixel(Section):
     backbone: Backbone
     """The image encoder."""
     checkpoint: Place | None = None
-    """A published (mmseg) checkpoint of CAE with UPerNet to import instead of training, found like `data.root`."""
-    head: Literal["plain", "fcn", "upernet"] = "plain"
-    """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `upernet` is UPerNet."""
+    """A published checkpoint, of CAE with UPerNet or of MSeg's HRNet, to import instead of training, found like
+    `data.root`."""
+    head: Literal["plain", "fcn", "hrnet", "upernet"] = "plain"
+    """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `hrnet` does so as in MSeg's
+    HRNetV2 and trains the encoder with its BatchNorm momentum and start values, `upernet` is UPerNet."""
     channels: Positive = 128
     """Width of the head."""
     dropout: Fraction = 0.0

@@ -55,7 +55,13 @@ class PixelLearner(nn.Module):
         image = finish(batch["image"], batch["valid"], batch["photometric"], backbone.mean, backbone.std)
         image = image.to(next(self.saved.parameters()).dtype)
         found = [
-            pixel_loss_sum(logits, label, ignore_index=self.ignored, class_weights=self.class_weights)
+            pixel_loss_sum(
+                logits,
+                label,
+                ignore_index=self.ignored,
+                class_weights=self.class_weights,
+                align_corners=self.saved.align_corners,
+            )
             for logits in self.saved.of_all_heads(image)
         ]
         losses, (right, *_) = zip(*found, strict=True)
@@ -69,5 +75,5 @@ def build_learner(experiment: PixelExperiment, network: PixelNetwork, class_weig
         network,
         class_weights=class_weights,
         auxiliary_weight=config.auxiliary.weight if config.auxiliary else None,
-        over_all=experiment.numerics == "reference" and config.head != "plain",
+        over_all=experiment.numerics == "reference" and config.head in ("fcn", "upernet"),
     )
