@@ -15,6 +15,7 @@ spare_modules()
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/mseg.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/compare.smk"

@@ -15,7 +15,7 @@ from typing import Any
 
 import gss
 from gss.collector import spare_modules
-from gss.config import all_models, all_stages, imported, recipes
+from gss.config import all_models, all_stages, data_folder, imported, recipes
 from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
 from gss.output import open_output
 
@@ -208,6 +208,12 @@ def parser() -> argparse.ArgumentParser:
     synced.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)  # end with this process
     made = verb("toy-data", _toy_data, "write the built-in synthetic data set")
     made.add_argument("folder", type=_path, help="where to")
+    labelled = verb("mseg-labels", _mseg_labels, "make the labels of MSeg's data sets of those they are published with")
+    labelled.add_argument("sets", nargs="+", metavar="SET", help="such as camvid-11, ade20k-150, ade20k-150-relabeled")
+    labelled.add_argument("--root", type=_path, metavar="FOLDER", help="of all sets; default: mseg_dataset in GSS_DATA")
+    labelled.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes; default: all cores"
+    )
     described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
     described.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return root
@@ -411,6 +417,13 @@ def _toy_data(given: argparse.Namespace) -> None:
     from gss.data.toy import make_toy
 
     make_toy(given.folder)
+
+
+def _mseg_labels(given: argparse.Namespace) -> None:
+    from gss.data.mseg.prepare import prepare
+
+    for name in given.sets:
+        prepare(name, given.root or data_folder() / "mseg_dataset", min(given.workers, len(os.sched_getaffinity(0))))
 
 
 def _config_reference(given: argparse.Namespace) -> int:

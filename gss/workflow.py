@@ -21,18 +21,24 @@ from gss.config import (
     Experiment,
     Resources,
     all_stages,
+    class_file,
     data_folder,
     data_set_folder,
     find_recipe,
+    is_shipped,
     list_experiments,
     load_cluster,
     load_experiment,
     load_project,
+    prepared_file,
     run_parts,
     runs_of,
     seed_parts,
+    tables_of,
+    taxonomy_file,
 )
 from gss.config.schema import Source
+from gss.data.mseg.sets import PREPARED
 from gss.errors import ConfigError
 
 Value = TypeVar("Value")
@@ -132,10 +138,10 @@ def set_inputs(wildcards: Any) -> list[str]:
         there = ", ".join(sets) or "none"
         raise ConfigError(f"no set {wildcards.split!r}; there are: {there}", where="evaluation.sets")
     found = sets[wildcards.split]
-    tables = [data_folder() / found.root / found.classes] if isinstance(found.classes, str) else []
-    tables += [*_tables(found), *([data_folder() / found.model_taxonomy.file] if found.model_taxonomy else [])]
-    files = [user_file(table) for table in tables if table.is_file()]
-    return list(dict.fromkeys([*data_inputs(wildcards), *files]))
+    root = data_folder() / found.root
+    tables = [class_file(found.classes, root)] if isinstance(found.classes, str) else []
+    tables += [*tables_of(found, root), *([taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else [])]
+    return list(dict.fromkeys([*_data_tables(wildcards), *_of_user(tables), *_records(found)]))
 
 
 def set_makes() -> list[str]:
@@ -225,6 +231,17 @@ class Requests:
         `nodes`, `divided`, and per node `processes` and `devices` are read by the shell lines. `accel` is 1 for a stage
         that uses the GPUs of this machine: the default profile lets one run at a time. The others are SLURM's.
         """
+        asked = {name: self._asked(stage, value) for name, value in self._values().items()}
+        return {**asked, "divided": lambda wildcards: find_experiment(wildcards.experiment).divided(stage) or 0}
+
+    def labels(self) -> dict[str, int | str]:
+        """What making the labels of a data set asks for, which is of no experiment."""
+        asked = Resources(threads=16, memory_mb=16000, minutes=1440, gpus=0)
+        if self._cluster is not None:
+            asked = self._cluster.fit(asked, "mseg_labels")
+        return {name: value(asked) for name, value in self._values().items()}
+
+    def _values(self) -> dict[str, Callable[[Resources], int | str]]:
         cluster = self._cluster or Cluster()
         values: dict[str, Callable[[Resources], int | str]] = {
             "mem_mb": lambda asked: asked.memory_mb + NESTED_SNAKEMAKES_MB,
@@ -242,8 +259,7 @@ class Requests:
             values["slurm_partition"] = lambda asked: (asked.gpus and cluster.gpu_partition) or cluster.partition or ""
         if cluster.account:
             values["slurm_account"] = lambda asked: cluster.account or ""
-        asked = {name: self._asked(stage, value) for name, value in values.items()}
-        return {**asked, "divided": lambda wildcards: find_experiment(wildcards.experiment).divided(stage) or 0}
+        return values
 
     def environment(self, stage: str) -> Callable[[Any], str]:
         """For `conda`: the environment of a stage, by whether it uses GPUs."""
@@ -312,24 +328,51 @@ def importing(part: str) -> str:
 
 
 def data_inputs(wildcards: Any) -> list[str]:
-    """What the check waits for: tables of classes and taxonomies, where there are some, and unpacked archives.
+    """What the check waits for: tables of classes and taxonomies, where there are some, unpacked archives, and labels
+    that are made.
 
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
     data = find_experiment(wildcards.experiment).data
+    return [*_data_tables(wildcards), *(record for source in (data, *data.sources) for record in _records(source))]
+
+
+def _data_tables(wildcards: Any) -> list[str]:
+    data = find_experiment(wildcards.experiment).data
     if data.generate:
         return [user_file(data_set_folder(data) / "classes.csv")]
-    tables = [data_set_folder(data) / data.classes] if isinstance(data.classes, str) else []
+    tables = [class_file(data.classes, data_set_folder(data))] if isinstance(data.classes, str) else []
     for source in (data, *data.sources):
-        tables += _tables(source)
+        tables += tables_of(source, data_folder() / source.root)
     prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []
-    return prepared + [user_file(table) for table in dict.fromkeys(tables) if table.is_file()]
+    return prepared + _of_user(tables)
 
 
-def _tables(source: Source) -> list[Path]:
-    """What says what the labels of a source hold, and what becomes of it."""
-    native = [data_folder() / source.root / source.native_classes] if isinstance(source.native_classes, str) else []
-    return [*native, *([data_folder() / source.taxonomy.file] if source.taxonomy else [])]
+def _records(source: Source) -> list[str]:
+    """The record of a source's labels, where they are made."""
+    record = prepared_file(source)
+    return [] if record is None else [user_file(record)]
+
+
+def mseg_folders() -> str:
+    """Folders in which labels of MSeg's sets are made, as a pattern: those that experiments name."""
+    data = [experiment.data for _, experiment in readable()]
+    sets = [each for _, experiment in readable() for each in experiment.evaluation.sets.values()]
+    sources = [*data, *(source for each in data for source in each.sources), *sets]
+    records = {record for source in sources if (record := prepared_file(source))}
+    return pattern(
+        {str(record.parents[1]) for record in records if record.parent.name == "prepared" and record.stem in PREPARED}
+    )
+
+
+def mseg_sets() -> str:
+    """MSeg's sets whose labels can be made, as a pattern."""
+    return pattern(PREPARED)
+
+
+def _of_user(tables: Iterable[Path]) -> list[str]:
+    """Those that are there and do not come with the project, as inputs of a rule."""
+    return [user_file(table) for table in dict.fromkeys(tables) if table.is_file() and not is_shipped(table)]
 
 
 def user_file(path: Path) -> str:

@@ -31,6 +31,7 @@ from gss.config.recipe import (
 )
 from gss.config.reference import json_schema, reference
 from gss.config.schema import Data, Published, Resources
+from gss.config.tables import class_file, is_shipped, list_file, prepared_file, shipped, tables_of, taxonomy_file
 
 __all__ = [
     "RECIPES",
@@ -46,6 +47,7 @@ __all__ = [
     "Stage",
     "all_models",
     "all_stages",
+    "class_file",
     "data_folder",
     "data_set_folder",
     "experiment_class",
@@ -54,13 +56,16 @@ __all__ = [
     "find_recipe",
     "folder_name",
     "imported",
+    "is_shipped",
     "json_schema",
     "leaves",
     "list_experiments",
+    "list_file",
     "load_cluster",
     "load_experiment",
     "load_project",
     "origins",
+    "prepared_file",
     "recipe_of_model",
     "recipes",
     "reference",
@@ -70,4 +75,7 @@ __all__ = [
     "runs_of",
     "seed_folders",
     "seed_parts",
+    "shipped",
+    "tables_of",
+    "taxonomy_file",
 ]

@@ -32,6 +32,10 @@ class Split(Section):
     """Folder of photographs, relative to `data.root`; searched recursively."""
     labels: Place
     """Folder of one-channel PNG labels with the same relative names."""
+    list: Place | None = None
+    """Text file with an image in each line: only these count. Found like `data.root`, or shipped (`mseg/voc2012`). A
+    line is a path below `images` or below the root, with extension and `image_suffix` or without; what follows behind a
+    blank, such as the label, is passed over."""
     count: Positive | None = None
     """Number of images the split must have."""
 
@@ -47,7 +51,7 @@ class Archive(Section):
 
 class Taxonomy(Section):
     file: Place
-    """CSV with a heading, or tab separated as `.tsv`; found like `data.root`."""
+    """CSV with a heading, or tab separated as `.tsv`; found like `data.root`, or a shipped one (`mseg`)."""
     native: str = "native"
     """Column of the names in `native_classes`; a cell may hold several, `{house, tower}`."""
     common: str = "common"
@@ -84,6 +88,9 @@ class Source(Section):
     label, `[_camera_, _label_]`."""
     repeat: Positive = 1
     """How often a pass over all training pairs takes each of this source, beside other sources; see `data.sampling`."""
+    prepared: Place | None = None
+    """Record of labels that are made of those the data set is published with, found like `data.root`:
+    `mseg_dataset/prepared/camvid-11.json` of `gss mseg-labels camvid-11`. Snakemake makes them where it is missing."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
 
@@ -116,7 +123,7 @@ class Source(Section):
 
 class DataSet(Source):
     classes: Place | tuple[str, ...]
-    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`), or the names."""
+    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`, `mseg/bdd`), or names."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -351,7 +358,15 @@ class Evaluation(Section):
     pictures: Annotated[int, Field(ge=0)] = 8
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
-    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`."""
+    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. One of a `base`
+    is left out by `sets: {NAME: null}`, all of them by `sets: null`."""
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _left_out(cls, sets: Any) -> Any:
+        if sets is None:
+            return {}
+        return {name: each for name, each in sets.items() if each is not None} if isinstance(sets, dict) else sets
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]

@@ -1,21 +1,14 @@
 """Looks at every file of a data set before anything trains, and writes down what is there."""
 
 import contextlib
-import multiprocessing
-import os
-import signal
 import stat
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from gss.cluster.exit import die_with
 from gss.data.borders import count_borders
 from gss.data.cases import Cases
 from gss.data.classes import ClassSpace, format_ids
@@ -25,15 +18,14 @@ from gss.data.manifest import Rows
 from gss.data.native import NativeClasses
 from gss.data.pairing import Listing, SplitFolders, list_pairs, spelled
 from gss.data.photographs import SplitImages, judge
+from gss.data.processes import in_order
 from gss.data.record import PairScan, Record, stamp
 from gss.data.walk import composed, remarks
 from gss.errors import DataError, shown
 from gss.files import sha256_file
 from gss.progress import track
 
-_PAIRS_PER_PROCESS = 32  # fewer are scanned in this process: starting another one costs more
 _MOST_IDS = 4096  # in one label
-_CHUNK, _CHUNKS_AHEAD = 8, 4  # pairs given to a process at once, and chunks that wait for each
 
 
 def scan(
@@ -80,7 +72,9 @@ def scan(
             print(f"{len(kept)} pairs were looked at before; those that have not changed since are not read again")
         named = [(split, listing.pairs) for split, listing in listings.items()]
         known = ((image, label, kept.find(image, label)) for _, pairs in named for image, label in pairs)
-        results = track(_scan_pairs(root, space.native, known, workers, total), "check", total, "pairs", quiet=quiet)
+        scan_one = partial(_scan_pair, root, space.native)
+        scans = in_order(scan_one, known, workers=workers, total=total, key="run.resources.check.threads")
+        results = track(scans, "check", total, "pairs", quiet=quiet)
         names = ((split, *names) for split, pairs in named for names in pairs)
         for result, (split, image, label) in zip(results, names, strict=True):
             kept.keep(image, label, result)
@@ -189,55 +183,6 @@ def _noting(faults: list[str], name: str) -> Iterator[None]:
         yield
     except DataError as error:
         faults.append("; ".join(filter(None, (f"{name}: {error.what}", error.todo))))
-
-
-def _scan_chunk(
-    root: Path, native: NativeClasses | None, pairs: list[tuple[str, str, PairScan | None]]
-) -> list[PairScan]:
-    return [_scan_pair(root, native, *pair) for pair in pairs]
-
-
-def _scan_pairs(
-    root: Path,
-    native: NativeClasses | None,
-    pairs: Iterator[tuple[str, str, PairScan | None]],
-    workers: int,
-    total: int,
-) -> Iterator[PairScan]:
-    """The scans in the order of the pairs, whatever the number of processes; few pairs are under way at a time."""
-    chunks = iter(lambda: list(islice(pairs, _CHUNK)), [])
-    workers = min(workers, total // _PAIRS_PER_PROCESS)
-    if workers <= 1:
-        for chunk in chunks:
-            yield from _scan_chunk(root, native, chunk)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of OpenCV's threads
-    fewer = f"give it more memory, or fewer processes: run.resources.check.threads (now {workers})"
-    try:
-        executor = ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(),))
-    except OSError as error:  # their locks lie in /dev/shm
-        raise DataError(f"processes that read files cannot be started: {error.strerror}", todo=fewer) from error
-
-    def begun(count: int) -> Iterator[Future[list[PairScan]]]:
-        return (executor.submit(_scan_chunk, root, native, chunk) for chunk in islice(chunks, count))
-
-    try:
-        with executor:
-            ahead = deque(begun(_CHUNKS_AHEAD * workers))
-            while ahead:
-                found = ahead.popleft().result()
-                ahead.extend(begun(1))
-                yield from found
-    except BrokenProcessPool as error:
-        what = "a process that reads files was ended from outside, most often because memory ran out"
-        raise DataError(what, todo=fewer) from error
-
-
-def _prepare_worker(parent: int) -> None:
-    """One thread per process; it ends with the scan, however that ends."""
-    die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 # ---- sums
@@ -357,6 +302,7 @@ def _passed_over(listings: Iterable[Listing]) -> list[str]:
     """Warnings about what was not counted, and about names that only look alike."""
     listings = list(listings)
     lines = remarks([walk for listing in listings for walk in listing.walks])
+    lines += [line for listing in listings for line in listing.told]
     forms = Cases()
     for listing in listings:
         for name in listing.differently_spelled():

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gss.data.cases import Cases
-from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk
+from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk, without_extension
+from gss.errors import DataError
 
 # In one folder without suffixes the more likely label of two files is this one.
 _LABEL_LIKE = {".jpg": 0, ".jpeg": 0, ".webp": 1, ".bmp": 1, ".tif": 1, ".tiff": 1, ".png": 2}
@@ -30,6 +31,7 @@ class SplitFolders:
         count: number of images there must be; None: any.
         label_name: a regular expression, and what takes the place of what it finds in the name of an image (below its
             folder, without suffix and extension) in that of its label; None: names are equal.
+        list: text file with the name of an image in each line, the only ones that count; None: all in the folders do.
     """
 
     images: str
@@ -38,6 +40,7 @@ class SplitFolders:
     label_suffix: str = ""
     count: int | None = None
     label_name: tuple[str, str] | None = None
+    list: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,16 @@ class Files:
         """A file relative to the root of the data set."""
         return self.folder + (self.odd.get(key) or f"{key}{self.suffix}{self.extensions[key]}")
 
+    def key(self, name: str) -> str:
+        """What a file is paired by, of its name without extension."""
+        key = composed(name).removesuffix(self.suffix)
+        return key if self.renamed is None else re.sub(*self.renamed, key)
+
     def add(self, inside: str, name: str) -> str | None:
         """Take a file in; or return the other one that has its key."""
         stem, extension = os.path.splitext(name)
         whole = inside + stem
-        key = composed(whole).removesuffix(self.suffix)
-        if self.renamed is not None:
-            key = re.sub(*self.renamed, key)
+        key = self.key(whole)
         if key in self.extensions:
             return self.name(key)
         self.extensions[key] = sys.intern(extension)
@@ -99,12 +105,14 @@ class Listing:
     Args:
         reasons: why many partners are missing, a line each.
         faults: a line for each file.
+        told: what to say besides.
     """
 
     pairs: PairNames
     reasons: list[str]
     faults: list[str]
     walks: list[Walk]
+    told: list[str] = field(default_factory=list)
 
     def differently_spelled(self) -> Iterator[str]:
         """Images whose name has another Unicode form than that of their label."""
@@ -125,10 +133,15 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
 
     Args:
         splits: all of them: a folder of labels is no part of one of images that it lies in, and the other way round.
+
+    Raises:
+        DataError: a list of images that cannot be read.
     """
     folders = splits[split]
     images = Files(_prefix(root, folders.images), composed(folders.image_suffix), folders.label_name)
     labels = Files(_prefix(root, folders.labels), composed(folders.label_suffix))
+    if folders.list is not None:
+        return _listed(root, split, folders, images, labels, folders.list)
     image_walk = _walk(root, folders.images, {other.labels for other in splits.values()})
     if os.path.realpath(root / folders.images) == os.path.realpath(root / folders.labels):
         label_walk, walks = image_walk, [image_walk]
@@ -139,16 +152,10 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
         faults = [*_take(images, image_walk), *_take(labels, label_walk)]
     for walk in walks:
         faults += walk.faults
-    count, found = folders.count, len(images.extensions)
-    if not found:
-        faults.append(
-            f"split {split} is empty: no image (*{folders.image_suffix}{'|'.join(IMAGE_SUFFIXES)}) in {image_walk.name}"
-        )
-    elif count not in (None, found):
-        faults.append(
-            f"split {split} has {found} images, expected {count}: complete it, or change or remove "
-            f"data.splits.{split}.count"
-        )
+    found = len(images.extensions)
+    endings = "|".join(IMAGE_SUFFIXES)
+    nothing = f"no image (*{folders.image_suffix}{endings}) in {image_walk.name}"
+    faults += _wrong_count(split, found, folders.count, nothing)
     no_label = sorted(images.extensions.keys() - labels.extensions.keys())
     no_image = sorted(labels.extensions.keys() - images.extensions.keys())
     reasons = _suffixes(no_label, no_image, folders)
@@ -159,12 +166,77 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
         reasons += _other_format(image_walk, [f"{key}{images.suffix}" for key in no_image], "images")
     if no_label:
         reasons += _other_format(label_walk, [f"{key}{labels.suffix}" for key in no_label], "labels")
-    for key in no_label:
-        expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
-        faults.append(f"{images.name(key)}: its label is missing, expected {expected}")
+    faults += [_no_label(images, key, folders) for key in no_label]
     faults += [f"{labels.name(key)}: its image is missing in {folders.images}" for key in no_image]
     pairs = PairNames(sorted(images.extensions.keys() & labels.extensions.keys()), images, labels)
     return Listing(pairs, reasons, faults, walks)
+
+
+def _wrong_count(split: str, found: int, count: int | None, nothing: str) -> list[str]:
+    """What is wrong with the number of images.
+
+    Args:
+        nothing: what to say of none.
+    """
+    if not found:
+        return [f"split {split} is empty: {nothing}"]
+    if count in (None, found):
+        return []
+    mend = f"complete it, or change or remove data.splits.{split}.count"
+    return [f"split {split} has {found} images, expected {count}: {mend}"]
+
+
+def _no_label(images: Files, key: str, folders: SplitFolders) -> str:
+    expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
+    return f"{images.name(key)}: its label is missing, expected {expected}"
+
+
+# ---- pairs that a list names
+
+
+def _listed(root: Path, split: str, folders: SplitFolders, images: Files, labels: Files, path: Path) -> Listing:
+    """The pairs of a list, without a look at what else lies in the folders."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        todo = "name a text file with an image in each line, relative to GSS_DATA, or a shipped list"
+        raise DataError(f"the list of images of {split} cannot be read: {reason}", where=path, todo=todo) from error
+    names = Counter(_name(line.split()[0], images) for line in lines if line.strip())
+    faults, pairs = [], []
+    for name in names:
+        file = _picture(root, f"{images.folder}{name}{images.suffix}", IMAGE_SUFFIXES)
+        if file is None:
+            faults.append(f"{images.folder}{name}{images.suffix}: the image is missing; {path.name} lists it")
+            continue
+        if other := images.add("", file.removeprefix(images.folder)):
+            faults.append(f"{file}: {os.path.basename(other)} has the same label by label_name; keep one of them")
+            continue
+        key = images.key(name + images.suffix)
+        label = _picture(root, f"{labels.folder}{key}{labels.suffix}", sorted(IMAGE_SUFFIXES, key=_png_first))
+        if label is None or label == file:
+            faults.append(_no_label(images, key, folders))
+        elif labels.add("", label.removeprefix(labels.folder)) is None:
+            pairs.append(key)
+    faults += _wrong_count(split, len(images.extensions), folders.count, f"no image that {path.name} lists is there")
+    twice = [name for name, count in names.items() if count > 1]
+    told = [f"{path.name} lists {len(twice)} images more than once, e.g. {twice[0]}: each counts once"] if twice else []
+    return Listing(PairNames(sorted(pairs), images, labels), [], faults, [], told)
+
+
+def _name(line: str, images: Files) -> str:
+    """The name of an image below its folder, without suffix and extension, however a list writes it."""
+    return without_extension(line).removeprefix(images.folder).removesuffix(images.suffix)
+
+
+def _picture(root: Path, stem: str, extensions: Iterable[str]) -> str | None:
+    """The file with this name, relative to the root, and the first of the extensions that there is."""
+    files = (f"{stem}{form}" for extension in extensions for form in (extension, extension.upper()))
+    return next((file for file in files if os.path.exists(root / file)), None)
+
+
+def _png_first(extension: str) -> int:
+    return -_LABEL_LIKE[extension]
 
 
 def _prefix(root: Path, folder: str) -> str:

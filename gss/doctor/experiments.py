@@ -9,8 +9,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from gss.config import Experiment, data_folder, data_set_folder, load_experiment
+from gss.config import Experiment, data_folder, data_set_folder, list_file, load_experiment, taxonomy_file
 from gss.config.load import PUT_IT_THERE
+from gss.config.schema import Source
 from gss.doctor.findings import Finding, fail, ok, warn
 from gss.doctor.machine import file_system, is_network, nearest_folder
 from gss.proxy import by_proxy
@@ -154,13 +155,9 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
             if not root.is_dir():
                 yield "data set", root, advice
             else:
-                for split, folders in data.splits.items():
-                    yield f"images of {split}", root / folders.images, advice
-                    yield f"labels of {split}", root / folders.labels, advice
+                yield from _folders(data, root, advice)
                 for source in data.sources:
-                    for split, folders in source.splits.items():
-                        yield f"images of {split}", base / source.root / folders.images, PUT_IT_THERE
-                        yield f"labels of {split}", base / source.root / folders.labels, PUT_IT_THERE
+                    yield from _folders(source, base / source.root, PUT_IT_THERE)
                 if isinstance(data.classes, str) and data.classes.endswith(".csv"):
                     yield "class table", root / data.classes, PUT_IT_THERE
                 for source in (data, *data.sources):
@@ -168,15 +165,27 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                     if isinstance(native, str) and native.endswith(".csv"):
                         yield "table of native classes", base / source.root / native, PUT_IT_THERE
                     if source.taxonomy is not None:
-                        yield "taxonomy", base / source.taxonomy.file, PUT_IT_THERE
+                        yield "taxonomy", taxonomy_file(source.taxonomy), PUT_IT_THERE
     for name, found in experiment.evaluation.sets.items():
-        for folders in found.splits.values():
-            yield f"images of {name}", base / found.root / folders.images, PUT_IT_THERE
-            yield f"labels of {name}", base / found.root / folders.labels, PUT_IT_THERE
+        yield from _folders(found, base / found.root, PUT_IT_THERE, name)
         if found.model_taxonomy:
-            yield "taxonomy", base / found.model_taxonomy.file, PUT_IT_THERE
+            yield "taxonomy", taxonomy_file(found.model_taxonomy), PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():
         yield what, path, todo
+
+
+def _folders(source: Source, root: Path, advice: str, name: str | None = None) -> Iterator[tuple[str, Path, str]]:
+    """Those of images, and of labels that the workflow does not make; and lists of images.
+
+    Args:
+        name: of an evaluation set; else each split has its own.
+    """
+    for split, folders in source.splits.items():
+        yield f"images of {name or split}", root / folders.images, advice
+        if not source.prepared:
+            yield f"labels of {name or split}", root / folders.labels, advice
+        if folders.list:
+            yield f"list of images of {name or split}", list_file(folders.list), PUT_IT_THERE
 
 
 def _out_of_reach(url: str) -> str:

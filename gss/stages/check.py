@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gss import layout
-from gss.config import data_folder, require_data, schema
+from gss.config import class_file, data_folder, list_file, prepared_file, require_data, schema, tables_of, taxonomy_file
 from gss.config.schema import Source
 from gss.data.check import fault_error, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import manifest_sha256, write_manifest
+from gss.data.mseg.sets import PREPARED as MSEG_LABELS
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
 from gss.data.sources import Found, join
@@ -19,7 +20,7 @@ from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
 from gss.layout import FAULTS, MANIFEST, PREPARED, STATISTICS, WORK
 from gss.stages.rehearse import rehearse
-from gss.stages.run import Run, class_space, shipped_table
+from gss.stages.run import Run, class_space
 
 
 def check(run: Run) -> None:
@@ -35,6 +36,7 @@ def check(run: Run) -> None:
     """
     data, space = run.experiment.data, run.declared_space()
     rehearse(run, space)
+    records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
     places = {data.root: run.root} | {source.root: _folder(source, "source") for source in data.sources}
     spaces = {
         source.root: _space(source, space, places[source.root], run.class_table, f"source {source.root!r}")
@@ -61,8 +63,8 @@ def check(run: Run) -> None:
     manifest, statistics, faults = join(found)
     _tell(statistics)
     _require_sound(faults, run.folder / FAULTS, run.root)
-    looked_into = [run.folder / PREPARED, *([run.class_table] if run.class_table else [])]
-    looked_into += [path for source in (data, *data.sources) for path in _tables(source, places[source.root])]
+    looked_into = [run.folder / PREPARED, *filter(None, (run.class_table, *records_of_labels))]
+    looked_into += [path for source in (data, *data.sources) for path in tables_of(source, places[source.root])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
@@ -86,8 +88,9 @@ def check_set(run: Run, name: str) -> None:
     """
     config, model = run.experiment.evaluation.sets[name], run.declared_space()
     where = f"evaluation.sets.{name}"
+    made = _made_labels(config, where)
     root = _folder(config, "evaluation set")
-    table = (shipped_table(config.classes) or root / config.classes) if isinstance(config.classes, str) else None
+    table = class_file(config.classes, root) if isinstance(config.classes, str) else None
     own = class_space(config, table)
     asked = config.model_taxonomy
     found = targets(
@@ -101,7 +104,7 @@ def check_set(run: Run, name: str) -> None:
         partial=True,  # a model of many classes, tested on a few
     )
     space = _space(config, own, root, table, where)
-    manifest_file, statistics_file, taxonomy_file = (run.folder / file for file in layout.of_set(name))
+    manifest_file, statistics_file, targets_file = (run.folder / file for file in layout.of_set(name))
     record = run.folder / WORK / f"check_pairs_{name}.jsonl"
     print(f"evaluation set {name}", flush=True)
     manifest, statistics, faults = join({config.root: _scan(run, config, space, root, record, is_part=True)})
@@ -112,7 +115,7 @@ def check_set(run: Run, name: str) -> None:
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
     _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
-    looked_into = [table, run.class_table, *_tables(config, root), *([data_folder() / asked.file] if asked else [])]
+    looked_into = [table, run.class_table, made, *tables_of(config, root), *([taxonomy_file(asked)] if asked else [])]
     inputs = {"manifest": manifest_sha256(manifest)}
     rule = f"set_{name}"  # its own: records of the check are of the data set
     with run.stage("check", inputs, name=rule, split=name, looked_into=filter(None, looked_into)) as journal:
@@ -120,7 +123,7 @@ def check_set(run: Run, name: str) -> None:
         remove(manifest_file)
         write_json(statistics_file, statistics)
         rows = [(model.names[k], "" if target is None else own.names[target]) for k, target in found.items()]
-        write_table(taxonomy_file, ("model", "set"), rows)
+        write_table(targets_file, ("model", "set"), rows)
         write_manifest(manifest_file, manifest)
     record.unlink(missing_ok=True)
 
@@ -140,7 +143,13 @@ def _scan(
         root,
         {
             name: SplitFolders(
-                split.images, split.labels, source.image_suffix, source.label_suffix, split.count, source.label_name
+                split.images,
+                split.labels,
+                source.image_suffix,
+                source.label_suffix,
+                split.count,
+                source.label_name,
+                list_file(split.list) if split.list else None,
             )
             for name, split in source.splits.items()
         },
@@ -176,11 +185,23 @@ def _folder(source: Source, what: str) -> Path:
     return require_data(data_folder() / source.root, kind=kind, todo=todo)
 
 
-def _tables(source: Source, root: Path) -> list[Path]:
-    """Files that say what the labels of a source hold, and what becomes of it."""
-    native = source.native_classes
-    tables = [shipped_table(native) or root / native] if isinstance(native, str) else []
-    return [*tables, *([data_folder() / source.taxonomy.file] if source.taxonomy else [])]
+def _made_labels(source: Source, where: str) -> Path | None:
+    """The record of labels that are made, where the source has one.
+
+    Args:
+        where: what messages call the source.
+
+    Raises:
+        ConfigError: there is none yet.
+    """
+    record = prepared_file(source)
+    if record is not None and not record.is_file():
+        verb = f", or gss mseg-labels {record.stem} --root {record.parents[1]}" if record.stem in MSEG_LABELS else ""
+        raise ConfigError(
+            f"the labels of {where} are not made yet: no record {record}",
+            todo=f"make them of those that the data set is published with: snakemake -c all {record}{verb}",
+        )
+    return record
 
 
 def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | None, where: str) -> ClassSpace:
@@ -199,7 +220,7 @@ def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | No
     if isinstance(native, tuple):
         classes = NativeClasses(dict(enumerate(native)))
     else:
-        table = class_table if native is None else shipped_table(native) or root / native
+        table = class_table if native is None else class_file(native, root)
         if table is None:
             raise ConfigError(
                 "`encoding: colours` needs a table of colours",
@@ -215,7 +236,7 @@ def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | No
 def _read(asked: schema.Taxonomy | None) -> Taxonomy | None:
     if asked is None:
         return None
-    return read_taxonomy(data_folder() / asked.file, asked.native, asked.common, asked.rows)
+    return read_taxonomy(taxonomy_file(asked), asked.native, asked.common, asked.rows)
 
 
 def _table(becomes: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:

@@ -17,6 +17,7 @@ import yaml
 import gss
 from gss.config import (
     Experiment,
+    class_file,
     data_folder,
     data_set_folder,
     experiment_name,
@@ -132,7 +133,7 @@ class Run(Generic[E]):
     def class_table(self) -> Path | None:
         """The file that names the classes; None where the configuration does."""
         classes = self.experiment.data.classes
-        return (shipped_table(classes) or self.root / classes) if isinstance(classes, str) else None
+        return class_file(classes, self.root) if isinstance(classes, str) else None
 
     def declared_space(self) -> ClassSpace:
         """The class space that configuration and class table describe now."""
@@ -254,12 +255,6 @@ class Run(Generic[E]):
             "origins": made.origins,
             "environment": environment(),
         }
-
-
-def shipped_table(name: str) -> Path | None:
-    """The class table of this name that comes with the project."""
-    path = Path(gss.__file__).parent / "resources" / "classes" / f"{name}.csv"
-    return path if path.is_file() else None
 
 
 def class_space(data: DataSet, table: Path | None) -> ClassSpace:

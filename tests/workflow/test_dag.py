@@ -23,6 +23,8 @@ def test_graph_is_complete_without_data(project: Project, name: str) -> None:
         expected["toy_data"] = 1
     if experiment.data.archives:
         expected["prepare"] = 1
+    if made := [source.prepared for source in (experiment.data, *experiment.data.sources) if source.prepared]:
+        expected["mseg_labels"] = len(made)
     assert project.planned(f"results/{name}/{experiment.kind.final}.pth") == expected
 
 

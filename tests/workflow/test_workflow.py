@@ -191,6 +191,20 @@ def test_only_generated_data_are_inputs(write: Write, monkeypatch: pytest.Monkey
     assert workflow.data_inputs(write("other", data={"generate": None})) == []
 
 
+def test_records_of_labels_are_inputs_of_those_who_read_them(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GSS_DATA", raising=False)
+    place = {"root": "sets/Camvid", "splits": {"val": {"images": "i", "labels": "l"}}}
+    made = {**place, "classes": "mseg/camvid-11", "prepared": "sets/prepared/camvid-11.json"}
+    mine = write(
+        "mine", data={"generate": None, "prepared": "sets/prepared/bdd.json"}, evaluation={"sets": {"a": made}}
+    )
+    assert workflow.data_inputs(mine) == ["data/sets/prepared/bdd.json"]
+    mine.split = "a"
+    assert workflow.set_inputs(mine) == ["data/sets/prepared/camvid-11.json"]
+    write("other", data={"generate": None, "prepared": "elsewhere/mine.json"})  # a rule of the user's may make it
+    assert workflow.mseg_folders() == "data/sets" and "ade20k\\-150\\-relabeled" in workflow.mseg_sets()
+
+
 def test_braces_in_a_folder_hinder_those_alone_who_ask_for_it(write: Write) -> None:
     write("mine")
     braced = write("braced", data={"root": "{toy}"})
