@@ -27,7 +27,8 @@ class Experiment(Section):
     """The system; it decides which sections there are beside the common ones."""
     base: Name | None = None
     """Another experiment of this folder, whose values are taken where none are given here; lists are replaced as a
-    whole. Of one with another recipe only the sections that both have, without `run.resources`."""
+    whole, a section that is null here (`evaluation: {sets: null}`) is left out. Of one with another recipe only the
+    sections that both have, without `run.resources`."""
     data: Data
     """The data set."""
     augment: Augment

@@ -397,11 +397,14 @@ def _faults(loader: _Loader, node: yaml.Node, above: tuple[str, ...], is_open: d
 
 
 def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The content with the values of `changes` put in, section by section."""
+    """The content with the values of `changes` put in, section by section; one that is null there is left out."""
     result = dict(content)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else value
+        has_section = isinstance(result.get(key), dict)
+        if has_section and value is None:
+            del result[key]
+        else:
+            result[key] = _merged(result[key], value) if has_section and isinstance(value, dict) else value
     return result
 
 

@@ -22,8 +22,10 @@ def origins(name: str | Path, overrides: Iterable[str], experiment: Experiment) 
     """
     lines: dict[tuple[str, ...], str] = {}
     for path in lineage(experiment_path(name)):
-        found = _lines(yaml.compose(path.read_text(encoding="utf-8")), ())
-        lines |= {key: f"{path}:{line}" for key, line in found}
+        for key, line, is_null in _lines(yaml.compose(path.read_text(encoding="utf-8")), ()):
+            if is_null:  # what a base says below it is left out
+                lines = {known: place for known, place in lines.items() if known[: len(key)] != key}
+            lines[key] = f"{path}:{line}"
     if seed_parts(str(name))[1] is not None:
         lines["seed",] = lines["seeds",]
     given = [tuple(override.partition("=")[0].split(".")) for override in overrides]
@@ -50,8 +52,9 @@ def leaves(content: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
             yield (*above, str(name)), value
 
 
-def _lines(node: yaml.Node | None, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Paths of keys and their lines, counted from 1; what a mapping merges (`<<`) comes first, as it yields."""
+def _lines(node: yaml.Node | None, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int, bool]]:
+    """Paths of keys, their lines, counted from 1, and whether they are null; what a mapping merges (`<<`) comes first,
+    as it yields."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in sorted(node.value, key=lambda pair: pair[0].value != "<<"):
@@ -59,5 +62,5 @@ def _lines(node: yaml.Node | None, above: tuple[str, ...]) -> Iterator[tuple[tup
             for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 yield from _lines(merged, above)
         else:
-            yield (*above, key.value), key.start_mark.line + 1
+            yield (*above, key.value), key.start_mark.line + 1, value.tag == "tag:yaml.org,2002:null"
             yield from _lines(value, (*above, key.value))

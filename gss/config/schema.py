@@ -358,15 +358,7 @@ class Evaluation(Section):
     pictures: Annotated[int, Field(ge=0)] = 8
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
-    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`. One of a `base`
-    is left out by `sets: {NAME: null}`, all of them by `sets: null`."""
-
-    @field_validator("sets", mode="before")
-    @classmethod
-    def _left_out(cls, sets: Any) -> Any:
-        if sets is None:
-            return {}
-        return {name: each for name, each in sets.items() if each is not None} if isinstance(sets, dict) else sets
+    """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`."""
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]
@@ -374,6 +366,14 @@ Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]
 
 
 class Published(Section):
+    @field_validator("*", mode="before")
+    @classmethod
+    def _left_out(cls, figures: Any) -> Any:
+        """Those of a base that are null here."""
+        return (
+            {name: each for name, each in figures.items() if each is not None} if isinstance(figures, dict) else figures
+        )
+
     split: Literal["val", "test"] = "val"
     """Split they were measured on."""
     source: str = ""

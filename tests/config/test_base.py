@@ -34,16 +34,19 @@ def test_values_of_the_base_are_taken_where_none_are_given(folder: Path) -> None
     assert said["data.root"].startswith("config/experiments/toy.yaml:") and said["numerics"] == "default"
 
 
-def test_test_sets_of_the_base_can_be_left_out(folder: Path) -> None:
+def test_sections_of_the_base_can_be_left_out(folder: Path) -> None:
     one = "{root: x, classes: [a], splits: {val: {images: i, labels: l}}}"
     (folder / "mine.yaml").write_text(f"base: toy\nevaluation: {{sets: {{one: {one}, two: {one}}}}}\n")
     (folder / "some.yaml").write_text("base: mine\nevaluation: {sets: {two: null}}\n")
     (folder / "none.yaml").write_text("base: mine\nevaluation: {sets: null}\n")
-    assert [[*load_experiment(name).evaluation.sets] for name in ("mine", "some", "none")] == [
-        ["one", "two"],
-        ["one"],
-        [],
-    ]
+    mine, some, none = map(load_experiment, ("mine", "some", "none"))
+    assert [[*each.evaluation.sets] for each in (mine, some, none)] == [["one", "two"], ["one"], []]
+    (folder / "own.yaml").write_text("base: mine\naugment: null\nevaluation: null\n")
+    with pytest.raises(ConfigError, match="key 'augment' is missing"):
+        load_experiment("own")
+    (folder / "own.yaml").write_text("base: mine\nevaluation: null\n")
+    said = origins("own", (), load_experiment("own"))
+    assert {place for key, place in said.items() if key.startswith("evaluation.")} == {"default"}
 
 
 def test_a_change_of_the_base_changes_what_depends_on_it(folder: Path) -> None:
