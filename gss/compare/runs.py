@@ -134,7 +134,7 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
     first, *others = [run.evaluation.metrics for run in runs]
     found = []
     for run, other in zip(runs[1:], others, strict=True):
-        mine, theirs = flatten(first["protocol"]), flatten(other["protocol"])
+        mine, theirs = ({"protocol": "gss", **flatten(found["protocol"])} for found in (first, other))
         own = _own_keys(runs[0]) | _own_keys(run)
         changed = [
             f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"

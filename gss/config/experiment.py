@@ -196,7 +196,10 @@ class Experiment(Section):
 
     def protocol(self) -> dict[str, Any]:
         """How an evaluation of this configuration predicts, as a model file says it: what its figures will be of."""
-        return self.evaluation.model_dump(mode="json", exclude={"splits", "pictures", "sets"})
+        beside = {"splits", "pictures", "sets"}
+        if self.evaluation.protocol == "gss":
+            beside |= {"protocol", "base_sizes", "scales"}
+        return self.evaluation.model_dump(mode="json", exclude=beside)
 
     def slice(self, stage: str, split: str | None = None) -> dict[str, Any]:
         """What influences a stage beyond its input files: the configured values without defaults.

@@ -299,6 +299,16 @@ class EvaluationSet(DataSet):
 
 
 class Evaluation(Section):
+    protocol: Literal["gss", "mseg"] = "gss"
+    """How images go through the network. `gss`: as the keys from `mode` to `flip` say. `mseg`: as MSeg published it, at
+    several sizes, of which the one with the highest mIoU counts; windows of `crop` (default 713) at steps of two thirds
+    of it, always with the mirror image, the mean of probabilities."""
+    base_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (360, 720, 1080)
+    """Of `mseg`: lengths of the shorter side, pixels. Where one result is asked for, in a validation while training and
+    when a model is used, the middle one counts."""
+    scales: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.0,)
+    """Of `mseg`: multiples of a base size that are averaged; multi-scale as published is 0.5, 0.75, 1, 1.25, 1.5,
+    1.75."""
     mode: Literal["whole", "slide"] = "whole"
     """One pass over the image, or overlapping windows."""
     crop: Size = (768, 768)
@@ -315,6 +325,40 @@ class Evaluation(Section):
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
     """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_protocol_decides(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.get("protocol") != "mseg":
+            return content
+        return {"crop": _MSEG_CROP, "stride": _two_thirds(content.get("crop", _MSEG_CROP)), **_MSEG, **content}
+
+    @model_validator(mode="after")
+    def _keys_are_of_the_protocol(self) -> Self:
+        if self.protocol == "gss":
+            given = [key for key in _OF_MSEG if getattr(self, key) != type(self).model_fields[key].default]
+            if given:
+                raise ValueError(f"`{given[0]}` is of `protocol: mseg`")
+            return self
+        decided = {"stride": _two_thirds(self.crop), **_MSEG}
+        for key, value in decided.items():
+            if getattr(self, key) != value:
+                raise ValueError(f"`{key}` cannot be chosen with `protocol: mseg`, which has {value}: remove it")
+        for key in _OF_MSEG:
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"`{key}` has one twice")
+        return self
+
+
+_MSEG_CROP = (713, 713)
+_MSEG: dict[str, Any] = {"mode": "slide", "scale": None, "flip": True}
+_OF_MSEG = ("base_sizes", "scales")
+
+
+def _two_thirds(crop: Any) -> Any:
+    """MSeg's steps of windows of a size; of what is no size what says so when it is looked at."""
+    whole = isinstance(crop, list | tuple) and all(isinstance(side, int) for side in crop)
+    return tuple(-(-2 * side // 3) for side in crop) if whole else crop
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]

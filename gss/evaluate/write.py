@@ -24,9 +24,7 @@ def summarise(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """
     found = evaluation.scores
     return {
-        "mIoU": found.mIoU,
-        "mAcc": found.mAcc,
-        "aAcc": found.aAcc,
+        **_headline(evaluation),
         "IoU": dict(zip(names, found.iou, strict=True)),
         "Acc": dict(zip(names, found.acc, strict=True)),
         "images": len(evaluation.intersection),
@@ -44,12 +42,14 @@ def write_evaluation(
     model: Path,
     model_sha256: str,
     manifest_sha256: str,
+    base_sizes: Mapping[int, Evaluation] = {},
 ) -> dict[str, Any]:
     """Write the three files, each atomically and `metrics.json` last: where it is, the others are.
 
     Args:
         protocol: `Inference.as_dict()`.
         model: the file measured; its name is recorded.
+        base_sizes: where it was measured at several of them, all evaluations; `evaluation` is one of these.
 
     Returns:
         The content of `metrics.json`.
@@ -64,10 +64,17 @@ def write_evaluation(
         "data": {"manifest_sha256": manifest_sha256},
         "version": __version__,
     }
+    if base_sizes:
+        metrics["base_size"] = next(size for size, found in base_sizes.items() if found is evaluation)
+        metrics["base_sizes"] = {str(size): _headline(found) for size, found in base_sizes.items()}
     write_confusion(folder / "confusion.npz", evaluation)
     write_per_class(folder / "per_class.csv", evaluation, names)
     write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def _headline(evaluation: Evaluation) -> dict[str, float | None]:
+    return {key: getattr(evaluation.scores, key) for key in ("mIoU", "mAcc", "aAcc")}
 
 
 def write_confusion(path: Path, evaluation: Evaluation) -> None:

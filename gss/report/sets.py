@@ -26,6 +26,7 @@ def sets(results: Results) -> dict[str, Any]:
         "rows": [
             {"name": name, "metrics": {model: found.metrics for model, found in of[name].items()}} for name in names
         ],
+        "base_sizes": any("base_sizes" in found.metrics for found in results.sets.values()),
         "h_mean": {model: found["h_mean"] for model, found in results.summaries.items()},
         "tables": [_table(results, name, of[name]) for name in names],
     }

@@ -1,6 +1,7 @@
 """The last stages: the figures of a model on a split or a test set, and what sums up those on all test sets."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from gss.data.loader import read_pair
 from gss.data.manifest import Manifest, evenly_spaced, read_manifest
 from gss.data.metrics import Absent
 from gss.errors import ConfigError, DataError
-from gss.evaluate.inference import Inference, extra_pictures
-from gss.evaluate.measure import evaluate_pairs
+from gss.evaluate.inference import Inference, MSegInference, extra_pictures, inferences
+from gss.evaluate.measure import Evaluation, evaluate_pairs
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import iou_bars
 from gss.evaluate.taxonomy import Target
@@ -22,6 +23,7 @@ from gss.evaluate.write import write_evaluation, write_summary
 from gss.files import read_json, read_table, remove
 from gss.layout import MANIFEST
 from gss.modelfile import load_model
+from gss.stages import base_sizes
 from gss.stages.run import Run
 from gss.text import percent
 from gss.train.distributed import World
@@ -73,7 +75,6 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     model = assemble.build_segmenter(file, beside, protocol=experiment.protocol(), where=path, device=world.device)
     names, palette = file.meta["classes"], file.meta.get("palette")
     colours = file.meta.get("colours", measured.classes.colours)  # files of version 0.1.0 have none of their own
-    inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
     todo = "evaluate it on the data set it was trained for, or train it again"
     measured.classes.require_names(names, where=path, todo=todo)
     if measured.target:
@@ -82,31 +83,31 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     pairs = measured.manifest.pairs(measured.split)
     drawn = set(evenly_spaced(len(pairs), config.pictures))
 
-    def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
-        source = pairs[index].image
-        png = picture_name(index, source)
-        write_png(folder / "predictions" / png, prediction)
-        if index in drawn:
-            extras = extra_pictures(model, image, inference, device=world.device)
-            for extra, picture in extras.items():
-                write_png(folder / f"{extra}s" / png, picture)
-            panel(
-                folder / "pictures" / png,
-                image=image,
-                label=label,
-                prediction=prediction,
-                extras=extras,
-                palette=palette,
-                names=names,
-                colours=colours,
-                title=f"{name} {split} {source.stem}",
-            )
+    def measure(inference: Inference, folder: Path) -> Evaluation:
+        """Predictions, and what is drawn, go into the folder."""
 
-    with run.stage("evaluate", inputs, world=world, name=f"evaluate_{name}_{split}", split=split) as journal:
-        if world.is_main:  # figures first: an evaluation that is cut off must not leave them beside other pictures
-            remove(folder / "metrics.json", folder)
-        world.barrier()
-        evaluation = evaluate_pairs(
+        def keep(index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
+            source = pairs[index].image
+            png = picture_name(index, source)
+            write_png(folder / "predictions" / png, prediction)
+            if index in drawn:
+                extras = extra_pictures(model, image, inference, device=world.device)
+                for extra, picture in extras.items():
+                    write_png(folder / f"{extra}s" / png, picture)
+                panel(
+                    folder / "pictures" / png,
+                    image=image,
+                    label=label,
+                    prediction=prediction,
+                    extras=extras,
+                    palette=palette,
+                    names=names,
+                    colours=colours,
+                    title=f"{name} {split} {source.stem}",
+                )
+
+        size = f" at {inference.base_size}" if isinstance(inference, MSegInference) else ""
+        return evaluate_pairs(
             model,
             pairs,
             len(names),
@@ -115,18 +116,31 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             inference=inference,
             target=measured.target,
             each=keep,
-            title=f"{name} {split}",
+            title=f"{name} {split}{size}",
         )
-        evaluation = replace(evaluation, absent=measured.absent)
+
+    ways, work = inferences(config), run.work(f"evaluate_{name}_{split}")
+    several = config.protocol == "mseg"
+    with run.stage("evaluate", inputs, world=world, name=work.name, split=split) as journal:
+        if world.is_main:  # figures first: an evaluation that is cut off must not leave them beside other pictures
+            remove(folder / "metrics.json", folder)
+        world.barrier()
+        counts = base_sizes.measure_each(ways, measure, work, world) if several else {0: measure(ways[0], folder)}
         if journal is None:
             return
+        evaluations = {size: replace(found, absent=measured.absent) for size, found in counts.items()}
+        chosen = base_sizes.best(evaluations)
+        evaluation = evaluations[chosen]
+        if several:
+            base_sizes.take(chosen, work, folder)
         iou_bars(folder / "iou.png", names, {name: list(evaluation.scores.iou)})
         metrics = write_evaluation(
             folder,
             evaluation,
             names,
             protocol={
-                **inference.as_dict(),
+                **ways[0].as_dict(),
+                **({"base_sizes": list(config.base_sizes)} if several else {}),
                 **model.protocol,
                 "numerics": experiment.numerics,
                 **measured.protocol,
@@ -134,13 +148,20 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             model=path,
             model_sha256=file.sha256,
             manifest_sha256=measured.manifest.sha256,
+            base_sizes=evaluations if several else {},
         )
+        if several:
+            base_sizes.clear(evaluations, work)
         found = {f"{split}/{key}": metrics[key] for key in ("mIoU", "mAcc", "aAcc")}
         found |= {f"{split}/iou/{key}": value for key, value in metrics["IoU"].items()}
         found |= {f"{split}/acc/{key}": value for key, value in metrics["Acc"].items()}
+        found |= {f"{split}/mIoU_{size}": each["mIoU"] for size, each in metrics.get("base_sizes", {}).items()}
         journal.figures({key: value for key, value in found.items() if value is not None})
         for artifact in ("metrics.json", "per_class.csv", "iou.png"):
             journal.artifact(folder / artifact)
+        if several:
+            each = ", ".join(f"{percent(found.scores.mIoU, 2)} at {size}" for size, found in evaluations.items())
+            print(f"{name} on {split}: mIoU {each}; the best counts", flush=True)
         print(
             f"{name} on {split}: mIoU {metrics['mIoU']:.4f}  mAcc {metrics['mAcc']:.4f}  aAcc {metrics['aAcc']:.4f}  "
             f"({metrics['images']} images)",

@@ -5,11 +5,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 import gss
 from gss import workflow
@@ -20,73 +18,17 @@ from gss.data.metrics import h_mean
 from gss.errors import ConfigError
 from gss.results.reader import Results
 from gss.tracking import overview
-
-PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/merge.md").read_text(encoding="utf-8")
-VILLAGE = yaml.safe_load(PAGE.split("## Test sets with other classes")[1].split("```yaml\n")[1].split("```")[0])[
-    "evaluation"
-]["sets"]["village"]
-FOLDERS = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
-ONE: dict[str, Any] = {
-    "recipe": "pixel",
-    "data": {"root": "city", "classes": ["road", "car", "person"], "splits": FOLDERS},
-    "augment": {"base_scale": [32, 32], "crop": [32, 32]},
-    "pixel": {"backbone": {"name": "test_resnet"}, "steps": 2, "training": {"batch_size": 4, "warmup_steps": 1}},
-    "evaluation": {"splits": ["val"], "pictures": 1, "sets": {"village": VILLAGE}},
-}
-MODEL = Path("results/mine/evaluation/pixel")
-
-
-def make_pair(root: Path, images: str, labels: str, name: str, rng: np.random.Generator, values: np.ndarray) -> None:
-    write_png(root / images / name, rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
-    write_png(root / labels / name, np.kron(rng.choice(values, (4, 6)), np.ones((8, 8))).astype(values.dtype))
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GSS_DATA", str(tmp_path / "sets"))
-    rng = np.random.default_rng(0)
-    for index in range(4):
-        for split in ("train", "val"):
-            ids = np.arange(3, dtype=np.uint8)
-            make_pair(tmp_path / "sets/city", f"images/{split}", f"labels/{split}", f"{index}.png", rng, ids)
-    for index in range(3):
-        values = np.array([0, 1, 2, 255], np.uint8)
-        make_pair(tmp_path / "sets/village", "photos", "labels", f"v{index}.png", rng, values)
-    write()
-    return tmp_path
-
-
-def write(change: Callable[[dict], object] = lambda content: None, name: str = "mine") -> None:
-    content = json.loads(json.dumps(ONE))
-    change(content)
-    path = Path(f"config/experiments/{name}.yaml")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def in_set(**keys: object) -> Callable[[dict], object]:
-    return lambda content: content["evaluation"]["sets"]["village"].update(keys)
-
-
-def run(*words: str) -> None:
-    assert main([*words]) == 0
-
-
-def ending(*words: str) -> object:
-    """The exit status of a verb whose processes leave by themselves."""
-    with pytest.raises(SystemExit) as left:
-        main([*words])
-    return left.value.code
-
-
-def trained() -> None:
-    run("check", "mine")
-    run("train", "pixel", "mine")
-
-
-def metrics(name: str) -> dict[str, Any]:
-    return json.loads((MODEL / name / "metrics.json").read_text())
+from tests.stages.village import (
+    FOLDERS,
+    MODEL,
+    VILLAGE,
+    ending,
+    in_set,
+    metrics,
+    run,
+    trained,
+    write,
+)
 
 
 def recounted(project: Path, table: np.ndarray, name: str) -> np.ndarray:
@@ -227,7 +169,7 @@ def test_a_table_names_the_classes_that_have_a_target(project: Path, capsys: pyt
     assert "2 of 3 classes of the model have no target: car, person" in said
     assert "no class of the model becomes vehicle, animal: never predicted" in said
     with (project / "results/mine/data/sets/village/taxonomy.csv").open(newline="") as file:
-        assert list(csv.DictReader(file))[0] == {"model": "road", "set": "ground"}
+        assert next(csv.DictReader(file)) == {"model": "road", "set": "ground"}
 
 
 @pytest.mark.parametrize(
