@@ -104,9 +104,13 @@ def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def h_mean(values: Sequence[float]) -> float:
-    """Harmonic mean of one or more values >= 0; 0 when one of them is 0."""
-    if min(values) == 0:
-        return 0.0
+    """Harmonic mean of one or more values above 0.
+
+    Raises:
+        ValueError: one is 0: there is none.
+    """
+    if min(values) <= 0:
+        raise ValueError(f"no harmonic mean of {min(values)}")
     return len(values) / sum(1 / value for value in values)
 
 

@@ -43,6 +43,7 @@ def write_evaluation(
     model_sha256: str,
     manifest_sha256: str,
     base_sizes: Mapping[int, Evaluation] = {},
+    trained_on: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the three files, each atomically and `metrics.json` last: where it is, the others are.
 
@@ -50,6 +51,7 @@ def write_evaluation(
         protocol: `Inference.as_dict()`.
         model: the file measured; its name is recorded.
         base_sizes: where it was measured at several of them, all evaluations; `evaluation` is one of these.
+        trained_on: names of images that are in the training data, too.
 
     Returns:
         The content of `metrics.json`.
@@ -64,6 +66,8 @@ def write_evaluation(
         "data": {"manifest_sha256": manifest_sha256},
         "version": __version__,
     }
+    if trained_on:
+        metrics["trained_on"] = list(trained_on)
     if base_sizes:
         metrics["base_size"] = next(size for size, found in base_sizes.items() if found is evaluation)
         metrics["base_sizes"] = {str(size): _headline(found) for size, found in base_sizes.items()}
@@ -99,13 +103,14 @@ def write_summary(path: Path, sets: Mapping[str, Mapping[str, Any]]) -> dict[str
         sets: `metrics.json` of each by its name.
 
     Returns:
-        The content: `h_mean`, the harmonic mean of the sets' mIoU, None where one has none; by set `mIoU`, `mAcc`,
-        `aAcc`, `images`, `prediction` and `absent`; `model`; `version`.
+        The content: `h_mean`, the harmonic mean of the sets' mIoU; None where one has none or 0, which
+        `without_h_mean` names; by set `mIoU`, `mAcc`, `aAcc`, `images`, `prediction` and `absent`; `model`; `version`.
     """
     keys = ("mIoU", "mAcc", "aAcc", "images")
-    mious = [found["mIoU"] for found in sets.values()]
+    missing = [name for name, found in sets.items() if not found["mIoU"]]
     summary = {
-        "h_mean": None if None in mious else h_mean(mious),
+        "h_mean": None if missing else h_mean([found["mIoU"] for found in sets.values()]),
+        **({"without_h_mean": missing} if missing else {}),
         "sets": {
             name: {key: found[key] for key in keys} | {key: found["protocol"][key] for key in ("prediction", "absent")}
             for name, found in sets.items()

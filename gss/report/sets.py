@@ -27,7 +27,7 @@ def sets(results: Results) -> dict[str, Any]:
             {"name": name, "metrics": {model: found.metrics for model, found in of[name].items()}} for name in names
         ],
         "base_sizes": any("base_sizes" in found.metrics for found in results.sets.values()),
-        "h_mean": {model: found["h_mean"] for model, found in results.summaries.items()},
+        "h_mean": results.summaries,
         "tables": [_table(results, name, of[name]) for name in names],
     }
 
@@ -54,4 +54,11 @@ def _table(results: Results, name: str, of: dict[str, Evaluation]) -> dict[str, 
         for index, each in enumerate(first["IoU"])
     ]
     without = [source for source, target in mapping.items() if target is None]
-    return {"name": name, "rows": rows, "without": without, "protocol": first["protocol"], "images": first["images"]}
+    return {
+        "name": name,
+        "rows": rows,
+        "without": without,
+        "protocol": first["protocol"],
+        "images": first["images"],
+        "trained_on": first.get("trained_on", []),
+    }

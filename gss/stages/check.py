@@ -8,9 +8,9 @@ from typing import Any
 from gss import layout
 from gss.config import data_folder, require_data, schema
 from gss.config.schema import Source
-from gss.data.check import fault_error, scan
+from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
-from gss.data.manifest import manifest_sha256, write_manifest
+from gss.data.manifest import Rows, manifest_sha256, write_manifest
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
 from gss.data.sources import Found, join
@@ -111,6 +111,9 @@ def check_set(run: Run, name: str) -> None:
     reached = {target for target in found.values() if target is not None}
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
+    (rows,) = manifest["splits"].values()
+    if seen := in_training(run, rows):
+        print(f"warning: {told_of_training(seen, name)}")
     _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
     looked_into = [table, run.class_table, *_tables(config, root), *([data_folder() / asked.file] if asked else [])]
     inputs = {"manifest": manifest_sha256(manifest)}
@@ -123,6 +126,18 @@ def check_set(run: Run, name: str) -> None:
         write_table(taxonomy_file, ("model", "set"), rows)
         write_manifest(manifest_file, manifest)
     record.unlink(missing_ok=True)
+
+
+def in_training(run: Run, rows: Rows) -> list[str]:
+    """Names of a test set's images that are in the training data, as far as that was checked."""
+    if not run.file(run.folder / MANIFEST).is_file():
+        return []
+    return in_both(rows, run.manifest.rows["train"])
+
+
+def told_of_training(names: Sequence[str], name: str) -> str:
+    """What to say of images of the set that the model was trained on."""
+    return f"{len(names)} images of {name} are in the training data, which makes its figures too high: {some(names)}"
 
 
 def _scan(

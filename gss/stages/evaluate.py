@@ -24,6 +24,7 @@ from gss.files import read_json, read_table, remove
 from gss.layout import MANIFEST
 from gss.modelfile import load_model
 from gss.stages import base_sizes
+from gss.stages.check import in_training, told_of_training
 from gss.stages.run import Run
 from gss.text import percent
 from gss.train.distributed import World
@@ -39,6 +40,7 @@ class _Measured:
         target: the classes of a test set, of which the labels are; None: they are those of the model.
         absent: what a class that is nowhere is in means.
         protocol: what of it decides the figures, JSON values.
+        trained_on: its images that are in the training data.
     """
 
     manifest: Manifest
@@ -47,6 +49,7 @@ class _Measured:
     target: Target | None = None
     absent: Absent = "nan"
     protocol: dict[str, Any] = field(default_factory=dict)
+    trained_on: list[str] = field(default_factory=list)
 
 
 def evaluate(run: Run, world: World, name: str, split: str) -> None:
@@ -149,7 +152,10 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             model_sha256=file.sha256,
             manifest_sha256=measured.manifest.sha256,
             base_sizes=evaluations if several else {},
+            trained_on=measured.trained_on,
         )
+        if measured.trained_on:
+            print(f"warning: {told_of_training(measured.trained_on, split)}", flush=True)
         if several:
             base_sizes.clear(evaluations, work)
         found = {f"{split}/{key}": metrics[key] for key in ("mIoU", "mAcc", "aAcc")}
@@ -185,7 +191,8 @@ def _test_set(run: Run, name: str) -> _Measured:
         "mapping": {name: target or None for name, target in becomes.items()},
     }
     (split,) = manifest.splits
-    return _Measured(manifest, split, ClassSpace(tuple(becomes)), target, config.absent, protocol)
+    trained_on = in_training(run, manifest.rows[split])
+    return _Measured(manifest, split, ClassSpace(tuple(becomes)), target, config.absent, protocol, trained_on)
 
 
 def summarise(run: Run, name: str) -> None:
@@ -218,4 +225,6 @@ def summarise(run: Run, name: str) -> None:
         assert journal is not None
         found = write_summary(output, figures)
         journal.figures({"h_mean": found["h_mean"]} if found["h_mean"] is not None else {})
+    for split in found.get("without_h_mean", ()):
+        print(f"no harmonic mean: the mIoU of {split} is {figures[split]['mIoU']}", flush=True)
     print(f"{name} on {len(sets)} sets: h_mean {percent(found['h_mean'], 2)}", flush=True)

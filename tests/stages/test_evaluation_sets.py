@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,13 +96,36 @@ def test_the_summary_is_over_all_sets(project: Path) -> None:
     assert float(rows[2]["mIoU"]) == summary["h_mean"]
 
 
-def test_a_set_without_figures_has_no_harmonic_mean(project: Path) -> None:
+@pytest.mark.parametrize("miou", [None, 0.0])
+def test_a_set_without_figures_has_no_harmonic_mean(
+    miou: float | None, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(lambda content: content["evaluation"]["sets"].update(other=VILLAGE))
     trained()
     run("evaluate", "mine")
     content = metrics("village")
-    (MODEL / "village/metrics.json").write_text(json.dumps({**content, "mIoU": None}))
+    (MODEL / "village/metrics.json").write_text(json.dumps({**content, "mIoU": miou}))
     run("summary", "mine")
-    assert json.loads((MODEL / "summary.json").read_text())["h_mean"] is None
+    summary = json.loads((MODEL / "summary.json").read_text())
+    assert summary["h_mean"] is None and summary["without_h_mean"] == ["village"]
+    assert f"no harmonic mean: the mIoU of village is {miou}" in capsys.readouterr().out
+    run("report", "mine")
+    assert "none: the mIoU of village is" in Path("results/mine/report.html").read_text()
+
+
+def test_photographs_that_the_model_was_trained_on_are_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = project / "sets/village/photos/v1.png"
+    shutil.copy(project / "sets/city/images/train/2.png", same)
+    shutil.copy(project / "sets/city/images/val/2.png", project / "sets/village/photos/v2.png")  # not trained on
+    run("check", "mine")
+    told = "1 images of village are in the training data, which makes its figures too high: photos/v1.png"
+    assert f"warning: {told}" in capsys.readouterr().out
+    run("train", "pixel", "mine")
+    run("evaluate", "mine")
+    assert f"warning: {told}" in capsys.readouterr().out
+    assert metrics("village")["trained_on"] == ["photos/v1.png"] and "trained_on" not in metrics("val")
+    run("report", "mine")
+    assert "photos/v1.png" in Path("results/mine/report.html").read_text().split('id="sets"')[1].split("</section>")[0]
 
 
 def test_sets_measured_with_different_models_are_not_summed_up(
