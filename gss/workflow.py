@@ -133,6 +133,8 @@ def set_inputs(wildcards: Any) -> list[str]:
         raise ConfigError(f"no set {wildcards.split!r}; there are: {there}", where="evaluation.sets")
     found = sets[wildcards.split]
     tables = [data_folder() / found.root / found.classes] if isinstance(found.classes, str) else []
+    if found.relabelled:
+        tables += _tables(found.relabelled_source())
     tables += [*_tables(found), *([data_folder() / found.model_taxonomy.file] if found.model_taxonomy else [])]
     files = [user_file(table) for table in tables if table.is_file()]
     return list(dict.fromkeys([*data_inputs(wildcards), *files]))

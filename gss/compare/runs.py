@@ -181,7 +181,7 @@ def _read(results: Results, model: str, split: str) -> Evaluated:
             todo=f"snakemake {path}",
         )
     read = [evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")]
-    counts = Counts(read[0], read[1], read[2], evaluation.absent)
+    counts = Counts(read[0], read[1], read[2], evaluation.absent, evaluation.counted)
     names = tuple(evaluation.metrics["IoU"])
     dtype = ids_dtype(len(names))
     return Evaluated(results, evaluation, names, counts, np.arange(np.iinfo(dtype).max + 1, dtype=dtype))
@@ -193,7 +193,13 @@ def _matched(first: Evaluated, other: Evaluated) -> Evaluated:
     _require_same_images(first, other)
     order = [other.names.index(name) for name in first.names]
     found = other.counts
-    columns = Counts(found.intersection[:, order], found.predicted[:, order], found.labelled[:, order], found.absent)
+    columns = Counts(
+        found.intersection[:, order],
+        found.predicted[:, order],
+        found.labelled[:, order],
+        found.absent,
+        None if found.counted is None else frozenset(order.index(index) for index in found.counted),
+    )
     if not np.array_equal(columns.labelled, first.counts.labelled):
         image, label = np.argwhere(columns.labelled != first.counts.labelled)[0]
         pixels = [counts.labelled[image, label] for counts in (first.counts, columns)]

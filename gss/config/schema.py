@@ -275,6 +275,19 @@ class Backbone(Section):
         return self
 
 
+class Relabelled(Section):
+    labels: Place
+    """Folder of the labels; their names are those of the set's labels."""
+    encoding: Literal["ids", "colours"] = "ids"
+    """What they hold, see the keys of the same names of a source."""
+    native_classes: Place | tuple[str, ...] | None = None
+    """Classes of their own."""
+    taxonomy: Taxonomy | None = None
+    """Table of what these become."""
+    mapping: dict[str, str] = {}
+    """Native class -> class, or `ignore`."""
+
+
 class EvaluationSet(DataSet):
     model_taxonomy: Taxonomy | None = None
     """Table of what the model's classes (column `native`) count as among `classes` (column `common`), several as one;
@@ -288,6 +301,12 @@ class EvaluationSet(DataSet):
     of the classes with one target, as MSeg published it; those without one are left out."""
     absent: Literal["nan", "zero"] = "nan"
     """A class that is in no label and nowhere predicted is left out of means, or counts as 0, as MSeg published it."""
+    counted: Literal["all", "mapped"] = "all"
+    """The classes that are in means: all, or those alone that classes of the labels become, as MSeg published it for
+    its training sets."""
+    relabelled: Relabelled | None = None
+    """Labels of the same images in the sense that the model was trained on; those of the set are what counts. Where
+    the two differ, a prediction like the relabelled one is right and any other wrong."""
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:
@@ -295,7 +314,24 @@ class EvaluationSet(DataSet):
             raise ValueError(f"a set has one split; `splits` has {', '.join(self.splits) or 'none'}")
         if self.repeat > 1:
             raise ValueError("`repeat` is of trainings")
+        if self.counted == "mapped" and self.native_classes is None:
+            raise ValueError("`counted: mapped` is of `native_classes`: without them all classes are mapped")
+        assert not self.relabelled or self.relabelled_source()
         return self
+
+    def relabelled_source(self) -> Source:
+        """The pairs of the images and the relabelled labels."""
+        assert self.relabelled is not None
+        ((name, split),) = self.splits.items()
+        shared = {"root", "image_suffix", "label_suffix", "label_name", "exif_orientation"}
+        labels = self.relabelled.model_dump()
+        return Source.model_validate(
+            {
+                **self.model_dump(include=shared),
+                "splits": {name: {"images": split.images, "labels": labels.pop("labels")}},
+                **labels,
+            }
+        )
 
 
 class Evaluation(Section):

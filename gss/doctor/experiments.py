@@ -173,6 +173,8 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
         for folders in found.splits.values():
             yield f"images of {name}", base / found.root / folders.images, PUT_IT_THERE
             yield f"labels of {name}", base / found.root / folders.labels, PUT_IT_THERE
+        if found.relabelled:
+            yield f"relabelled labels of {name}", base / found.root / found.relabelled.labels, PUT_IT_THERE
         if found.model_taxonomy:
             yield "taxonomy", base / found.model_taxonomy.file, PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():

@@ -10,9 +10,9 @@ from gss import layout
 from gss.config import data_folder
 from gss.data.classes import ClassSpace, default_colours
 from gss.data.images import write_png
-from gss.data.loader import read_pair
+from gss.data.loader import read_pair, read_pair_label
 from gss.data.manifest import Manifest, evenly_spaced, read_manifest
-from gss.data.metrics import Absent
+from gss.data.metrics import Absent, Counted
 from gss.errors import ConfigError, DataError
 from gss.evaluate.inference import Inference, MSegInference, extra_pictures, inferences
 from gss.evaluate.measure import Evaluation, evaluate_pairs
@@ -21,7 +21,7 @@ from gss.evaluate.plots import iou_bars
 from gss.evaluate.taxonomy import Target
 from gss.evaluate.write import write_evaluation, write_summary
 from gss.files import read_json, read_table, remove
-from gss.layout import MANIFEST
+from gss.layout import MANIFEST, RELABELLED
 from gss.modelfile import load_model
 from gss.stages import base_sizes
 from gss.stages.check import in_training, told_of_training
@@ -39,6 +39,7 @@ class _Measured:
         classes: that the model has to be made for.
         target: the classes of a test set, of which the labels are; None: they are those of the model.
         absent: what a class that is nowhere is in means.
+        counted: the classes that are in means.
         protocol: what of it decides the figures, JSON values.
         trained_on: its images that are in the training data.
     """
@@ -48,6 +49,7 @@ class _Measured:
     classes: ClassSpace
     target: Target | None = None
     absent: Absent = "nan"
+    counted: Counted = None
     protocol: dict[str, Any] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
 
@@ -84,6 +86,12 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         names, palette = measured.target.names, None
         colours = measured.manifest.space.colours or default_colours(len(names))
     pairs = measured.manifest.pairs(measured.split)
+    others = measured.manifest.pairs(RELABELLED) if RELABELLED in measured.manifest.splits else None
+
+    def read(index: int) -> tuple[np.ndarray, ...]:
+        both = read_pair(pairs[index])
+        return both if others is None else (*both, read_pair_label(others[index]))
+
     drawn = set(evenly_spaced(len(pairs), config.pictures))
 
     def measure(inference: Inference, folder: Path) -> Evaluation:
@@ -112,12 +120,13 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         size = f" at {inference.base_size}" if isinstance(inference, MSegInference) else ""
         return evaluate_pairs(
             model,
-            pairs,
+            range(len(pairs)),
             len(names),
             world,
-            read=read_pair,
+            read=read,
             inference=inference,
             target=measured.target,
+            is_relabelled=others is not None,
             each=keep,
             title=f"{name} {split}{size}",
         )
@@ -131,7 +140,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         counts = base_sizes.measure_each(ways, measure, work, world) if several else {0: measure(ways[0], folder)}
         if journal is None:
             return
-        evaluations = {size: replace(found, absent=measured.absent) for size, found in counts.items()}
+        means: dict[str, Any] = {"absent": measured.absent, "counted": measured.counted}
+        evaluations = {size: replace(found, **means) for size, found in counts.items()}
         chosen = base_sizes.best(evaluations)
         evaluation = evaluations[chosen]
         if several:
@@ -185,14 +195,17 @@ def _test_set(run: Run, name: str) -> _Measured:
     table = read_table(taxonomy_file)
     becomes = dict(zip(table["model"], table["set"], strict=True))
     target = Target.of(names, [names.index(name) if name else None for name in becomes.values()], config.prediction)
+    split, *others = manifest.splits
+    counted = frozenset(manifest.space.reached) if config.counted == "mapped" else None
     protocol = {
         "prediction": config.prediction,
         "absent": config.absent,
+        "counted": None if counted is None else [names[index] for index in sorted(counted)],
+        RELABELLED: bool(others),
         "mapping": {name: target or None for name, target in becomes.items()},
     }
-    (split,) = manifest.splits
     trained_on = in_training(run, manifest.rows[split])
-    return _Measured(manifest, split, ClassSpace(tuple(becomes)), target, config.absent, protocol, trained_on)
+    return _Measured(manifest, split, ClassSpace(tuple(becomes)), target, config.absent, counted, protocol, trained_on)
 
 
 def summarise(run: Run, name: str) -> None:
