@@ -34,6 +34,7 @@ from gss.config import (
 )
 from gss.config.schema import Source
 from gss.errors import ConfigError
+from gss.files import sha256_file
 
 Value = TypeVar("Value")
 EXPERIMENT = f"[^/]+(?:{SEED_PATTERN})?"  # what an experiment is run by, as a pattern
@@ -119,6 +120,22 @@ def summary_inputs(wildcards: Any) -> list[str]:
     """What the summary of a model's figures on test sets reads."""
     sets = find_experiment(wildcards.experiment).evaluation.sets
     return [f"results/{wildcards.experiment}/{layout.metrics(wildcards.model, name)}" for name in sets]
+
+
+def summary_slice(wildcards: Any) -> dict[str, Any]:
+    """For `params` of the summary: its settings, and the figures of oracles that are there. As inputs they would be
+    made, which trains a network."""
+    experiment = find_experiment(wildcards.experiment)
+    oracles = {
+        str(path): sha256_file(path)
+        for found in experiment.evaluation.sets.values()
+        if found.oracle
+        for folder in ("", "seed_*/")
+        for path in sorted(
+            Path("results", found.oracle).glob(f"{folder}{layout.metrics('*', next(iter(found.splits)))}")
+        )
+    }
+    return {**experiment.slice("summary"), **({"oracles": oracles} if oracles else {})}
 
 
 def set_inputs(wildcards: Any) -> list[str]:

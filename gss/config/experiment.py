@@ -233,7 +233,7 @@ class Experiment(Section):
 
     def _slice_of_set(self, stage: str, name: str) -> dict[str, Any]:
         """Of an evaluation set: its check reads its files, into files; the evaluation what it makes of predictions."""
-        given = self.evaluation.sets[name].model_dump(mode="json", exclude_defaults=True)
+        given = self.evaluation.sets[name].model_dump(mode="json", exclude_defaults=True, exclude={"oracle"})
         measured = {key: given.pop(key) for key in ("prediction", "absent", "counted") if key in given}
         if stage == "evaluate":
             return {**self.slice(stage), **({f"evaluation.sets.{name}": measured} if measured else {})}

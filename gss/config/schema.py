@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gss.config.names import Place, SetName
+from gss.config.names import Name, Place, SetName
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -307,6 +307,10 @@ class EvaluationSet(DataSet):
     relabelled: Relabelled | None = None
     """Labels of the same images in the sense that the model was trained on; those of the set are what counts. Where
     the two differ, a prediction like the relabelled one is right and any other wrong."""
+
+    oracle: Name | None = None
+    """An experiment that is trained on this set's training data in this set's classes: what it reaches on the same
+    images is shown beside, where it was evaluated, and is in no mean. Nothing is trained for it."""
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:

@@ -95,16 +95,20 @@ def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) ->
     write_table(path, ("class", "iou", "acc", "precision", "pixels"), rows)
 
 
-def write_summary(path: Path, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def write_summary(
+    path: Path, sets: Mapping[str, Mapping[str, Any]], oracles: Mapping[str, Mapping[str, Any]] = {}
+) -> dict[str, Any]:
     """Write the figures of a model on several test sets, and beside them the same as a CSV.
 
     Args:
         path: `summary.json`.
         sets: `metrics.json` of each by its name.
+        oracles: of those that have one, what networks trained on their own data reach, see `gss.results.oracle`.
 
     Returns:
         The content: `h_mean`, the harmonic mean of the sets' mIoU; None where one has none or 0, which
-        `without_h_mean` names; by set `mIoU`, `mAcc`, `aAcc`, `images`, `prediction` and `absent`; `model`; `version`.
+        `without_h_mean` names; by set `mIoU`, `mAcc`, `aAcc`, `images`, `prediction` and `absent`, and
+        `oracle` where there is one; `model`; `version`.
     """
     keys = ("mIoU", "mAcc", "aAcc", "images")
     missing = [name for name, found in sets.items() if not found["mIoU"]]
@@ -112,13 +116,22 @@ def write_summary(path: Path, sets: Mapping[str, Mapping[str, Any]]) -> dict[str
         "h_mean": None if missing else h_mean([found["mIoU"] for found in sets.values()]),
         **({"without_h_mean": missing} if missing else {}),
         "sets": {
-            name: {key: found[key] for key in keys} | {key: found["protocol"][key] for key in ("prediction", "absent")}
+            name: {
+                **{key: found[key] for key in keys},
+                **{key: found["protocol"][key] for key in ("prediction", "absent")},
+                **({"oracle": oracles[name]} if name in oracles else {}),
+            }
             for name, found in sets.items()
         },
         "model": next(iter(sets.values()))["model"],
         "version": __version__,
     }
-    rows = [(name, *(found[key] for key in keys)) for name, found in sets.items()]
-    write_table(path.with_suffix(".csv"), ("set", *keys), [*rows, ("h_mean", summary["h_mean"], None, None, None)])
+    rows = [[name, *(found[key] for key in keys)] for name, found in sets.items()]
+    rows.append(["h_mean", summary["h_mean"], None, None, None])
+    columns = ["set", *keys]
+    if oracles:
+        columns.append("oracle")
+        rows = [[*row, oracles.get(row[0], {}).get("mIoU")] for row in rows]
+    write_table(path.with_suffix(".csv"), columns, rows)
     write_json(path, summary)
     return summary

@@ -24,12 +24,23 @@ def sets(results: Results) -> dict[str, Any]:
     return {
         "models": {model: results.models[model] for model in dict.fromkeys(model for model, _ in results.sets)},
         "rows": [
-            {"name": name, "metrics": {model: found.metrics for model, found in of[name].items()}} for name in names
+            {
+                "name": name,
+                "metrics": {model: found.metrics for model, found in of[name].items()},
+                "oracle": oracle_of(results, name),
+            }
+            for name in names
         ],
         "base_sizes": any("base_sizes" in found.metrics for found in results.sets.values()),
         "h_mean": results.summaries,
         "tables": [_table(results, name, of[name]) for name in names],
     }
+
+
+def oracle_of(results: Results, name: str) -> dict[str, Any] | None:
+    """What a network trained on a set's own data reaches there, see `gss.results.oracle`, if a summary says it."""
+    said = (summary["sets"].get(name, {}).get("oracle") for summary in results.summaries.values())
+    return next(filter(None, said), None)
 
 
 def _table(results: Results, name: str, of: dict[str, Evaluation]) -> dict[str, Any]:
