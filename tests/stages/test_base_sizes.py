@@ -1,6 +1,7 @@
 """Evaluations at several base sizes: the best one counts, all are told, and an interruption loses one at most."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,3 +135,19 @@ def test_equal_to_four_decimals_is_equal() -> None:
     assert base_sizes.best({360: evaluation(50), 720: evaluation(51)}) == 720
     empty = replace(evaluation(0), confusion=np.zeros((2, 2), np.int64))
     assert base_sizes.best({360: empty, 720: empty}) == 360
+
+
+@pytest.mark.slow
+def test_two_processes_measure_all_sets_at_all_sizes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(with_mseg)
+    trained()
+    run("evaluate", "mine")
+    alone = {name: metrics(name) for name in ("val", "village", "soft")}
+    summary = (MODEL / "summary.json").read_text()
+    shutil.rmtree(MODEL)
+    monkeypatch.setenv("PYTHONPATH", str(Path(gss.__file__).parents[1]))
+    words = ("--nproc", "2", "--gpus", "0", "--cpus", "2", "--work", "results/mine/work/all")
+    run("launch", *words, "--", "evaluate", "mine")
+    assert {name: metrics(name) for name in alone} == alone
+    assert (MODEL / "summary.json").read_text() == summary
+    assert len(list((MODEL / "village/predictions").iterdir())) == 3
