@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from gss.config import load_experiment
+from gss.data.classes import IGNORE, ClassSpace
 from gss.data.images import read_native_label, write_png
 from gss.data.manifest import read_manifest
 from gss.data.metrics import scores
+from gss.data.native import NativeClasses
+from gss.data.taxonomy import read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.evaluate.measure import comparable
+from gss.files import read_json, read_table
 from gss.results.reader import Results
 from tests.stages.village import MODEL, metrics, run, trained, write
 
@@ -52,6 +56,33 @@ def test_only_counted_classes_are_in_means() -> None:
     assert found.mIoU == pytest.approx((6 / 10 + 3 / 5) / 2) and found.mAcc == pytest.approx((6 / 9 + 3 / 5) / 2)
     assert scores(counts, "nan", frozenset({0, 1, 2})).iou == (6 / 10, 0.0, 3 / 5, None)
     assert scores(counts, "zero", frozenset({0, 3})).iou[3] == 0.0
+
+
+COUNTED = {  # published: universal classes that labels from before the relabelling become, and relabelled ones
+    "ade20k-150": (117, 141),
+    "bdd": (19, 21),
+    "cityscapes-19": (19, 21),
+    "coco-panoptic-133": (122, 155),
+    "idd-39": (25, 30),
+    "mapillary-public65": (44, 51),
+    "sunrgbd-37": (37, 48),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_as_many_classes_count_as_published(name: str, gss_data: Path) -> None:
+    if not (gss_data / "mseg" / "taxonomy.tsv").is_file():
+        pytest.skip(f"no taxonomy in {gss_data / 'mseg'}")
+    universal = tuple(read_table(gss_data / "mseg/taxonomy.tsv", separator="\t")["universal"])[:-1]
+    names = read_json(gss_data / "mseg/class_names.json")
+    found = []
+    for column in (name, f"{name}-relabeled"):
+        native = NativeClasses(dict(enumerate(names[column])))
+        taxonomy = read_taxonomy(gss_data / "mseg/taxonomy.tsv", column, "universal")
+        becomes = targets(native, universal, {}, taxonomy, column)
+        label_map = {index: IGNORE if target is None else target for index, target in becomes.items()}
+        found.append(len(ClassSpace(universal, label_map=label_map, native=native).reached))
+    assert tuple(found) == COUNTED[name]
 
 
 # ---- through the commands: a model of road, car, person on a set whose labels know lanes and things
