@@ -4,6 +4,7 @@ CONFIG, ORIGINS = "config.yaml", "config_origins.json"
 PREPARED, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
 )
+RELABELLED = "relabelled"  # the split of a set's manifest that has its other labels
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
 SUMMARY = "evaluation/*/summary.json"  # of a model, on the sets of `evaluation.sets`
 WORK = "work"  # checkpoints and journals, by stage; never a declared output

@@ -40,6 +40,7 @@ from gss.config import (
 from gss.config.schema import Source
 from gss.data.mseg.sets import PREPARED
 from gss.errors import ConfigError
+from gss.files import sha256_file
 
 Value = TypeVar("Value")
 EXPERIMENT = f"[^/]+(?:{SEED_PATTERN})?"  # what an experiment is run by, as a pattern
@@ -127,6 +128,22 @@ def summary_inputs(wildcards: Any) -> list[str]:
     return [f"results/{wildcards.experiment}/{layout.metrics(wildcards.model, name)}" for name in sets]
 
 
+def summary_slice(wildcards: Any) -> dict[str, Any]:
+    """For `params` of the summary: its settings, and the figures of oracles that are there. As inputs they would be
+    made, which trains a network."""
+    experiment = find_experiment(wildcards.experiment)
+    oracles = {
+        str(path): sha256_file(path)
+        for found in experiment.evaluation.sets.values()
+        if found.oracle
+        for folder in ("", "seed_*/")
+        for path in sorted(
+            Path("results", found.oracle).glob(f"{folder}{layout.metrics('*', next(iter(found.splits)))}")
+        )
+    }
+    return {**experiment.slice("summary"), **({"oracles": oracles} if oracles else {})}
+
+
 def set_inputs(wildcards: Any) -> list[str]:
     """What the check of a test set waits for: its tables, and those of the model's classes.
 
@@ -140,7 +157,9 @@ def set_inputs(wildcards: Any) -> list[str]:
     found = sets[wildcards.split]
     root = data_folder() / found.root
     tables = [class_file(found.classes, root)] if isinstance(found.classes, str) else []
-    tables += [*tables_of(found, root), *([taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else [])]
+    sources = [found, *([found.relabelled_source()] if found.relabelled else [])]
+    tables += [path for source in sources for path in tables_of(source, root)]
+    tables += [taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else []
     return list(dict.fromkeys([*_data_tables(wildcards), *_of_user(tables), *_records(found)]))
 
 

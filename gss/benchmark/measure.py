@@ -28,7 +28,7 @@ from gss.config.schema import Training
 from gss.data.images import write_png
 from gss.data.loader import read_pair
 from gss.errors import is_no_memory
-from gss.evaluate.inference import Inference, predict
+from gss.evaluate.inference import one_inference, predict
 from gss.evaluate.measure import evaluate_pairs
 from gss.stages.run import Run
 from gss.stages.training import loop_settings, make_loader
@@ -110,7 +110,7 @@ def prediction(run: Run, model: str, images: int) -> Section:
     for _, pair in zip(watch.laps(num_laps(images, 1)), pairs, strict=False):
         image, _ = read_pair(pair)
         watch.enter("resize, normalise, argmax")
-        predict(segmenter, image, _inference(run), device=world.device)
+        predict(segmenter, image, one_inference(run.experiment.evaluation), device=world.device)
     return Section(1, watch.phases, special=special)
 
 
@@ -142,7 +142,7 @@ def evaluation(run: Run, model: str, images: int) -> Section:
             run.space.num_classes,
             world,
             read=read,
-            inference=_inference(run),
+            inference=one_inference(run.experiment.evaluation),
             each=each,
         )
     return Section(1, watch.phases)
@@ -223,9 +223,3 @@ def one_process() -> World:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         os.environ.pop(name, None)
     return setup()
-
-
-def _inference(run: Run) -> Inference:
-    """How the experiment has images predicted."""
-    config = run.experiment.evaluation
-    return Inference(config.mode, config.crop, config.stride, config.scale, config.flip)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from gss.errors import GssError, Interrupted, OutputClosed
 
 TORCHRUN_PID = "GSS_TORCHRUN_PID"
+LAUNCHED_IN = "GSS_LAUNCHED_IN"  # the work folder of the launcher, which a verb of several stages ends in, too
 _PR_SET_PDEATHSIG = 1
 
 
@@ -83,6 +84,7 @@ def worker_exit(work: Path) -> Iterator[None]:
         SystemExit: with the exit code of a `GssError` or of `Interrupted`, 1 after any other exception.
     """
     die_with_torchrun()
+    work = Path(os.environ.get(LAUNCHED_IN, work))
     if TORCHRUN_PID not in os.environ:
         with contextlib.suppress(OSError):
             (work / "exit.json").unlink()

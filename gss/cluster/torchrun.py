@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from gss.cluster import gpus
-from gss.cluster.exit import TORCHRUN_PID, die_with, leave, read_exit
+from gss.cluster.exit import LAUNCHED_IN, TORCHRUN_PID, die_with, leave, read_exit
 from gss.collector import spare_modules
 from gss.errors import GssError
 from gss.output import open_output
@@ -62,6 +62,7 @@ def main(arguments: list[str]) -> int:
     os.environ.update(dict.fromkeys(_THREADS, str(max(1, given.cpus // processes))))
     os.environ[gpus.NOTE] = note
     os.environ[TORCHRUN_PID] = str(os.getpid())
+    os.environ[LAUNCHED_IN] = str(given.work.absolute())
     if given.nodes == processes == 1:
         return _run_alone(given.work, given.command)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gss.data.metrics import Absent, divide
+from gss.data.metrics import Absent, Counted, divide, of_counted
 
 RESAMPLES, SEED, LEVEL = 2000, 0, 0.95
 HEADLINE = ("mIoU", "mAcc", "aAcc")
@@ -26,12 +26,14 @@ class Counts:
         predicted: pixels predicted as the class where the label is not ignored.
         labelled: pixels of the class in the label.
         absent: what a class that is nowhere is in means.
+        counted: the classes that are in means.
     """
 
     intersection: np.ndarray
     predicted: np.ndarray
     labelled: np.ndarray
     absent: Absent = "nan"
+    counted: Counted = None
 
     @property
     def union(self) -> np.ndarray:
@@ -40,7 +42,7 @@ class Counts:
     def figures(self) -> np.ndarray:
         """float64 [F], fractions over all images; NaN where there is nothing to divide by."""
         sums = (array.sum(0)[None] for array in (self.intersection, self.union, self.labelled))
-        return _figures(*sums, absent=self.absent)[0]
+        return _figures(*sums, absent=self.absent, counted=self.counted)[0]
 
 
 def mean_figures(run: Sequence[Counts]) -> np.ndarray:
@@ -114,14 +116,17 @@ def _resampled(baseline: Sequence[Counts], run: Sequence[Counts], resamples: int
         weights = np.bincount(drawn.ravel(), minlength=size * num_images).reshape(size, num_images)
         labelled, *sums = np.split(weights.astype(np.float64) @ counts, len(parts), axis=1)  # each [b, N]
         of = zip(sums[::2], sums[1::2], trainings, strict=True)
-        figures = [_figures(right, union, labelled, absent=each.absent) for right, union, each in of]
+        figures = [
+            _figures(right, union, labelled, absent=each.absent, counted=each.counted) for right, union, each in of
+        ]
         yield np.mean(figures[: len(run)], axis=0) - np.mean(figures[len(run) :], axis=0)
 
 
-def _figures(right: np.ndarray, union: np.ndarray, labelled: np.ndarray, *, absent: Absent) -> np.ndarray:
+def _figures(
+    right: np.ndarray, union: np.ndarray, labelled: np.ndarray, *, absent: Absent, counted: Counted
+) -> np.ndarray:
     """float [b, F] of summed counts [b, N]."""
-    nothing = 0 if absent == "zero" else np.nan
-    iou, acc = (np.nan_to_num(divide(right, whole), nan=nothing) for whole in (union, labelled))
+    iou, acc = (of_counted(divide(right, whole), absent, counted) for whole in (union, labelled))
     every = divide(right.sum(1), labelled.sum(1))
     return np.concatenate([np.stack([_mean(iou), _mean(acc), every], axis=1), iou], axis=1)
 

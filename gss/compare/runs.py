@@ -134,7 +134,7 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
     first, *others = [run.evaluation.metrics for run in runs]
     found = []
     for run, other in zip(runs[1:], others, strict=True):
-        mine, theirs = flatten(first["protocol"]), flatten(other["protocol"])
+        mine, theirs = ({"protocol": "gss", **flatten(found["protocol"])} for found in (first, other))
         own = _own_keys(runs[0]) | _own_keys(run)
         changed = [
             f"{key} {_said(mine.get(key))} → {_said(theirs.get(key))}"
@@ -181,7 +181,7 @@ def _read(results: Results, model: str, split: str) -> Evaluated:
             todo=f"snakemake {path}",
         )
     read = [evaluation.counts[name].astype(np.int64) for name in ("intersection", "predicted", "labelled")]
-    counts = Counts(read[0], read[1], read[2], evaluation.absent)
+    counts = Counts(read[0], read[1], read[2], evaluation.absent, evaluation.counted)
     names = tuple(evaluation.metrics["IoU"])
     dtype = ids_dtype(len(names))
     return Evaluated(results, evaluation, names, counts, np.arange(np.iinfo(dtype).max + 1, dtype=dtype))
@@ -193,7 +193,13 @@ def _matched(first: Evaluated, other: Evaluated) -> Evaluated:
     _require_same_images(first, other)
     order = [other.names.index(name) for name in first.names]
     found = other.counts
-    columns = Counts(found.intersection[:, order], found.predicted[:, order], found.labelled[:, order], found.absent)
+    columns = Counts(
+        found.intersection[:, order],
+        found.predicted[:, order],
+        found.labelled[:, order],
+        found.absent,
+        None if found.counted is None else frozenset(order.index(index) for index in found.counted),
+    )
     if not np.array_equal(columns.labelled, first.counts.labelled):
         image, label = np.argwhere(columns.labelled != first.counts.labelled)[0]
         pixels = [counts.labelled[image, label] for counts in (first.counts, columns)]

@@ -204,7 +204,10 @@ class Experiment(Section):
 
     def protocol(self) -> dict[str, Any]:
         """How an evaluation of this configuration predicts, as a model file says it: what its figures will be of."""
-        return self.evaluation.model_dump(mode="json", exclude={"splits", "pictures", "sets"})
+        beside = {"splits", "pictures", "sets"}
+        if self.evaluation.protocol == "gss":
+            beside |= {"protocol", "base_sizes", "scales"}
+        return self.evaluation.model_dump(mode="json", exclude=beside)
 
     def slice(self, stage: str, split: str | None = None) -> dict[str, Any]:
         """What influences a stage beyond its input files: the configured values without defaults.
@@ -238,8 +241,8 @@ class Experiment(Section):
 
     def _slice_of_set(self, stage: str, name: str) -> dict[str, Any]:
         """Of an evaluation set: its check reads its files, into files; the evaluation what it makes of predictions."""
-        given = self.evaluation.sets[name].model_dump(mode="json", exclude_defaults=True)
-        measured = {key: given.pop(key) for key in ("prediction", "absent") if key in given}
+        given = self.evaluation.sets[name].model_dump(mode="json", exclude_defaults=True, exclude={"oracle"})
+        measured = {key: given.pop(key) for key in ("prediction", "absent", "counted") if key in given}
         if stage == "evaluate":
             return {**self.slice(stage), **({f"evaluation.sets.{name}": measured} if measured else {})}
         known = self.data.model_dump(mode="json", include={"classes", "label_map"}, exclude_defaults=True)

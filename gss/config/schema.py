@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gss.config.names import Place, SetName
+from gss.config.names import Name, Place, SetName
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -319,6 +319,19 @@ class Backbone(Section):
         return self
 
 
+class Relabelled(Section):
+    labels: Place
+    """Folder of the labels; their names are those of the set's labels."""
+    encoding: Literal["ids", "colours"] = "ids"
+    """What they hold, see the keys of the same names of a source."""
+    native_classes: Place | tuple[str, ...] | None = None
+    """Classes of their own."""
+    taxonomy: Taxonomy | None = None
+    """Table of what these become."""
+    mapping: dict[str, str] = {}
+    """Native class -> class, or `ignore`."""
+
+
 class EvaluationSet(DataSet):
     model_taxonomy: Taxonomy | None = None
     """Table of what the model's classes (column `native`) count as among `classes` (column `common`), several as one;
@@ -332,6 +345,15 @@ class EvaluationSet(DataSet):
     of the classes with one target, as MSeg published it; those without one are left out."""
     absent: Literal["nan", "zero"] = "nan"
     """A class that is in no label and nowhere predicted is left out of means, or counts as 0, as MSeg published it."""
+    counted: Literal["all", "mapped"] = "all"
+    """The classes that are in means: all, or those alone that classes of the labels become, as MSeg published it for
+    its training sets."""
+    relabelled: Relabelled | None = None
+    """Labels of the same images in the sense that the model was trained on; those of the set are what counts. Where
+    the two differ, a prediction like the relabelled one is right and any other wrong."""
+    oracle: Name | None = None
+    """An experiment that is trained on this set's training data in this set's classes: what it reaches on the same
+    images is shown beside, where it was evaluated, and is in no mean. Nothing is trained for it."""
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:
@@ -339,10 +361,37 @@ class EvaluationSet(DataSet):
             raise ValueError(f"a set has one split; `splits` has {', '.join(self.splits) or 'none'}")
         if self.repeat > 1:
             raise ValueError("`repeat` is of trainings")
+        if self.counted == "mapped" and self.native_classes is None:
+            raise ValueError("`counted: mapped` is of `native_classes`: without them all classes are mapped")
+        assert not self.relabelled or self.relabelled_source()
         return self
+
+    def relabelled_source(self) -> Source:
+        """The pairs of the images and the relabelled labels."""
+        assert self.relabelled is not None
+        ((name, split),) = self.splits.items()
+        shared = {"root", "image_suffix", "label_suffix", "label_name", "exif_orientation"}
+        labels = self.relabelled.model_dump()
+        return Source.model_validate(
+            {
+                **self.model_dump(include=shared),
+                "splits": {name: {**split.model_dump(), "labels": labels.pop("labels")}},
+                **labels,
+            }
+        )
 
 
 class Evaluation(Section):
+    protocol: Literal["gss", "mseg"] = "gss"
+    """How images go through the network. `gss`: as the keys from `mode` to `flip` say. `mseg`: as MSeg published it, at
+    several sizes, of which the one with the highest mIoU counts; windows of `crop` (default 713) at steps of two thirds
+    of it, always with the mirror image, the mean of probabilities."""
+    base_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (360, 720, 1080)
+    """Of `mseg`: lengths of the shorter side, pixels. Where one result is asked for, in a validation while training and
+    when a model is used, the middle one counts."""
+    scales: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.0,)
+    """Of `mseg`: multiples of a base size that are averaged; multi-scale as published is 0.5, 0.75, 1, 1.25, 1.5,
+    1.75."""
     mode: Literal["whole", "slide"] = "whole"
     """One pass over the image, or overlapping windows."""
     crop: Size = (768, 768)
@@ -359,6 +408,40 @@ class Evaluation(Section):
     """Images of a split drawn as panels, evenly spaced."""
     sets: dict[SetName, EvaluationSet] = {}
     """Test sets with classes of their own, by the name of their results: letters, digits, `.` and `-`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_protocol_decides(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.get("protocol") != "mseg":
+            return content
+        return {"crop": _MSEG_CROP, "stride": _two_thirds(content.get("crop", _MSEG_CROP)), **_MSEG, **content}
+
+    @model_validator(mode="after")
+    def _keys_are_of_the_protocol(self) -> Self:
+        if self.protocol == "gss":
+            given = [key for key in _OF_MSEG if getattr(self, key) != type(self).model_fields[key].default]
+            if given:
+                raise ValueError(f"`{given[0]}` is of `protocol: mseg`")
+            return self
+        decided = {"stride": _two_thirds(self.crop), **_MSEG}
+        for key, value in decided.items():
+            if getattr(self, key) != value:
+                raise ValueError(f"`{key}` cannot be chosen with `protocol: mseg`, which has {value}: remove it")
+        for key in _OF_MSEG:
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"`{key}` has one twice")
+        return self
+
+
+_MSEG_CROP = (713, 713)
+_MSEG: dict[str, Any] = {"mode": "slide", "scale": None, "flip": True}
+_OF_MSEG = ("base_sizes", "scales")
+
+
+def _two_thirds(crop: Any) -> Any:
+    """MSeg's steps of windows of a size; of what is no size what says so when it is looked at."""
+    whole = isinstance(crop, list | tuple) and all(isinstance(side, int) for side in crop)
+    return tuple(-(-2 * side // 3) for side in crop) if whole else crop
 
 
 Figures = dict[Literal["mIoU", "mAcc", "aAcc", "h_mean"], Fraction]

@@ -298,6 +298,14 @@ def repeated(splits: Mapping[str, Rows]) -> list[str]:
     return list(map(shown, lines))
 
 
+def in_both(rows: Rows, others: Rows) -> list[str]:
+    """Names of the images in `rows` whose very bytes stand in `others`, too."""
+    mine, theirs = (np.frombuffer(each.digests, np.uint64)[::8] for each in (rows, others))  # see `repeated`
+    known = {others[int(index)]["image_sha256"] for index in np.flatnonzero(np.isin(theirs, mine))}
+    found = (rows[int(index)] for index in np.flatnonzero(np.isin(mine, theirs)))
+    return [row["image"] for row in found if row["image_sha256"] in known]
+
+
 def _passed_over(listings: Iterable[Listing]) -> list[str]:
     """Warnings about what was not counted, and about names that only look alike."""
     listings = list(listings)

@@ -100,6 +100,12 @@ class ClassSpace:
             table[native] = self.ignore_index if target == IGNORE else target
         return table
 
+    @property
+    def reached(self) -> list[int]:
+        """The class ids that native ids lead to."""
+        found = np.unique(self.table())
+        return found[(found >= 0) & (found != self.ignore_index)].tolist()
+
     @cached_property
     def _lookup(self) -> np.ndarray:
         """[65536]: like `table`, the id below `ignore_index` for unknown ones."""

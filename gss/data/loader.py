@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TypedDict, TypeVar, cast
 
 import cv2
@@ -62,15 +63,25 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: a file is missing, damaged or not what the check saw.
     """
-    image, label = pair.read_image(), pair.read_label()
-    for path, size in ((pair.image, image.shape[:2]), (pair.label, label.shape)):
-        if size != (pair.height, pair.width):
-            raise DataError(
-                f"size {size[0]}x{size[1]}, but {pair.height}x{pair.width} when the data set was checked",
-                where=path,
-                todo="the data set changed: delete data/manifest.json of this experiment and run the check again",
-            )
+    image, label = pair.read_image(), read_pair_label(pair)
+    _require_size(pair, pair.image, image)
     return image, label
+
+
+def read_pair_label(pair: Pair) -> np.ndarray:
+    """The label alone, see `read_pair`."""
+    label = pair.read_label()
+    _require_size(pair, pair.label, label)
+    return label
+
+
+def _require_size(pair: Pair, path: Path, found: np.ndarray) -> None:
+    if found.shape[:2] != (pair.height, pair.width):
+        raise DataError(
+            f"size {found.shape[0]}x{found.shape[1]}, but {pair.height}x{pair.width} when the data set was checked",
+            where=path,
+            todo="the data set changed: delete data/manifest.json of this experiment and run the check again",
+        )
 
 
 def shard(num_items: int, rank: int, world_size: int) -> range:

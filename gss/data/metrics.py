@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Absent = Literal["nan", "zero"]
 """What a class with the fraction 0/0 is in means: left out, or 0."""
+Counted = frozenset[int] | None
+"""The classes that have figures and are in means; None: all."""
 
 
 def confusion(prediction: "Tensor", label: "Tensor", num_classes: int, *, abstains: bool = False) -> "Tensor":
@@ -74,22 +76,31 @@ class Scores:
         return _mean(self.acc)
 
 
-def scores(counts: np.ndarray, absent: Absent = "nan") -> Scores:
+def scores(counts: np.ndarray, absent: Absent = "nan", counted: Counted = None) -> Scores:
     """All figures of a confusion matrix.
 
     Args:
         counts: int64 [N, N], [label, prediction], or [N, N + 1] with pixels that are predicted as no class.
         absent: `zero`: an IoU or accuracy that is 0/0 is 0, and in the means.
+        counted: classes outside have neither IoU nor accuracy.
     """
     right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)[: len(counts)]
-    nothing = 0.0 if absent == "zero" else np.nan
+    iou, acc = (of_counted(each, absent, counted) for each in (class_iou(counts), divide(right, labelled)))
     return Scores(
-        iou=_known(np.nan_to_num(class_iou(counts), nan=nothing)),
-        acc=_known(np.nan_to_num(divide(right, labelled), nan=nothing)),
+        iou=_known(iou),
+        acc=_known(acc),
         precision=_known(divide(right, predicted)),
         pixels=tuple(labelled.tolist()),
         aAcc=_known(divide(right.sum(), labelled.sum())[None])[0],
     )
+
+
+def of_counted(fractions: np.ndarray, absent: Absent, counted: Counted) -> np.ndarray:
+    """float64 [..., N] of fractions, NaN where 0/0: what they are in means, NaN where they are left out."""
+    found = np.nan_to_num(fractions, nan=0.0 if absent == "zero" else np.nan)
+    if counted is not None:
+        found[..., [index for index in range(found.shape[-1]) if index not in counted]] = np.nan
+    return found
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:
@@ -104,9 +115,13 @@ def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def h_mean(values: Sequence[float]) -> float:
-    """Harmonic mean of one or more values >= 0; 0 when one of them is 0."""
-    if min(values) == 0:
-        return 0.0
+    """Harmonic mean of one or more values above 0.
+
+    Raises:
+        ValueError: one is 0: there is none.
+    """
+    if min(values) <= 0:
+        raise ValueError(f"no harmonic mean of {min(values)}")
     return len(values) / sum(1 / value for value in values)
 
 

@@ -54,6 +54,31 @@ def join(found: Mapping[str, Found]) -> Found:
     return manifest, statistics, statistics["faults"]
 
 
+def relabelled(root: str, found: Found, other: Found, split: str) -> Found:
+    """A data set of one split and, as a further split, the same images with other labels.
+
+    Args:
+        root: of both.
+        found, other: of the two labels, each of one split; of the same classes.
+        split: what the second one is called.
+
+    Returns:
+        As of `join`; statistics are those of the first labels, but for `becomes`, which has both.
+    """
+    (manifest, statistics, faults), (second, second_statistics, second_faults) = found, other
+    (rows,) = second["splits"].values()
+    joined = {
+        "version": 2,
+        "sources": [_source(root, manifest), _source(root, {**second, "splits": {split: rows}})],
+        "splits": {**manifest["splits"], split: rows},
+    }
+    becomes = {root: _becomes(manifest, statistics), f"{root}, {split}": _becomes(second, second_statistics)}
+    only = [warning for warning in second_statistics["warnings"] if warning not in statistics["warnings"]]
+    said = [*statistics["warnings"], *(f"{split}: {warning}" for warning in only)]
+    faults = [*faults, *(f"{split}: {fault}" for fault in second_faults if fault not in faults)]
+    return joined, {**statistics, "becomes": becomes, "warnings": said, "faults": faults}, faults
+
+
 def _becomes(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each native class of a source, and for ids that mean something without a name: id, name, colours where
     it is painted, pixels, and the class that it becomes, null where it is ignored."""

@@ -168,6 +168,8 @@ def _expected(experiment: Experiment) -> Iterator[tuple[str, Path, str]]:
                         yield "taxonomy", taxonomy_file(source.taxonomy), PUT_IT_THERE
     for name, found in experiment.evaluation.sets.items():
         yield from _folders(found, base / found.root, PUT_IT_THERE, name)
+        if found.relabelled:
+            yield f"relabelled labels of {name}", base / found.root / found.relabelled.labels, PUT_IT_THERE
         if found.model_taxonomy:
             yield "taxonomy", taxonomy_file(found.model_taxonomy), PUT_IT_THERE
     for what, _, path, todo in experiment.named_files():

@@ -1,4 +1,4 @@
-"""From an image to class ids: whole or sliding window, test scale, mirrored second pass.
+"""From an image to class ids: whole or sliding window, test scale, mirrored second pass; and as MSeg does it.
 
 Letters: N classes; H, W size of the image file; R, S size of the network input.
 """
@@ -14,17 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gss.config.schema import Evaluation as Config
 from gss.data.augment import fit_size
-from gss.data.ids import tensor_dtype
 from gss.errors import ConfigError
+from gss.evaluate.maps import (
+    first_maximum,
+    lowest_best,
+    sum_probabilities,
+    sum_votes,
+    target_probabilities,
+    windows,
+)
+from gss.evaluate.multiscale import averaged, sides
 from gss.evaluate.segmenter import Segmenter
 from gss.evaluate.taxonomy import Target
-from gss.nets.tensors import class_chunks
 
 
 @dataclass(frozen=True)
 class Inference:
-    """The protocol of inference; every key changes the figures.
+    """The protocol of inference, `gss` by name; every key changes the figures.
 
     Args:
         mode: `whole`: one pass over the image; `slide`: overlapping windows, their scores averaged.
@@ -63,6 +71,62 @@ class Inference:
             "tta": "flip" if self.flip else "none",
         }
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of this size is brought to."""
+        return fit_size(height, width, self.scale) if self.scale else (height, width)
+
+
+@dataclass(frozen=True)
+class MSegInference(Inference):
+    """One base size of the protocol `mseg`: what is averaged are probabilities, of windows with their mirror images and
+    of scales.
+
+    Args:
+        base_size: what the shorter side of the image becomes.
+        scales: factors of the base size.
+
+    Source: MSeg, single-scale (1.0) and multi-scale (0.5 to 1.75) inference.
+    """
+
+    base_size: int = 720
+    scales: tuple[float, ...] = (1.0,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As of `Inference`, without the base size: the best of several is known when all are measured."""
+        scales = list(self.scales)
+        return {
+            "protocol": "mseg",
+            **super().as_dict(),
+            "sizes": {"scales": scales, "scored_at": "original"},
+            "tta": "flip" if len(scales) == 1 else "scales, flip",
+        }
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        return sides(height, width, self.base_size)
+
+    def of_pictures(self, height: int, width: int) -> Inference:
+        """How what the model shows beside its prediction is put together: windows at the base size, without padding."""
+        rows, columns = self.input_size(height, width)
+        return Inference("slide", self.crop, self.stride, (columns, rows), flip=True)
+
+
+def inferences(config: Config) -> tuple[Inference, ...]:
+    """What a configuration measures, one after the other: one inference, or of `protocol: mseg` one for each base size.
+
+    Raises:
+        ConfigError: see `Inference`.
+    """
+    plain = config.mode, config.crop, config.stride, config.scale, config.flip
+    if config.protocol == "gss":
+        return (Inference(*plain),)
+    return tuple(MSegInference(*plain, base_size, config.scales) for base_size in config.base_sizes)
+
+
+def one_inference(config: Config) -> Inference:
+    """What predicts where one result is asked for: the inference, or of several base sizes the one in the middle."""
+    found = inferences(config)
+    return found[(len(found) - 1) // 2]
+
 
 def predict(
     model: Segmenter,
@@ -92,6 +156,8 @@ def predict(
     """
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
     with torch.inference_mode():
+        if isinstance(inference, MSegInference):
+            return _predict_mseg(model, image, inference, device, target, probabilities)
         pixels = _pixels(image, inference, device)  # [1, 3, R, S]
         strips: list[Tensor] = []  # [., W]
 
@@ -106,6 +172,33 @@ def predict(
         return torch.cat(strips)
 
 
+def _predict_mseg(
+    model: Segmenter,
+    image: np.ndarray,
+    inference: MSegInference,
+    device: torch.device,
+    target: Target | None,
+    probabilities: Tensor | None,
+) -> Tensor:
+    """As `predict`, whose `soft` maps the probabilities of every window; `hard` the winner of what is averaged."""
+    soft = target if target is not None and target.prediction == "soft" else None
+    mean = averaged(
+        model,
+        image,
+        base_size=inference.base_size,
+        scales=inference.scales,
+        crop=inference.crop,
+        stride=inference.stride,
+        device=device,
+        target=soft,
+    )
+    size = image.shape[0], image.shape[1]
+    if probabilities is not None:
+        _fill(probabilities, [mean], size, are_votes=True)
+    ids = lowest_best([mean], size)
+    return ids if target is None or soft is not None else target.hard(ids)
+
+
 def _decide(views: list[Tensor], size: tuple[int, int], target: Target | None, are_votes: bool) -> Tensor:
     if target is None:
         return lowest_best(views, size)
@@ -113,7 +206,7 @@ def _decide(views: list[Tensor], size: tuple[int, int], target: Target | None, a
         return target.hard(lowest_best(views, size))
     if are_votes:
         return lowest_best([torch.stack([target.soft(view) for view in views]).mean(dim=0)], size)
-    return _first_maximum(_test_probabilities(views, size, target), len(target.names))
+    return first_maximum(target_probabilities(views, size, target), len(target.names))
 
 
 def extra_pictures(
@@ -131,6 +224,8 @@ def extra_pictures(
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
     if not model.extra_names:
         return {}
+    if isinstance(inference, MSegInference):
+        inference = inference.of_pictures(image.shape[0], image.shape[1])
     with torch.inference_mode():
         pixels = _pixels(image, inference, device)  # [1, 3, R, S]
 
@@ -173,22 +268,6 @@ def resize_image(image: np.ndarray, scale: tuple[int, int] | None) -> np.ndarray
         return image
     height, width = fit_size(image.shape[0], image.shape[1], scale)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # OpenCV takes (width, height)
-
-
-def windows(height: int, width: int, crop: tuple[int, int], stride: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """Rows and columns of the windows that cover an image, row by row.
-
-    Note: the last window of a row or column is shifted back to end at the border; a crop larger than the
-    image gives one window of the image's size.
-    """
-    rows = _intervals(height, crop[0], stride[0])
-    return [(row, column) for row in rows for column in _intervals(width, crop[1], stride[1])]
-
-
-def _intervals(size: int, crop: int, stride: int) -> list[slice]:
-    count = max(size - crop + stride - 1, 0) // stride + 1
-    ends = [min(index * stride + crop, size) for index in range(count)]
-    return [slice(max(end - crop, 0), end) for end in ends]
 
 
 Scores = Callable[[Tensor], Tensor]
@@ -255,81 +334,10 @@ def _slide(
             sums[:, -count:] = 0
 
 
-def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """The class of the highest score after a bilinear resize to `size`; the lowest id on ties.
-
-    Args:
-        views: float [N, R, S] each. With more than one, their probabilities (softmax over N at `size`) are
-            averaged; with one the softmax is left out, as it changes no order.
-
-    Returns:
-        [H, W] for `size` = (H, W), uint8 or int32 (`gss.data.ids`).
-
-    Note: classes are resized a few at a time beside a running maximum; `N x H x W` numbers never exist.
-    """
-    chunks = _resized(views[0], size) if len(views) == 1 else _probabilities(views, size)
-    return _first_maximum((scores for chunk in chunks for scores in chunk), len(views[0]))
-
-
-def _first_maximum(maps: Iterator[Tensor], count: int) -> Tensor:
-    """uint8 or int32 [H, W]: the number of the largest of `count` maps [H, W] at every pixel."""
-    best = next(maps).clone()  # [H, W]
-    ids = torch.zeros_like(best, dtype=tensor_dtype(count))  # [H, W]
-    for index, scores in enumerate(maps, 1):
-        ids.masked_fill_(scores > best, index)  # strict: an equal score of a later class loses
-        torch.maximum(best, scores, out=best)
-    return ids
-
-
-def _test_probabilities(views: list[Tensor], size: tuple[int, int], target: Target) -> Iterator[Tensor]:
-    """[H, W] per test class: the sum of the probabilities of the classes that become it, over the views."""
-    logarithms = [_log_sum_exp(view, size) for view in views]  # [H, W] each
-    for sources in target.matrix.to(views[0].device):  # [U]
-        total = torch.zeros_like(logarithms[0])
-        for view, logarithm in zip(views, logarithms, strict=True):
-            for chunk in _resized(view[sources], size) if sources.any() else ():
-                total += (chunk - logarithm).exp_().sum(dim=0)
-        yield total
-
-
-def _resized(view: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """The maps of a few classes at a time, at `size`.
-
-    Note: the view's memory layout decides how a resize rounds, and that decides many ties of votes; it is kept.
-    """
-    layout = torch.channels_last if view.stride(0) == 1 else torch.contiguous_format
-    for chunk in class_chunks(view, 0):
-        if tuple(chunk.shape[1:]) != size:
-            chunk = chunk[None].contiguous(memory_format=layout)  # of the view alone it cannot be told
-            chunk = F.interpolate(chunk, size, mode="bilinear", align_corners=False)[0]
-        yield chunk.contiguous()  # [classes, H, W]
-
-
-def _probabilities(views: list[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
-    """Like `_resized`: the sum over the views of softmax over the classes."""
-    logarithms = [_log_sum_exp(view, size) for view in views]  # [H, W] each
-    for chunks in zip(*(_resized(view, size) for view in views), strict=True):
-        terms = [(chunk - log).exp_() for chunk, log in zip(chunks, logarithms, strict=True)]
-        yield torch.stack(terms).sum(dim=0)  # [classes, H, W]
-
-
 def _fill(target: Tensor, views: list[Tensor], size: tuple[int, int], are_votes: bool) -> None:
     """Write the mean over the views of the classes' probabilities into `target`, see `predict`."""
     first = 0
-    for chunk in _votes(views, size) if are_votes else _probabilities(views, size):
+    for chunk in sum_votes(views, size) if are_votes else sum_probabilities(views, size):
         chunk = chunk / len(views)
         target[first : first + len(chunk)] = chunk if target.is_floating_point() else chunk.mul_(255).round_()
         first += len(chunk)
-
-
-def _votes(views: list[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
-    """Like `_resized`: the sum over the views."""
-    for chunks in zip(*(_resized(view, size) for view in views), strict=True):
-        yield torch.stack(chunks).sum(dim=0)  # [classes, H, W]
-
-
-def _log_sum_exp(view: Tensor, size: tuple[int, int]) -> Tensor:
-    total = view.new_full(size, -torch.inf)
-    for chunk in _resized(view, size):
-        total = torch.logaddexp(total, chunk.logsumexp(dim=0))
-    return total  # [H, W]

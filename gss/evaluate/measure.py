@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gss.data.classes import ids_dtype
+from gss.data.classes import ids_dtype, ignore_index
 from gss.data.ids import ids_tensor
 from gss.data.loader import read_ahead, shard
-from gss.data.metrics import Absent, Scores, confusion, scores
+from gss.data.metrics import Absent, Counted, Scores, confusion, scores
 from gss.errors import GssError, Interrupted
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.segmenter import Segmenter
@@ -25,6 +25,7 @@ from gss.progress import Progress
 AGREE_EVERY = 8  # images of a process between two looks at whether another one has failed
 
 Item = TypeVar("Item")
+Read = Callable[[Item], tuple[np.ndarray, ...]]
 
 
 class Processes(Protocol):
@@ -55,6 +56,7 @@ class Evaluation:
         labelled: int64 [I, N], pixels of the class in the label.
         ignored_pixels: pixels whose label is ignored.
         absent: what a class that is nowhere is in means.
+        counted: the classes that are in means.
     """
 
     confusion: np.ndarray
@@ -63,10 +65,11 @@ class Evaluation:
     labelled: np.ndarray
     ignored_pixels: int
     absent: Absent = "nan"
+    counted: Counted = None
 
     @property
     def scores(self) -> Scores:
-        return scores(self.confusion, self.absent)
+        return scores(self.confusion, self.absent, self.counted)
 
 
 def evaluate_pairs(
@@ -75,9 +78,10 @@ def evaluate_pairs(
     num_classes: int,
     world: Processes,
     *,
-    read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
+    read: Read[Item],
     inference: Inference,
     target: Target | None = None,
+    is_relabelled: bool = False,
     each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     title: str = "evaluate",
 ) -> Evaluation:
@@ -86,12 +90,13 @@ def evaluate_pairs(
     Args:
         model: on `world.device`, in eval mode; without `target` with `num_classes` score maps.
         target: the classes of the labels, where they are not those of the model.
+        is_relabelled: `read` gives other labels beside, see `measure`.
     """
 
     def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
         return predict(model, image, inference, device=world.device, target=target)
 
-    abstains = target is not None and target.abstains
+    abstains = is_relabelled or (target is not None and target.abstains)
     return measure(segment, pairs, num_classes, world, read=read, abstains=abstains, each=each, title=title)
 
 
@@ -101,7 +106,7 @@ def measure(
     num_classes: int,
     world: Processes,
     *,
-    read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
+    read: Read[Item],
     abstains: bool = False,
     each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     title: str = "evaluate",
@@ -115,7 +120,8 @@ def measure(
         segment: image and label -> integer [H, W], 0..N-1, on any device.
         pairs: the same sequence in every process.
         read: gives image uint8 [H, W, 3] RGB and label [H, W] as `gss.data.images.read_label` does; called on a thread.
-        abstains: `segment` may give the ignored id: no class.
+            A second label is the relabelled one, to which the prediction is made comparable, see `comparable`.
+        abstains: `segment`, or `comparable`, may give the ignored id: no class.
         each: called with index, image, label and prediction (of the label's type) by the process that has the image.
         title: first word of the progress line.
 
@@ -135,9 +141,9 @@ def measure(
             if failure is None and done < len(mine):
                 try:
                     _, reading = next(images)
-                    image, label = reading.result()
+                    image, label, *relabelled = reading.result()
                     prediction = segment(image, label)
-                    tally.add(mine[done], prediction, label)
+                    tally.add(mine[done], prediction, label, *relabelled)
                     if each is not None:
                         ids = prediction.cpu().numpy().astype(ids_dtype(num_classes), copy=False)
                         each(mine[done], image, label, ids)
@@ -149,6 +155,26 @@ def measure(
     return tally.summed(world)
 
 
+def comparable(prediction: Tensor, label: Tensor, relabelled: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """A prediction in the sense of relabelled classes, and the label of before, made comparable.
+
+    Where the two labels differ, who says what the relabelled one says is right by the other one, and who says anything
+    else certainly wrong: no class. What the relabelled one ignores is not counted.
+
+    Args:
+        prediction, label, relabelled: integer [H, W], 0..N-1 or `ignore_index(N)`.
+
+    Returns:
+        Prediction and label, new tensors.
+
+    Source: MSeg, evaluation on the training sets of models that were trained on relabelled data.
+    """
+    ignored = ignore_index(num_classes)
+    differs, agrees = label != relabelled, prediction == relabelled
+    found = torch.where(differs & agrees, label.to(prediction.dtype), prediction)
+    return found.masked_fill_(differs & ~agrees, ignored), label.masked_fill(relabelled == ignored, ignored)
+
+
 class _Tally:
     """Counts of this process's images; rows of other images stay 0."""
 
@@ -158,9 +184,12 @@ class _Tally:
         self.per_image = np.zeros((3, num_images, num_classes), np.int64)
         self.ignored = np.zeros(1, np.int64)
 
-    def add(self, index: int, prediction: Tensor, label: np.ndarray) -> None:
-        on_device = ids_tensor(label).to(prediction.device)
-        counts = confusion(prediction, on_device, len(self.confusion), abstains=self.abstains).numpy()
+    def add(self, index: int, prediction: Tensor, label: np.ndarray, relabelled: np.ndarray | None = None) -> None:
+        on_device, num_classes = ids_tensor(label).to(prediction.device), len(self.confusion)
+        if relabelled is not None:
+            other = ids_tensor(relabelled).to(prediction.device)
+            prediction, on_device = comparable(prediction, on_device, other, num_classes)
+        counts = confusion(prediction, on_device, num_classes, abstains=self.abstains).numpy()
         self.confusion += counts
         self.per_image[:, index] = np.diag(counts), counts.sum(0)[: len(counts)], counts.sum(1)
         self.ignored += label.size - counts.sum()

@@ -24,9 +24,7 @@ def summarise(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """
     found = evaluation.scores
     return {
-        "mIoU": found.mIoU,
-        "mAcc": found.mAcc,
-        "aAcc": found.aAcc,
+        **_headline(evaluation),
         "IoU": dict(zip(names, found.iou, strict=True)),
         "Acc": dict(zip(names, found.acc, strict=True)),
         "images": len(evaluation.intersection),
@@ -44,12 +42,16 @@ def write_evaluation(
     model: Path,
     model_sha256: str,
     manifest_sha256: str,
+    base_sizes: Mapping[int, Evaluation] = {},
+    trained_on: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the three files, each atomically and `metrics.json` last: where it is, the others are.
 
     Args:
         protocol: `Inference.as_dict()`.
         model: the file measured; its name is recorded.
+        base_sizes: where it was measured at several of them, all evaluations; `evaluation` is one of these.
+        trained_on: names of images that are in the training data, too.
 
     Returns:
         The content of `metrics.json`.
@@ -64,10 +66,19 @@ def write_evaluation(
         "data": {"manifest_sha256": manifest_sha256},
         "version": __version__,
     }
+    if trained_on:
+        metrics["trained_on"] = list(trained_on)
+    if base_sizes:
+        metrics["base_size"] = next(size for size, found in base_sizes.items() if found is evaluation)
+        metrics["base_sizes"] = {str(size): _headline(found) for size, found in base_sizes.items()}
     write_confusion(folder / "confusion.npz", evaluation)
     write_per_class(folder / "per_class.csv", evaluation, names)
     write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def _headline(evaluation: Evaluation) -> dict[str, float | None]:
+    return {key: getattr(evaluation.scores, key) for key in ("mIoU", "mAcc", "aAcc")}
 
 
 def write_confusion(path: Path, evaluation: Evaluation) -> None:
@@ -84,29 +95,43 @@ def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) ->
     write_table(path, ("class", "iou", "acc", "precision", "pixels"), rows)
 
 
-def write_summary(path: Path, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def write_summary(
+    path: Path, sets: Mapping[str, Mapping[str, Any]], oracles: Mapping[str, Mapping[str, Any]] = {}
+) -> dict[str, Any]:
     """Write the figures of a model on several test sets, and beside them the same as a CSV.
 
     Args:
         path: `summary.json`.
         sets: `metrics.json` of each by its name.
+        oracles: of those that have one, what networks trained on their own data reach, see `gss.results.oracle`.
 
     Returns:
-        The content: `h_mean`, the harmonic mean of the sets' mIoU, None where one has none; by set `mIoU`, `mAcc`,
-        `aAcc`, `images`, `prediction` and `absent`; `model`; `version`.
+        The content: `h_mean`, the harmonic mean of the sets' mIoU; None where one has none or 0, which
+        `without_h_mean` names; by set `mIoU`, `mAcc`, `aAcc`, `images`, `prediction` and `absent`, and
+        `oracle` where there is one; `model`; `version`.
     """
     keys = ("mIoU", "mAcc", "aAcc", "images")
-    mious = [found["mIoU"] for found in sets.values()]
+    missing = [name for name, found in sets.items() if not found["mIoU"]]
     summary = {
-        "h_mean": None if None in mious else h_mean(mious),
+        "h_mean": None if missing else h_mean([found["mIoU"] for found in sets.values()]),
+        **({"without_h_mean": missing} if missing else {}),
         "sets": {
-            name: {key: found[key] for key in keys} | {key: found["protocol"][key] for key in ("prediction", "absent")}
+            name: {
+                **{key: found[key] for key in keys},
+                **{key: found["protocol"][key] for key in ("prediction", "absent")},
+                **({"oracle": oracles[name]} if name in oracles else {}),
+            }
             for name, found in sets.items()
         },
         "model": next(iter(sets.values()))["model"],
         "version": __version__,
     }
-    rows = [(name, *(found[key] for key in keys)) for name, found in sets.items()]
-    write_table(path.with_suffix(".csv"), ("set", *keys), [*rows, ("h_mean", summary["h_mean"], None, None, None)])
+    rows = [[name, *(found[key] for key in keys)] for name, found in sets.items()]
+    rows.append(["h_mean", summary["h_mean"], None, None, None])
+    columns = ["set", *keys]
+    if oracles:
+        columns.append("oracle")
+        rows = [[*row, oracles.get(row[0], {}).get("mIoU")] for row in rows]
+    write_table(path.with_suffix(".csv"), columns, rows)
     write_json(path, summary)
     return summary

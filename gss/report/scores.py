@@ -95,12 +95,15 @@ def training_line(results: Results, key: str, *, what: str, steps: int) -> str:
 def protocol_line(found: Evaluation) -> str:
     """How an evaluation was made, in one line."""
     protocol = found.metrics["protocol"]
-    fitted = protocol["sizes"]["fit_into"]
+    fitted, scales = protocol["sizes"].get("fit_into"), protocol["sizes"].get("scales", [1.0])
+    size = f"fitted into {fitted[0]} × {fitted[1]}" if fitted else "own size"
+    if sizes := protocol.get("base_sizes"):
+        size = f"shorter side at the best of {', '.join(map(str, sizes))} ({found.metrics['base_size']})"
     crop, step = (" × ".join(map(str, protocol[key] or ())) for key in ("crop", "stride"))
     parts = [
         "whole image" if protocol["mode"] == "whole" else f"windows of {crop}, step {step}",
-        f"fitted into {fitted[0]} × {fitted[1]}" if fitted else "own size",
-        "single scale",
+        size,
+        "single scale" if len(scales) == 1 else f"scales {', '.join(map(str, scales))}",
         "with flip" if protocol["flip"] else "no flip",
         "scored at the size of the label",
         f"numerics {protocol.get('numerics', 'default')}",

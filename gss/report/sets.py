@@ -24,11 +24,23 @@ def sets(results: Results) -> dict[str, Any]:
     return {
         "models": {model: results.models[model] for model in dict.fromkeys(model for model, _ in results.sets)},
         "rows": [
-            {"name": name, "metrics": {model: found.metrics for model, found in of[name].items()}} for name in names
+            {
+                "name": name,
+                "metrics": {model: found.metrics for model, found in of[name].items()},
+                "oracle": oracle_of(results, name),
+            }
+            for name in names
         ],
-        "h_mean": {model: found["h_mean"] for model, found in results.summaries.items()},
+        "base_sizes": any("base_sizes" in found.metrics for found in results.sets.values()),
+        "h_mean": results.summaries,
         "tables": [_table(results, name, of[name]) for name in names],
     }
+
+
+def oracle_of(results: Results, name: str) -> dict[str, Any] | None:
+    """What a network trained on a set's own data reaches there, see `gss.results.oracle`, if a summary says it."""
+    said = (summary["sets"].get(name, {}).get("oracle") for summary in results.summaries.values())
+    return next(filter(None, said), None)
 
 
 def _table(results: Results, name: str, of: dict[str, Evaluation]) -> dict[str, Any]:
@@ -53,4 +65,12 @@ def _table(results: Results, name: str, of: dict[str, Evaluation]) -> dict[str, 
         for index, each in enumerate(first["IoU"])
     ]
     without = [source for source, target in mapping.items() if target is None]
-    return {"name": name, "rows": rows, "without": without, "protocol": first["protocol"], "images": first["images"]}
+    return {
+        "name": name,
+        "rows": rows,
+        "without": without,
+        "counted": first["protocol"].get("counted"),
+        "relabelled": first["protocol"].get("relabelled", False),
+        "images": first["images"],
+        "trained_on": first.get("trained_on", []),
+    }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gss.report.sets import oracle_of
 from gss.results.reader import Results
 from gss.text import percent
 
@@ -50,6 +51,8 @@ def test_sets(results: Results) -> list[str]:
     """One row per model and test set with classes of its own, and the harmonic mean of each model."""
     rows: list[tuple[str, ...]] = [("test sets", "", "mIoU", "mAcc", "aAcc", "images")]
     rows += [(results.models[model], name, *_figures(found.metrics)) for (model, name), found in results.sets.items()]
+    oracles = {name: oracle_of(results, name) for _, name in results.sets}
+    rows += [("oracle", name, _cell(oracle["mIoU"]), "", "", "") for name, oracle in oracles.items() if oracle]
     for model, found in results.summaries.items():
         rows.append((results.models[model], "h_mean", _cell(found["h_mean"]), "", "", ""))
     return table(rows)

@@ -26,7 +26,7 @@ from gss.config import (
 )
 from gss.data.classes import default_colours
 from gss.data.manifest import Manifest, read_manifest
-from gss.data.metrics import Absent, Scores, divide, scores
+from gss.data.metrics import Absent, Counted, Scores, divide, scores
 from gss.errors import ConfigError, GssError
 from gss.files import read_json, read_table, sha256_file
 from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
@@ -68,12 +68,18 @@ class Evaluation:
 
     @cached_property
     def scores(self) -> Scores:
-        return scores(self.counts["confusion"], self.absent)
+        return scores(self.counts["confusion"], self.absent, self.counted)
 
     @property
     def absent(self) -> Absent:
         """What a class that is nowhere is in means."""
         return self.metrics["protocol"].get("absent", "nan")
+
+    @property
+    def counted(self) -> Counted:
+        """The classes that are in means."""
+        counted = self.metrics["protocol"].get("counted")
+        return None if counted is None else frozenset(list(self.metrics["IoU"]).index(name) for name in counted)
 
     @cached_property
     def image_iou(self) -> np.ndarray:

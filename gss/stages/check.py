@@ -8,17 +8,17 @@ from typing import Any
 from gss import layout
 from gss.config import class_file, data_folder, list_file, prepared_file, require_data, schema, tables_of, taxonomy_file
 from gss.config.schema import Source
-from gss.data.check import fault_error, scan
+from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
-from gss.data.manifest import manifest_sha256, write_manifest
+from gss.data.manifest import Rows, manifest_sha256, write_manifest
 from gss.data.mseg.sets import PREPARED as MSEG_LABELS
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
-from gss.data.sources import Found, join
+from gss.data.sources import Found, join, relabelled
 from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
-from gss.layout import FAULTS, MANIFEST, PREPARED, STATISTICS, WORK
+from gss.layout import FAULTS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run, class_space
 
@@ -107,15 +107,29 @@ def check_set(run: Run, name: str) -> None:
     manifest_file, statistics_file, targets_file = (run.folder / file for file in layout.of_set(name))
     record = run.folder / WORK / f"check_pairs_{name}.jsonl"
     print(f"evaluation set {name}", flush=True)
-    manifest, statistics, faults = join({config.root: _scan(run, config, space, root, record, is_part=True)})
+    found_in = _scan(run, config, space, root, record, is_part=True)
+    records, sources = [record], [config]
+    if config.relabelled:
+        other = config.relabelled_source()
+        records.append(record.with_stem(f"{record.stem}_{RELABELLED}"))
+        sources.append(other)
+        other_space = _space(other, own, root, table, f"{where}.{RELABELLED}")
+        found_too = _scan(run, other, other_space, root, records[-1], is_part=True)
+        manifest, statistics, faults = relabelled(config.root, found_in, found_too, RELABELLED)
+    else:
+        manifest, statistics, faults = join({config.root: found_in})
     _tell(statistics)
     if without := [model.names[index] for index, target in found.items() if target is None]:
         print(f"{len(without)} of {model.num_classes} classes of the model have no target: {some(without)}")
     reached = {target for target in found.values() if target is not None}
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
+    rows, *_ = manifest["splits"].values()
+    if seen := in_training(run, rows):
+        print(f"warning: {told_of_training(seen, name)}")
     _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
-    looked_into = [table, run.class_table, made, *tables_of(config, root), *([taxonomy_file(asked)] if asked else [])]
+    tables = [path for source in sources for path in tables_of(source, root)]
+    looked_into = [table, run.class_table, made, *tables, *([taxonomy_file(asked)] if asked else [])]
     inputs = {"manifest": manifest_sha256(manifest)}
     rule = f"set_{name}"  # its own: records of the check are of the data set
     with run.stage("check", inputs, name=rule, split=name, looked_into=filter(None, looked_into)) as journal:
@@ -125,7 +139,20 @@ def check_set(run: Run, name: str) -> None:
         rows = [(model.names[k], "" if target is None else own.names[target]) for k, target in found.items()]
         write_table(targets_file, ("model", "set"), rows)
         write_manifest(manifest_file, manifest)
-    record.unlink(missing_ok=True)
+    for record in records:
+        record.unlink(missing_ok=True)
+
+
+def in_training(run: Run, rows: Rows) -> list[str]:
+    """Names of a test set's images that are in the training data, as far as that was checked."""
+    if not run.file(run.folder / MANIFEST).is_file():
+        return []
+    return in_both(rows, run.manifest.rows["train"])
+
+
+def told_of_training(names: Sequence[str], name: str) -> str:
+    """What to say of images of the set that the model was trained on."""
+    return f"{len(names)} images of {name} are in the training data, which makes its figures too high: {some(names)}"
 
 
 def _scan(

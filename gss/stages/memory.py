@@ -64,6 +64,12 @@ def less_memory(experiment: Experiment, stage: str) -> str:
             f"evaluation.mode=slide, small evaluation.crop (now {config.mode}, {list(config.crop)}): another protocol",
             f"evaluation.scale (now {config.scale and list(config.scale)}): smaller images, another protocol",
         ]
+        if config.protocol == "mseg":
+            sizes = list(config.base_sizes)
+            advice = [
+                f"evaluation.crop (now {list(config.crop)}): smaller windows, another protocol",
+                f"evaluation.base_sizes (now {sizes}): fewer or smaller ones, another protocol",
+            ]
     granted = experiment.resources(stage).memory_mb
     advice.append(f"run.resources.{stage}.memory_mb (now {granted}): what a cluster grants the job; changes no result")
     return "one of these, in this order\n" + "\n".join(f"    {line}" for line in advice)

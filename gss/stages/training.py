@@ -21,7 +21,7 @@ from gss.data.loader import TrainLoader, read_pair
 from gss.data.manifest import Pairs, evenly_spaced
 from gss.data.shared_memory import REMEDY, Demand
 from gss.errors import GssError
-from gss.evaluate.inference import Inference
+from gss.evaluate.inference import MSegInference, one_inference
 from gss.evaluate.measure import evaluate_pairs
 from gss.evaluate.segmenter import Segmenter
 from gss.files import read_json, replace_with_link, sha256_json
@@ -78,13 +78,16 @@ def train_network(
 
 
 def validation(run: Run, training: Training, segmenter: Callable[[nn.Module], Segmenter], world: World) -> Validate:
-    """Measures a module that is trained on `val`, as the stage `evaluate` measures it when it is finished.
+    """Measures a module that is trained on `val`, as the stage `evaluate` measures it when it is finished; of the base
+    sizes and scales of `protocol: mseg` at the middle one and at 1 alone.
 
     Args:
         segmenter: makes of the module what is measured; on the device, in eval mode.
     """
     config, names = run.experiment.evaluation, run.space.names
-    inference = Inference(config.mode, config.crop, config.stride, config.scale, config.flip)
+    inference = one_inference(config)
+    if isinstance(inference, MSegInference):
+        inference = replace(inference, scales=(1.0,))
     pairs = run.manifest.pairs("val")
     chosen = [pairs[index] for index in evenly_spaced(len(pairs), training.validate_images or len(pairs))]
 

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import hashlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from gss.cluster import gpus
 from gss.cluster.exit import die_with_torchrun, worker_exit
 from gss.cluster.lock import writer_lock
 from gss.errors import GssError
+
+_GROUPS = itertools.count()  # that this process has joined, one after the other
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,11 @@ def setup() -> World:
         torch.cuda.set_device(device)
     if size > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+        timeout = datetime.timedelta(minutes=30)
+        meeting, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        # The store outlives the group: in one of the same name processes could find addresses of the group before.
+        store = dist.PrefixStore(f"group {next(_GROUPS)}", meeting)
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
     return World(rank, size, local_rank, device)
 
 

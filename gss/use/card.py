@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import gss
 from gss.config import recipe_of_model
+from gss.evaluate.inference import MSegInference
 from gss.modelfile import ModelFile
 from gss.text import css, percent
 from gss.use.predictor import Predictor
@@ -98,6 +99,8 @@ def write_card(file: ModelFile, predictor: Predictor, metrics: dict[str, Any], f
 def _protocol(predictor: Predictor) -> str:
     inference = predictor.inference
     size = f"fitted into {' x '.join(map(str, inference.scale))}" if inference.scale else "at its own size"
+    if isinstance(inference, MSegInference):
+        size = f"at the best of several sizes (`predict` takes a shorter side of {inference.base_size} pixels)"
     way = "in one pass"
     if inference.mode == "slide":
         crop, stride = (" x ".join(map(str, pair[::-1])) for pair in (inference.crop, inference.stride))

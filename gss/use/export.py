@@ -6,7 +6,6 @@ from pathlib import Path
 
 from gss import layout
 from gss.config import imported
-from gss.data.augment import fit_size
 from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
 from gss.files import read_json, sha256_file
@@ -123,7 +122,7 @@ def _unseen(run: Run) -> Sequence[Pair]:
 def default_size(predictor: Predictor, pair: Pair) -> tuple[int, int]:
     """(height, width) of what the model sees at a time, for images like this one."""
     inference = predictor.inference
-    height, width = fit_size(pair.height, pair.width, inference.scale) if inference.scale else (pair.height, pair.width)
+    height, width = inference.input_size(pair.height, pair.width)
     if inference.mode == "slide":
         height, width = min(height, inference.crop[0]), min(width, inference.crop[1])
     return height, width

@@ -20,6 +20,7 @@ import gss
 from gss.data.ids import tensor_dtype
 from gss.data.images import read_image
 from gss.errors import GssError
+from gss.evaluate.inference import MSegInference
 from gss.evaluate.segmenter import Segmenter
 from gss.files import write_atomic
 from gss.use.predictor import Predictor
@@ -162,6 +163,11 @@ def missing_steps(predictor: Predictor) -> list[str]:
         fit = " x ".join(map(str, inference.scale))
         steps.append(
             f"fits images into {fit} before (cv2.resize, INTER_LINEAR) and resizes the scores to the image's size after"
+        )
+    if isinstance(inference, MSegInference):
+        scales = ", ".join(map(str, inference.scales))
+        steps.append(
+            f"resizes images to a shorter side of {inference.base_size}, times {scales}, and scores back after"
         )
     if inference.mode == "slide":
         crop, stride = (" x ".join(map(str, pair[::-1])) for pair in (inference.crop, inference.stride))

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from gss import __version__
 from gss.config import all_models, recipe_of_model
-from gss.data.augment import fit_size
 from gss.data.classes import ids_dtype
 from gss.data.images import Orientation, nearly_black, read_image
 from gss.data.manifest import read_manifest
 from gss.errors import CheckpointError, ConfigError, GssError
-from gss.evaluate.inference import Inference, predict
+from gss.evaluate.inference import Inference, one_inference, predict
 from gss.evaluate.segmenter import Segmenter
 from gss.modelfile import ModelFile, described, load_model
 from gss.use.given import no_model_there
@@ -112,7 +111,7 @@ class Predictor:
         )
 
     def _protocol(self, height: int, width: int) -> Inference:
-        rows, columns = fit_size(height, width, self.inference.scale) if self.inference.scale else (height, width)
+        rows, columns = self.inference.input_size(height, width)
         bound = max(PIXELS_AT_ONCE, CROPS_AT_ONCE * self.crop[0] * self.crop[1])
         if self.inference.mode == "slide" or rows * columns <= bound:
             return self.inference
@@ -187,7 +186,7 @@ def build_predictor(file: ModelFile, beside: Any, *, where: str | Path, device: 
         model.requires_grad_(False),
         tuple(file.meta["classes"]),
         np.array(file.meta.get("colours") or file.meta["palette"][:-1], np.uint8),
-        Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip),
+        one_inference(protocol),
         crop,
         device,
         _orientation(file.meta),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gss.errors import ConfigError
-from gss.evaluate import inference
+from gss.evaluate import inference, maps
 from gss.evaluate.inference import Inference, extra_pictures, lowest_best, predict, resize_image, windows
 from tests.normalised import Normalised
 
@@ -155,7 +155,7 @@ def test_votes_are_resized_to_the_bits_of_the_whole_map(num_classes, layout):
     ids = torch.randint(0, num_classes, (1, 67, 93), generator=torch.Generator().manual_seed(1))
     votes = F.one_hot(ids, num_classes).permute(0, 3, 1, 2).float().contiguous(memory_format=layout)
     whole = F.interpolate(votes, (101, 141), mode="bilinear", align_corners=False)[0]
-    assert torch.equal(torch.cat(list(inference._resized(votes[0], (101, 141)))), whole)
+    assert torch.equal(torch.cat(list(maps.resized(votes[0], (101, 141)))), whole)
 
 
 def test_ties_go_to_the_lowest_id():

@@ -2,14 +2,13 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 import gss
 from gss import workflow
@@ -20,73 +19,17 @@ from gss.data.metrics import h_mean
 from gss.errors import ConfigError
 from gss.results.reader import Results
 from gss.tracking import overview
-
-PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/merge.md").read_text(encoding="utf-8")
-VILLAGE = yaml.safe_load(PAGE.split("## Test sets with other classes")[1].split("```yaml\n")[1].split("```")[0])[
-    "evaluation"
-]["sets"]["village"]
-FOLDERS = {split: {"images": f"images/{split}", "labels": f"labels/{split}"} for split in ("train", "val")}
-ONE: dict[str, Any] = {
-    "recipe": "pixel",
-    "data": {"root": "city", "classes": ["road", "car", "person"], "splits": FOLDERS},
-    "augment": {"base_scale": [32, 32], "crop": [32, 32]},
-    "pixel": {"backbone": {"name": "test_resnet"}, "steps": 2, "training": {"batch_size": 4, "warmup_steps": 1}},
-    "evaluation": {"splits": ["val"], "pictures": 1, "sets": {"village": VILLAGE}},
-}
-MODEL = Path("results/mine/evaluation/pixel")
-
-
-def make_pair(root: Path, images: str, labels: str, name: str, rng: np.random.Generator, values: np.ndarray) -> None:
-    write_png(root / images / name, rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
-    write_png(root / labels / name, np.kron(rng.choice(values, (4, 6)), np.ones((8, 8))).astype(values.dtype))
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GSS_DATA", str(tmp_path / "sets"))
-    rng = np.random.default_rng(0)
-    for index in range(4):
-        for split in ("train", "val"):
-            ids = np.arange(3, dtype=np.uint8)
-            make_pair(tmp_path / "sets/city", f"images/{split}", f"labels/{split}", f"{index}.png", rng, ids)
-    for index in range(3):
-        values = np.array([0, 1, 2, 255], np.uint8)
-        make_pair(tmp_path / "sets/village", "photos", "labels", f"v{index}.png", rng, values)
-    write()
-    return tmp_path
-
-
-def write(change: Callable[[dict], object] = lambda content: None, name: str = "mine") -> None:
-    content = json.loads(json.dumps(ONE))
-    change(content)
-    path = Path(f"config/experiments/{name}.yaml")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def in_set(**keys: object) -> Callable[[dict], object]:
-    return lambda content: content["evaluation"]["sets"]["village"].update(keys)
-
-
-def run(*words: str) -> None:
-    assert main([*words]) == 0
-
-
-def ending(*words: str) -> object:
-    """The exit status of a verb whose processes leave by themselves."""
-    with pytest.raises(SystemExit) as left:
-        main([*words])
-    return left.value.code
-
-
-def trained() -> None:
-    run("check", "mine")
-    run("train", "pixel", "mine")
-
-
-def metrics(name: str) -> dict[str, Any]:
-    return json.loads((MODEL / name / "metrics.json").read_text())
+from tests.stages.village import (
+    FOLDERS,
+    MODEL,
+    VILLAGE,
+    ending,
+    in_set,
+    metrics,
+    run,
+    trained,
+    write,
+)
 
 
 def recounted(project: Path, table: np.ndarray, name: str) -> np.ndarray:
@@ -153,13 +96,36 @@ def test_the_summary_is_over_all_sets(project: Path) -> None:
     assert float(rows[2]["mIoU"]) == summary["h_mean"]
 
 
-def test_a_set_without_figures_has_no_harmonic_mean(project: Path) -> None:
+@pytest.mark.parametrize("miou", [None, 0.0])
+def test_a_set_without_figures_has_no_harmonic_mean(
+    miou: float | None, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(lambda content: content["evaluation"]["sets"].update(other=VILLAGE))
     trained()
     run("evaluate", "mine")
     content = metrics("village")
-    (MODEL / "village/metrics.json").write_text(json.dumps({**content, "mIoU": None}))
+    (MODEL / "village/metrics.json").write_text(json.dumps({**content, "mIoU": miou}))
     run("summary", "mine")
-    assert json.loads((MODEL / "summary.json").read_text())["h_mean"] is None
+    summary = json.loads((MODEL / "summary.json").read_text())
+    assert summary["h_mean"] is None and summary["without_h_mean"] == ["village"]
+    assert f"no harmonic mean: the mIoU of village is {miou}" in capsys.readouterr().out
+    run("report", "mine")
+    assert "none: the mIoU of village is" in Path("results/mine/report.html").read_text()
+
+
+def test_photographs_that_the_model_was_trained_on_are_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = project / "sets/village/photos/v1.png"
+    shutil.copy(project / "sets/city/images/train/2.png", same)
+    shutil.copy(project / "sets/city/images/val/2.png", project / "sets/village/photos/v2.png")  # not trained on
+    run("check", "mine")
+    told = "1 images of village are in the training data, which makes its figures too high: photos/v1.png"
+    assert f"warning: {told}" in capsys.readouterr().out
+    run("train", "pixel", "mine")
+    run("evaluate", "mine")
+    assert f"warning: {told}" in capsys.readouterr().out
+    assert metrics("village")["trained_on"] == ["photos/v1.png"] and "trained_on" not in metrics("val")
+    run("report", "mine")
+    assert "photos/v1.png" in Path("results/mine/report.html").read_text().split('id="sets"')[1].split("</section>")[0]
 
 
 def test_sets_measured_with_different_models_are_not_summed_up(

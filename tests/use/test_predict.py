@@ -373,10 +373,10 @@ def test_more_pixels_than_can_be_read_are_called_so(tmp_path: Path) -> None:
 def test_what_a_model_of_another_version_asks_for_is_said(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    write_models(tmp_path, scales=[1, 2])
+    write_models(tmp_path, angles=[1, 2])
     assert main(["predict", str(tmp_path / "gss_ft.pth"), str(photos / "a.png"), "-o", str(tmp_path / "out")]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"note: {tmp_path}/gss_ft.pth was made by gss") and "asks for scales" in line
+    assert line.startswith(f"note: {tmp_path}/gss_ft.pth was made by gss") and "asks for angles" in line
 
 
 def test_twelve_bits_in_sixteen_are_noted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

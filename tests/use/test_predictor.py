@@ -124,8 +124,8 @@ def test_the_protocol_belongs_to_the_model_file(folder: Path, tmp_path: Path) ->
     describe(tmp_path, **described)
     model = gss.load(tmp_path / "gss_ft.pth")
     assert model.inference == Inference("slide", (48, 40), (32, 24)) and model.crop == (64, 80)
-    describe(tmp_path, protocol=protocol | {"scales": [1, 2]})
-    with pytest.warns(UserWarning, match=r"asks for scales, which gss .* does not know and passes over"):
+    describe(tmp_path, protocol=protocol | {"angles": [1, 2]})
+    with pytest.warns(UserWarning, match=r"asks for angles, which gss .* does not know and passes over"):
         assert gss.load(tmp_path / "gss_ft.pth").inference == model.inference
     describe(tmp_path, protocol=protocol | {"mode": "pyramid"})
     with pytest.raises(CheckpointError, match=r"(?s)cannot be used: .*'whole' or 'slide'.*written by gss"):

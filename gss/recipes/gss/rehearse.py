@@ -9,7 +9,7 @@ from gss.checkpoints import read_backbone_weights, read_checkpoint, timm_tag
 from gss.config import data_folder
 from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError, ConfigError, DataError
-from gss.evaluate.inference import Inference
+from gss.evaluate.inference import inferences
 from gss.recipes.gss.assemble import build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import load_published
 from gss.recipes.gss.experiment import GSSExperiment, Tokenizer
@@ -104,8 +104,7 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
         _through(prior, torch.empty(images, 3, *experiment.augment.crop, device=META))
     warn_of_larger_images(experiment, prior.backbone.input_size)
     with naming("evaluation"), torch.no_grad():
-        protocol = experiment.evaluation
-        Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip)
+        inferences(experiment.evaluation)
         image = torch.empty(1, 3, *size_of_input(experiment), device=META)
         _through(prior.eval(), prior.backbone.fit(image))
 

@@ -7,7 +7,7 @@ from gss.checkpoints import read_backbone_weights, read_checkpoint, timm_tag
 from gss.config import data_folder
 from gss.config.schema import Backbone
 from gss.data.classes import ClassSpace
-from gss.evaluate.inference import Inference
+from gss.evaluate.inference import inferences
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.exchange import load_published
 from gss.recipes.pixel.experiment import PixelExperiment
@@ -38,8 +38,7 @@ def rehearse(run: Run[PixelExperiment], space: ClassSpace) -> None:
         network.of_all_heads(torch.empty(images, 3, *experiment.augment.crop, device=META))
     warn_of_larger_images(experiment, network.backbone.input_size)
     with naming("evaluation"), torch.no_grad():
-        protocol = experiment.evaluation
-        Inference(protocol.mode, protocol.crop, protocol.stride, protocol.scale, protocol.flip)
+        inferences(experiment.evaluation)
         network.eval().scores(torch.empty(1, 3, *size_of_input(experiment), device=META))
 
 
