@@ -87,7 +87,7 @@ class Source(Section):
     """Where names differ within: regular expression, and what its matches in an image's name are in that of its
     label, `[_camera_, _label_]`."""
     repeat: Positive = 1
-    """How often a pass over all training pairs takes each of this source, beside other sources; see `data.sampling`."""
+    """Of `data.sampling: repeat`: how often a pass over all training pairs takes each of this source, beside others."""
     prepared: Place | None = None
     """Record of labels that are made of those the data set is published with, found like `data.root`:
     `mseg_dataset/prepared/camvid-11.json` of `gss mseg-labels camvid-11`. Snakemake makes them where it is missing."""
@@ -177,8 +177,6 @@ class Data(DataSet):
         if self.sampling == "balanced":
             if len(self.balanced) < 2:
                 raise ValueError("`sampling: balanced`: nothing to balance, one source alone has training pairs")
-            if any(repeat > 1 for repeat in (self.repeat, *(source.repeat for source in self.sources))):
-                raise ValueError("`sampling: balanced` draws all sources alike: remove `repeat`")
         return self
 
     @property
