@@ -9,7 +9,7 @@ import torch
 from tiny_gss import Variant, all_scores, watch
 from torch import Tensor
 
-from gss.evaluate import inference
+from gss.evaluate import maps
 from gss.evaluate.inference import Inference, lowest_best
 
 from .conftest import Recorded
@@ -60,7 +60,7 @@ def prediction(precision: Precision, variant: Variant, case: str, threads: int =
     size = size or (image.shape[2], image.shape[3])
     with torch.inference_mode():
         view = all_scores(model, image, protocol)
-        scores = torch.cat(list(inference._resized(view, size)))
+        scores = torch.cat(list(maps.resized(view, size)))
         ids = lowest_best([view.flip(-1) if case == "eval_flip" else view], size)
     return Prediction(recorded.below(case), seen, scores, ids)
 

@@ -49,9 +49,13 @@ def test_an_oracle_stands_beside_and_is_in_no_mean(measured: Path, capsys: pytes
     assert "not there: not evaluated on test" in Path("results/mine/report.html").read_text()
     for words in (("check",), ("train", "pixel"), ("evaluate",)):
         run(*words, "villagers")
+    path = Path("results/villagers/evaluation/pixel/test/confusion.npz")
+    with np.load(path) as arrays:
+        kept = dict(arrays)
+    kept["confusion"][2], kept["confusion"][:, 2] = 0, 0  # a class that is nowhere
+    np.savez(path, **kept)
     now = summary()
-    with np.load("results/villagers/evaluation/pixel/test/confusion.npz") as arrays:
-        expected = scores(arrays["confusion"], "zero").mIoU  # as the set has it
+    expected = scores(kept["confusion"], "zero").mIoU  # as the set has it
     assert now["sets"]["village"]["oracle"] == {"experiment": "villagers", "mIoU": expected}
     assert now["h_mean"] == before["h_mean"]
     rows = list(csv.DictReader((MODEL / "summary.csv").read_text().splitlines()))
