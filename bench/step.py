@@ -117,7 +117,7 @@ def training_step(variant: str, side: str) -> Callable[[], None]:
     batch = {
         "image": torch.randint(0, 256, (1, 3, SIDE, SIDE), dtype=torch.uint8),
         "label": label.repeat_interleave(8, 1).repeat_interleave(8, 2),
-        "valid": torch.tensor([[SIDE, SIDE]]),
+        "valid": torch.tensor([[0, 0, SIDE, SIDE]]),
         "photometric": torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]]),
     }
 

@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     summed = verb("summary", _summary, all_stages()["summary"].text, stage)
     summed.add_argument("--model", choices=all_models(), help=f"default: {finals}")
-    importing = verb("import", _import, "make model files of checkpoints of the published code (mmseg)")
+    importing = verb("import", _import, "make model files of checkpoints of published code")
     for action in stage._actions:
         importing._add_action(action)
         if action.dest == "experiment":
@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
         type=_path,
         required=True,
         metavar="OUT",
-        help="FILE.pth: checkpoint of the published code (mmseg); FILE.onnx: ONNX; else a folder for a model hub",
+        help="FILE.pth: checkpoint as published code writes it; FILE.onnx: ONNX; else a folder for a model hub",
     )
     exported.add_argument(
         "--size",

@@ -27,9 +27,10 @@ _ARCHIVES = {
     b"Rar!": "RAR",
     b"\x28\xb5\x2f\xfd": "zstandard",
 }
-_PUBLISHED = {  # keys that tell whose code trained with mmsegmentation
+_PUBLISHED = {  # keys that tell whose code trained
     "GSS": re.compile(r"(module\.)?decode_head\.(d_vae|convs_pixel|conv_before_seg|post_swin_ln|cls_segmap)\."),
     "CAE": re.compile(r"(module\.)?backbone\.fpn1\.0\."),
+    "MSeg": re.compile(r"(module\.)?last_layer\.3\."),
 }
 _CHECKPOINTS = (  # keys that tell who wrote a checkpoint
     ({"pytorch-lightning_version"}, "PyTorch Lightning"),
@@ -216,7 +217,7 @@ def _trained(content: Mapping[Any, Any]) -> FileKind:
     tensors = {str(key): value for key, value in state.items() if isinstance(value, _Tensor)}
     if code := next((code for code, keys in _PUBLISHED.items() if any(map(keys.match, tensors))), ""):
         return FileKind(
-            f"a checkpoint of the published {code} code (mmsegmentation)",
+            f"a checkpoint of the published {code} code",
             "make a model file of it: gss import EXPERIMENT FILE",
             "published",
         )

@@ -79,6 +79,11 @@ CASES = {
         "a checkpoint of the published CAE code",
         "gss import EXPERIMENT FILE",
     ),
+    "mseg": (
+        saved({"epoch": 1, "state_dict": {"module.last_layer.3.weight": torch.ones(1)}}),
+        "a checkpoint of the published MSeg code",
+        "gss import EXPERIMENT FILE",
+    ),
     "pre-training": (
         saved({"model": {"encoder.blocks.0.gamma_1": torch.ones(1)}, "args": argparse.Namespace(lr=1)}),
         "a checkpoint of a pre-training such as CAE's, of 1 tensor",
@@ -121,7 +126,7 @@ CASES = {
 }
 
 # what `gss import` looks into
-STATES = {"state dict", "old state dict", "mmseg", "gss", "cae", "pre-training", "lightning", "work"}
+STATES = {"state dict", "old state dict", "mmseg", "gss", "cae", "mseg", "pre-training", "lightning", "work"}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -201,7 +201,7 @@ def batch(label: Tensor) -> dict[str, Tensor]:
     return {
         "image": torch.randint(0, 256, (size, 3, height, width), dtype=torch.uint8),
         "label": label,
-        "valid": torch.tensor([[height, width]] * size),
+        "valid": torch.tensor([[0, 0, height, width]] * size),
         "photometric": torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]] * size),
     }
 

@@ -217,7 +217,7 @@ def test_losses_ignore_65535_and_nothing_else() -> None:
     batch = {
         "image": torch.randint(0, 256, (2, 3, 40, 52), dtype=torch.uint8, generator=generator),
         "label": label,
-        "valid": torch.tensor([[40, 52]] * 2),
+        "valid": torch.tensor([[0, 0, 40, 52]] * 2),
         "photometric": torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]] * 2),
     }
     weights = torch.rand(N, generator=generator)

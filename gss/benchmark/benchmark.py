@@ -136,7 +136,7 @@ def made_up(run: Run, folder: Path, count: int) -> Manifest:
         folder: which is there.
     """
     space = run.declared_space()
-    width, height = run.experiment.augment.base_scale
+    width, height = run.experiment.augment.box
     if width > 2 * height:  # a bound of the long side, not the proportions of an image
         width = height * 4 // 3
     rng = np.random.default_rng(0)

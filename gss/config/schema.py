@@ -183,16 +183,23 @@ class Data(DataSet):
 
 
 class Augment(Section):
-    base_scale: Size
-    """(width, height) that a resize ratio of 1 fits the image into, keeping its aspect."""
+    base_scale: Size | Positive
+    """(width, height) that a resize ratio of 1 fits the image into, keeping its aspect; or one number: the short side
+    of a first resize, which the one by the ratio follows, as MSeg published it."""
     crop: Size
     """(height, width) of the training crop, pixels."""
     ratio: tuple[float, float] = (0.5, 2.0)
     """Range of the random resize ratio."""
-    cat_max_ratio: Fraction = 0.75
-    """Largest share one class may have in a crop (tried ten times)."""
+    cat_max_ratio: Fraction | None = 0.75
+    """Largest share one class may have in a crop (tried ten times); none: any crop is taken."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle, degrees, by which one image of two is rotated, in either direction."""
+    blur: bool = False
+    """Blur one image of two, as a Gaussian of 5 x 5 pixels does."""
+    padding: Literal["corner", "centre"] = "corner"
+    """Where an image smaller than the crop stands in it: at the top left, or in the middle."""
     photometric: bool = True
     """Random brightness, contrast, saturation and hue."""
 
@@ -201,7 +208,15 @@ class Augment(Section):
         low, high = self.ratio
         if not 0 < low <= high:
             raise ValueError(f"`ratio` is a smallest and a largest ratio above 0, not {list(self.ratio)}")
+        if isinstance(self.base_scale, int) and round(self.base_scale * low) < 1:
+            raise ValueError(f"a short side of {self.base_scale} pixels times the `ratio` {low} leaves none")
         return self
+
+    @property
+    def box(self) -> Size:
+        """(width, height) of a typical image at ratio 1; with a short side alone, of one of proportions 4:3."""
+        side = self.base_scale
+        return (side * 4 // 3, side) if isinstance(side, int) else side
 
 
 class Training(Section):
@@ -228,9 +243,9 @@ class Training(Section):
     """Of `sgd`: Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay; of AdamW beside the gradient, of SGD a part of it."""
-    decay_rule: Literal["default", "published", "vectors"] = "default"
-    """Spared from decay: all 1-D parameters and bias tables, GSS's published list of names, or as CAE published
-    it 1-D parameters and biases alone."""
+    decay_rule: Literal["default", "published", "vectors", "all"] = "default"
+    """Spared from decay: all 1-D parameters and bias tables, GSS's published list of names, as CAE published it 1-D
+    parameters and biases alone, or with `all` none, as MSeg."""
     clip_norm: Rate | None = None
     """Largest gradient norm."""
     ema: Fraction | None = None

@@ -39,7 +39,7 @@ def finish(image: Tensor, valid: Tensor, photometric: Tensor, mean: Sequence[flo
 
     Args:
         image: uint8 [B, 3, H, W], RGB.
-        valid: int64 [B, 2], height and width of the part that is not padding.
+        valid: int64 [B, 4], top, left, bottom and right of the part that is not padding.
         photometric: float32 [B, 5], recorded draws (`gss.data.augment.Draws`).
         mean, std: three numbers each, in units of 0..255.
 
@@ -49,8 +49,9 @@ def finish(image: Tensor, valid: Tensor, photometric: Tensor, mean: Sequence[flo
     distorted = distort(image.float(), photometric)
     result = normalise(distorted, mean, std)  # [B, 3, H, W]
     height, width = image.shape[-2:]
-    rows = torch.arange(height, device=image.device) < valid[:, :1]  # [B, H]
-    columns = torch.arange(width, device=image.device) < valid[:, 1:]  # [B, W]
+    top, left, bottom, right = valid[:, :, None].unbind(1)  # [B, 1] each
+    row, column = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
+    rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)  # [B, H], [B, W]
     inside = rows[:, None, :, None] & columns[:, None, None, :]  # [B, 1, H, W]
     return result.masked_fill_(~inside, 0.0)
 

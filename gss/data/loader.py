@@ -39,10 +39,10 @@ Found = TypeVar("Found")
 class Batch(TypedDict):
     """One micro-batch of b samples.
 
-    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: [b, h, w], see `gss.data.ids`; valid: int64 [b, 2],
-    height and width of the part that is not padding; photometric: float32 [b, 5], see `gss.data.augment.Draws`;
-    position: int64 [b], place of the sample in the endless stream of samples; source: int64 [b], number of its source
-    among those of the pairs.
+    image: uint8 [b, 3, h, w], RGB, in channels-last memory; label: [b, h, w], see `gss.data.ids`; valid: int64 [b, 4],
+    top, left, bottom and right of the part that is not padding; photometric: float32 [b, 5], see
+    `gss.data.augment.Draws`; position: int64 [b], place of the sample in the endless stream of samples; source: int64
+    [b], number of its source among those of the pairs.
     """
 
     image: Tensor
@@ -276,7 +276,7 @@ class _MicroBatches(Dataset):
         size, (height, width) = len(positions), self.augment.crop
         image = torch.empty(size, height, width, 3, dtype=torch.uint8)
         label = torch.empty(size, height, width, dtype=tensor_dtype(self.space.num_classes))
-        valid = torch.empty(size, 2, dtype=torch.int64)
+        valid = torch.empty(size, 4, dtype=torch.int64)
         photometric = torch.empty(size, 5)
         source = torch.empty(size, dtype=torch.int64)
         for row, position in enumerate(positions):

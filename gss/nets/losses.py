@@ -70,6 +70,7 @@ def pixel_loss_sum(
     ignore_index: int,
     class_weights: Tensor | None = None,
     groups: Tensor | None = None,
+    align_corners: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of scores resized bilinearly to the label, summed over the valid pixels.
 
@@ -77,6 +78,7 @@ def pixel_loss_sum(
         scores: [B, N, h, w].
         labels: [B, H, W], integers; `ignore_index` marks pixels without loss.
         class_weights: [N], factor of a pixel's loss by its label; None: 1.
+        align_corners: of the resize, see `gss.nets.tensors.resize`.
 
     Returns:
         the sum, differentiable in `scores`; the number of pixels guessed right, int64.
@@ -87,15 +89,17 @@ def pixel_loss_sum(
     def classify(part: Tensor, strip: tuple[int, int, slice, slice]) -> tuple[Tensor, Tensor]:
         sample, resized_height, inner, target = strip
         label = labels[sample : sample + 1, target].long()  # [1, strip, W]
-        full = resize(_single(part), (resized_height, width))[:, :, inner]  # [1, N, strip, W]
+        full = resize(_single(part), (resized_height, width), align_corners=align_corners)
+        full = full[:, :, inner]  # [1, N, strip, W]
         factor = None if class_weights is None else class_weights.to(full.dtype)
         loss = F.cross_entropy(full, label, factor, ignore_index=ignore_index, reduction="sum")
         return loss, (full.detach().argmax(1) == label).sum()
 
+    strips = _strips_between_rows if align_corners else _strips
     pieces = [
         ((slice(sample, sample + 1), slice(None), source), (sample, *strip), 0 if groups is None else sample)
         for sample in range(batch)
-        for source, *strip in _strips(rows, height, scores_at_once(scores) // (num_classes * width))
+        for source, *strip in strips(rows, height, scores_at_once(scores) // (num_classes * width))
     ]
     if groups is None:
         return _PiecewiseSum.apply(classify, pieces, None, 1, scores)
@@ -117,6 +121,20 @@ def _strips(rows: int, height: int, at_once: int) -> Iterator[tuple[slice, int, 
         low, high = max(start - 1, 0), min(end + 1, rows)
         first, last, before = (int(factor * row) for row in (start, end, low))
         yield slice(low, high), int(factor * (high - low)), slice(first - before, last - before), slice(first, last)
+
+
+def _strips_between_rows(rows: int, height: int, at_once: int) -> Iterator[tuple[slice, int, slice, slice]]:
+    """The strips of `_strips` for aligned corners: every row falls on one of the result, where a strip can begin."""
+    gaps = rows - 1
+    factor = (height - 1) / gaps if gaps else 0.5
+    step = max(1, int(at_once / factor)) if factor.is_integer() else max(gaps, 1)
+    for start in range(0, max(gaps, 1), step):
+        end = min(start + step, gaps)
+        if end == gaps:  # with its last row, which no strip begins with
+            yield slice(start, rows), height - int(factor * start), slice(None), slice(int(factor * start), height)
+        else:
+            first, last = int(factor * start), int(factor * end)
+            yield slice(start, end + 1), last - first + 1, slice(0, last - first), slice(first, last)
 
 
 def scores_at_once(x: Tensor) -> int:

@@ -1,12 +1,13 @@
 """timm models with the arithmetic of the published GSS, under timm's parameter names, and the published names of these.
 
-Source: the Swin, ResNet and HRNet backbones of the published configurations, compared with timm 1.0.31.
+Source: the Swin, ResNet and HRNet backbones of the published configurations, compared with timm 1.0.31; MSeg's HRNet.
 """
 
 import re
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gss.nets.tensors import resize
 from gss.nets.window import WindowAttention
@@ -37,6 +38,18 @@ def publish_hrnet(features: nn.Module) -> None:
         for name, child in parent.named_children():
             if isinstance(child, HighResolutionModule):
                 setattr(parent, name, _HighResolutionModule(child))
+
+
+def publish_hrnet_of_mseg(network: nn.Module) -> None:
+    """Change a network with a timm HRNet in place to what MSeg trained: the fusions resize a map once, where mmseg
+    doubles it first, which differs for odd sizes; and BatchNorm has momentum 0.01.
+    """
+    for parent in list(network.modules()):
+        if isinstance(parent, _BatchNorm):
+            parent.momentum = 0.01
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Upsample):
+                setattr(parent, name, nn.Identity())
 
 
 class _SwinBlock(nn.Module):

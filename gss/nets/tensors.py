@@ -7,11 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, h, w] -> [B, C, *size]: bilinear with half-pixel centres, no antialiasing."""
+def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """[B, C, h, w] -> [B, C, *size]: bilinear, no antialiasing.
+
+    Args:
+        align_corners: the centres of the corner pixels stay in place; else pixels are areas, as in photographs.
+    """
     if x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
 def class_chunks(scores: Tensor, dim: int) -> tuple[Tensor, ...]:

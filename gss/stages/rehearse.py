@@ -67,7 +67,7 @@ def processes(experiment: Experiment, stage: str) -> int:
 def size_of_input(experiment: Experiment) -> tuple[int, int]:
     """(height, width) of what the evaluation shows the network; the sizes of the images are not known yet."""
     protocol = experiment.evaluation
-    width, height = protocol.scale or experiment.augment.base_scale
+    width, height = protocol.scale or experiment.augment.box
     return protocol.crop if protocol.mode == "slide" else (height, width)
 
 

@@ -187,6 +187,9 @@ def make_loader(
         crop=config.crop,
         cat_max_ratio=config.cat_max_ratio,
         flip=config.flip,
+        rotate=config.rotate,
+        blur=config.blur,
+        centred=config.padding == "centre",
         photometric=config.photometric,
         uint8=run.experiment.numerics == "reference",
     )

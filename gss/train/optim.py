@@ -21,10 +21,13 @@ def decays(name: str, parameter: Tensor, rule: str) -> bool:
         name: full dotted name of the parameter, without any wrapper's prefix.
         rule: `default` spares all parameters of at most one dimension and the bias tables; `published` spares
             the names that contain one of `PUBLISHED_NO_DECAY`, so that batch norms, `swin_ln` and biases decay;
-            `vectors` spares parameters of one dimension and biases alone, so that bias tables and class tokens decay.
+            `vectors` spares parameters of one dimension and biases alone, so that bias tables and class tokens decay;
+            `all` spares none.
 
-    Source: `published`: GSS's configurations; `vectors`: CAE's layer-wise constructor of the optimizer.
+    Source: `published`: GSS's configurations; `vectors`: CAE's layer-wise constructor of the optimizer; `all`: MSeg.
     """
+    if rule == "all":
+        return True
     if rule == "vectors":
         return parameter.ndim != 1 and not name.endswith(".bias")
     if rule == "published":

@@ -56,7 +56,7 @@ class LoopSettings:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.01
-    decay_rule: Literal["default", "published", "vectors"] = "default"
+    decay_rule: Literal["default", "published", "vectors", "all"] = "default"
     backbone_lr_factor: float = 1.0
     layer_decay: float | None = None
     clip_norm: float | None = None

@@ -131,3 +131,33 @@ def test_experiments_of_cae_have_the_published_figures(name: str) -> None:
     assert (protocol.scale, protocol.splits, protocol.flip) == ((2048, 512), ("val",), False)
     gss = load_experiment("ade20k")
     assert (experiment.data, experiment.augment) == (gss.data, gss.augment)
+
+
+MSEG = {  # experiment -> short side, crop, images of a step, millions of crops of each of seven sets, steps, h_mean
+    "mseg_pixel_1080": (1080, 713, 35, 3, 600_000, 0.598),
+    "mseg_pixel_1080_1m": (1080, 713, 14, 1, 500_000, 0.592),
+    "mseg_pixel_720": (720, 593, 49, 3, 428_571, 0.598),
+    "mseg_pixel_480": (480, 473, 84, 3, 250_000, 0.612),
+}
+
+
+@pytest.mark.parametrize("name", MSEG)
+@pytest.mark.parametrize("numerics", ["default", "reference"])
+def test_experiments_of_mseg_have_the_published_figures(name: str, numerics: str) -> None:
+    experiment = load_experiment(name, [f"numerics={numerics}"])
+    network, training, augment = experiment.pixel, experiment.pixel.training, experiment.augment
+    side, crop, batch, millions, steps, h_mean = MSEG[name]
+    assert (augment.base_scale, augment.crop, training.batch_size, network.steps) == (side, (crop, crop), batch, steps)
+    assert experiment.made_for("pixel") == 7 and batch % 7 == 0
+    assert network.steps == millions * 10**6 // (batch // 7)
+    assert (crop - 1) % 8 == 0  # what the published network takes
+    assert experiment.published.pixel == {"h_mean": h_mean}
+    assert (augment.ratio, augment.rotate, augment.blur, augment.flip) == ((0.5, 2.0), 10, True, 0.5)
+    assert (augment.padding, augment.cat_max_ratio, augment.photometric) == ("centre", None, False)
+    assert (network.backbone.name, network.head, network.channels) == (HRNET, "hrnet", 48 + 96 + 192 + 384)
+    assert (network.auxiliary, network.dropout, network.backbone.norm_eval) == (None, 0, False)
+    assert (training.optimizer, training.lr, training.momentum, training.nesterov) == ("sgd", 0.01, 0.9, False)
+    assert (training.schedule, training.power, training.warmup_steps) == ("poly", 0.9, 0)
+    assert (training.weight_decay, training.decay_rule, training.precision) == (1e-4, "all", "fp32")
+    assert (training.clip_norm, training.ema, training.accumulation) == (None, None, 1)
+    assert experiment.data == load_experiment("mseg").data

@@ -79,17 +79,15 @@ def test_samples_do_not_influence_each_other():
 
 def test_padded_area_is_exactly_zero():
     image = batch()
-    valid = torch.tensor([[24, 20], [10, 32]])
+    valid = torch.tensor([[0, 0, 24, 20], [7, 3, 17, 32]])
     draws = torch.tensor([[30.0, 1.4, 1.0, 0.0, 1.0]] * 2)
     result = finish(image, valid, draws, MEAN, STD)
     assert result.dtype == torch.float32
-    for row, (height, width) in enumerate(valid.tolist()):
-        assert (result[row, :, height:] == 0).all()
-        assert (result[row, :, :, width:] == 0).all()
-        assert torch.equal(
-            result[row, :, :height, :width],
-            normalise(distort(image.float(), draws), MEAN, STD)[row, :, :height, :width],
-        )
+    expected = normalise(distort(image.float(), draws), MEAN, STD)
+    for row, (top, left, bottom, right) in enumerate(valid.tolist()):
+        inside = torch.zeros(result.shape[2:], dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        assert torch.equal(result[row], torch.where(inside, expected[row], 0.0))
 
 
 def opencv_normalise(image: np.ndarray) -> np.ndarray:
@@ -118,7 +116,7 @@ def test_the_constants_of_timm_are_the_published_ones():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_the_numbers_of_the_cpu():
-    image, valid = batch(), torch.tensor([[24, 20], [10, 32]])
+    image, valid = batch(), torch.tensor([[0, 0, 24, 20], [0, 0, 10, 32]])
     draws = torch.tensor([[9.0, 1.2, 0.7, 3.0, 1.0], [0.0, 1.0, 1.3, -9.0, 0.7]])
     on_cpu = finish(image, valid, draws, MEAN, STD)
     on_gpu = finish(image.cuda(), valid.cuda(), draws.cuda(), MEAN, STD).cpu()

@@ -167,7 +167,7 @@ def test_the_network_computes_what_is_written_out_plainly() -> None:
     batch = {
         "image": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
         "label": label,
-        "valid": torch.tensor([[64, 64]] * 2),
+        "valid": torch.tensor([[0, 0, 64, 64]] * 2),
         "photometric": torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]] * 2),
     }
     learners = [PixelLearner(network, auxiliary_weight=0.4) for network in (ours, theirs)]

@@ -115,7 +115,7 @@ def batch() -> dict[str, Tensor]:
     return {
         "image": torch.randint(0, 256, (6, 3, 32, 32), generator=generator, dtype=torch.uint8),
         "label": label,
-        "valid": torch.tensor([[32, 32]] * 6),
+        "valid": torch.tensor([[0, 0, 32, 32]] * 6),
         "photometric": torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]] * 6),
         "source": torch.tensor([0, 1] * 3),
     }

@@ -147,7 +147,7 @@ def test_another_architecture_is_one_error(spoil: Any, sizes: dict[str, Any], sa
 
 @pytest.mark.parametrize("changes", [{"head": "fcn"}, {"head": "plain"}, {"backbone": {"name": "resnet10t"}}])
 def test_only_beit_with_upernet_has_a_published_form(changes: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match="published are transformers of BEiT's kind with UPerNet, not"):
+    with pytest.raises(CheckpointError, match="published are transformers of BEiT's kind with UPerNet, and HRNet"):
         to_published(make(**changes))
 
 
@@ -232,7 +232,7 @@ def test_checkpoints_become_models_and_models_checkpoints(
         (["elsewhere.pth"], ["elsewhere.pth", "not found"]),
         (["published.pth", "--as", "gss_ff"], ["recipe 'pixel' makes no 'gss_ff'", "one of pixel"]),
         (["published.pth", "pixel.channels=16"], ["another architecture", "pixel.head and channels"]),
-        (["published.pth", "pixel.head=plain"], ["BEiT's kind with UPerNet", "head: upernet"]),
+        (["published.pth", "pixel.head=plain"], ["BEiT's kind with UPerNet", "head: upernet", "head: hrnet"]),
         (["pretraining.pth"], ["pixel.backbone.weights"]),
         (["results/mine/data/manifest.json"], ["not readable as a checkpoint: it is JSON"]),
     ],

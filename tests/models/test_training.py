@@ -32,7 +32,7 @@ def batch(height: int = 40, width: int = 52) -> dict[str, torch.Tensor]:
     return {
         "image": torch.randint(0, 256, (2, 3, *label.shape[1:]), dtype=torch.uint8, generator=generator),
         "label": label,
-        "valid": torch.tensor([[height, width], [height - 4, width]]),
+        "valid": torch.tensor([[0, 0, height, width], [0, 0, height - 4, width]]),
         "photometric": torch.tensor([[5.0, 1.1, 0.9, 3.0, 1.0], [0.0, 1.0, 1.0, 0.0, 1.0]]),
     }
 

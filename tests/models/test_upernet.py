@@ -204,7 +204,7 @@ def batch_of(label: Tensor) -> dict[str, Tensor]:
     count, height, width = label.shape
     return {
         "image": torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8),
-        "valid": torch.tensor([[height, width]] * count),
+        "valid": torch.tensor([[0, 0, height, width]] * count),
         "photometric": torch.tensor([[0.0, 1, 1, 0, 0]] * count),
         "label": label,
     }

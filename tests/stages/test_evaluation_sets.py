@@ -227,7 +227,7 @@ def test_a_table_names_the_classes_that_have_a_target(project: Path, capsys: pyt
     assert "2 of 3 classes of the model have no target: car, person" in said
     assert "no class of the model becomes vehicle, animal: never predicted" in said
     with (project / "results/mine/data/sets/village/taxonomy.csv").open(newline="") as file:
-        assert list(csv.DictReader(file))[0] == {"model": "road", "set": "ground"}
+        assert next(csv.DictReader(file)) == {"model": "road", "set": "ground"}
 
 
 @pytest.mark.parametrize(

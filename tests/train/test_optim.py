@@ -8,6 +8,7 @@ from gss.errors import CheckpointError, ConfigError
 from gss.nets.backbone import build_backbone
 from gss.train.distributed import World
 from gss.train.optim import MovingAverage, build_optimizer, decays, lr_factors, set_learning_rate
+from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
 from gss.train.state import TrainState
 
@@ -48,6 +49,28 @@ def test_decay_rules(name, parameter, default, published):
 )
 def test_vectors_and_biases_alone_are_spared(name, shape, decay):
     assert decays(name, torch.empty(shape, device="meta"), "vectors") is decay
+
+
+def test_mseg_spares_nothing_from_decay():
+    """One group, of biases and BatchNorm, too; its updates are those of the field's SGD."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    other = copy.deepcopy(module)
+    settings = LoopSettings(
+        steps=4, lr=0.01, power=0.9, warmup_steps=0, optimizer="sgd", weight_decay=1e-4, decay_rule="all"
+    )
+    ours = build_optimizer(module, settings)
+    theirs = torch.optim.SGD(other.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    assert [len(group["params"]) for group in ours.param_groups] == [6]
+    for step in range(3):
+        rate = learning_rate(step, settings)
+        set_learning_rate(ours, rate)
+        theirs.param_groups[0]["lr"] = 0.01 * (1 - step / 4) ** 0.9
+        for network, optimizer in ((module, ours), (other, theirs)):
+            optimizer.zero_grad()
+            network(torch.cos(torch.arange(96.0)).view(2, 3, 4, 4)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(module.state_dict(), other.state_dict(), rtol=0, atol=1e-7)
 
 
 def test_groups_carry_decay_and_rate():

@@ -48,3 +48,10 @@ def test_published_rates_of_cae_at_its_input(step, rate):
     settings = LoopSettings(steps=160_000, lr=1e-4, warmup_steps=1500, warmup_ratio=1e-6)
     set_learning_rate(optimizer, learning_rate(step, settings))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize(("number", "rate"), [(1, 1e-2), (250_001, 5.3589e-3), (499_995, 3.726e-7)])
+def test_published_rates_of_mseg(number, rate):
+    """Of the updates counted from 1: 500 000 steps, base rate 0.01, power 0.9, no warm-up."""
+    settings = LoopSettings(steps=500_000, lr=0.01, power=0.9, warmup_steps=0)
+    assert learning_rate(number - 1, settings) == pytest.approx(rate, rel=2e-4 if rate < 1e-6 else 1e-5)

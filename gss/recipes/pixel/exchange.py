@@ -1,6 +1,7 @@
-"""Published checkpoints in and out: the segmentation networks that CAE's authors trained with mmseg.
+"""Published checkpoints in and out: the segmentation networks that CAE's authors trained with mmseg, and MSeg's.
 
-Of our names, those of `PixelNetwork`, the pyramid of the encoder (`fpn1` to `fpn4`) and the heads are others there.
+Of our names, those of `PixelNetwork` are others there; of CAE's networks also those of the encoder's pyramid (`fpn1` to
+`fpn4`) and of the heads.
 """
 
 from collections.abc import Mapping
@@ -19,12 +20,13 @@ from gss.modelfile import load_model
 from gss.nets.keys import COUNTER, INDEX, KeyReport, Names, copy_published
 from gss.recipes.pixel.assemble import build_network, build_segmenter, describe
 from gss.recipes.pixel.experiment import PixelExperiment
-from gss.recipes.pixel.heads import UPerNetHead
+from gss.recipes.pixel.heads import HRNetHead, UPerNetHead
 from gss.recipes.pixel.network import PixelNetwork
 from gss.stages.exchange import Imported, refuse_other_classes, require_kind, write_imported, write_published
 from gss.stages.run import Run
 
 _AUXILIARY = "auxiliary_head."
+_WRAPPED = "module."  # before every key in MSeg's files: its code loads them into a wrapped network
 _DECIDED_BY = [
     (r"encoder\.", "the file with those of a pre-training, which pixel.backbone.weights names"),
     (r"backbone\.", "the backbone (pixel.backbone)"),
@@ -32,10 +34,23 @@ _DECIDED_BY = [
     (r"decode_head\.", "pixel.head and channels"),
     (r"auxiliary_head\.", "pixel.auxiliary"),
 ]
+_MSEG_DECIDED_BY = [
+    (r"last_layer\.3\.", "the classes"),
+    (r"last_layer\.", "pixel.head and channels"),
+    (r"(conv1|bn1|layer1|stage\d|transition\d)\.", "pixel.backbone.name, which is hrnet_w48"),
+]
 
 
-def published_key(name: str) -> str:
-    """Published name of a tensor of the network."""
+def _is_of_mseg(network: PixelNetwork) -> bool:
+    is_hrnet = network.backbone.architecture.startswith("hrnet_") and isinstance(network.head, HRNetHead)
+    return is_hrnet and network.auxiliary is None
+
+
+def _mseg_name(name: str) -> str:
+    return name.removeprefix("backbone.features.").removeprefix("head.")
+
+
+def _cae_name(name: str) -> str:
     part, _, rest = name.partition(".")
     if part == "head":
         return f"decode_head.{rest}"
@@ -52,7 +67,7 @@ def load_published(state: Mapping[str, Tensor], network: PixelNetwork, *, where:
     """Load a published state dict into a network built for it; every tensor must be there but counters of BatchNorm.
 
     Args:
-        state: tensors under mmseg's names. Without an auxiliary head in the network, the one there is left out.
+        state: tensors under published names. Without an auxiliary head in the network, one there is left out.
         where: named in errors.
 
     Raises:
@@ -64,18 +79,19 @@ def load_published(state: Mapping[str, Tensor], network: PixelNetwork, *, where:
         without = key.startswith(_AUXILIARY) and network.auxiliary is None
         return "the model has no auxiliary head" if without else ""
 
+    of_mseg = _is_of_mseg(network)
     names = Names(
-        published=published_key,
+        published=_mseg_name if of_mseg else _cae_name,
         left_out=left_out,
-        decided_by=_DECIDED_BY,
-        otherwise="use a checkpoint of CAE's segmentation code",
+        decided_by=_MSEG_DECIDED_BY if of_mseg else _DECIDED_BY,
+        otherwise=f"use a checkpoint of {'MSeg' if of_mseg else 'CAE'}'s segmentation code",
         optional=(COUNTER,),
     )
     return copy_published(state, _tensors(network), names, where=where)
 
 
 def to_published(network: PixelNetwork) -> dict[str, Tensor]:
-    """State dict under mmseg's names, as the published code would have saved it, index buffers included.
+    """State dict under published names, as the published code would have saved it, index buffers included.
 
     Returns:
         Tensors that share memory with the network's.
@@ -83,18 +99,21 @@ def to_published(network: PixelNetwork) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no network of this kind was published.
     """
-    return {published_key(name): value for name, value in _tensors(network).items()}
+    published = _mseg_name if _is_of_mseg(network) else _cae_name
+    return {published(name): value for name, value in _tensors(network).items()}
 
 
 def _tensors(network: PixelNetwork) -> dict[str, Tensor]:
     """Parameters and buffers by our name, and the derived index buffers that published checkpoints hold, too."""
     architecture = network.backbone.architecture
-    if not (architecture.startswith("beit") and isinstance(network.head, UPerNetHead)):
+    of_cae = architecture.startswith("beit") and isinstance(network.head, UPerNetHead)
+    if not (of_cae or _is_of_mseg(network)):
+        beside = " and an auxiliary head" if network.auxiliary is not None else ""
         raise CheckpointError(
-            f"published are transformers of BEiT's kind with UPerNet, not {architecture} with "
-            f"{type(network.head).__name__}",
-            where="pixel.backbone.name and pixel.head",
-            todo="choose a timm model named beit... and `head: upernet`",
+            "published are transformers of BEiT's kind with UPerNet, and HRNet with its own head alone, not "
+            f"{architecture} with {type(network.head).__name__}{beside}",
+            where="pixel.backbone.name, pixel.head and pixel.auxiliary",
+            todo="choose a timm model named beit... and `head: upernet`, or hrnet_w48 and `head: hrnet`",
         )
     buffers = network.named_buffers(remove_duplicate=False)  # BEiT's blocks share theirs
     index = {name: value for name, value in buffers if name.endswith(INDEX)}
@@ -153,5 +172,8 @@ def export(
     file = load_model(path, name)
     network = build_segmenter(file, None, protocol={}, where=path, device=torch.device("cpu"))
     state = to_published(network)
-    kept = {key: value for key, value in state.items() if with_pixel_branch or not key.startswith(_AUXILIARY)}
+    prefix = _WRAPPED if _is_of_mseg(network) else ""
+    kept = {
+        f"{prefix}{key}": value for key, value in state.items() if with_pixel_branch or not key.startswith(_AUXILIARY)
+    }
     write_published(run, path, file, kept, output, colours=file.meta["colours"])

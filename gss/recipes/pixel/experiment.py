@@ -34,9 +34,11 @@ class Pixel(Section):
     backbone: Backbone
     """The image encoder."""
     checkpoint: Place | None = None
-    """A published (mmseg) checkpoint of CAE with UPerNet to import instead of training, found like `data.root`."""
-    head: Literal["plain", "fcn", "upernet", "psp"] = "plain"
-    """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `upernet` is UPerNet; `psp` is
+    """A published checkpoint, of CAE with UPerNet or of MSeg's HRNet, to import instead of training, found like
+    `data.root`."""
+    head: Literal["plain", "fcn", "hrnet", "upernet", "psp"] = "plain"
+    """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `hrnet` does so as in MSeg's
+    HRNetV2 and trains the encoder with its BatchNorm momentum and start values, `upernet` is UPerNet; `psp` is
     PSPNet's, of the last map alone (`backbone.output_stride: 8`)."""
     channels: Positive = 128
     """Width of the head."""

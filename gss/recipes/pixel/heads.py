@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gss.errors import ConfigError
 from gss.nets.layers import ConvBNReLU, convolve_joined
+from gss.nets.norm import BatchNorm2d
 from gss.nets.tensors import resize
 
 _POOLED = (1, 2, 3, 6)  # sides of the pooled maps
@@ -64,6 +65,35 @@ class FCNHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
         return self.conv_seg(self.dropout(_joined(cast(ConvBNReLU, self.convs[0]), maps)))
+
+
+class HRNetHead(nn.Module):
+    """The maps, resized to the finest and concatenated, through a 1x1 convolution with bias, and a classifier.
+
+    Args:
+        in_channels: C_i of the maps, of any number.
+        num_classes: N.
+        channels: K; published: the sum of C_i.
+
+    Source: HRNetV2 as MSeg trained it; parameter names and initialisation. Its scores are resized with aligned corners.
+    """
+
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.last_layer = nn.Sequential(
+            nn.Conv2d(sum(in_channels), channels, 1),
+            BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, num_classes, 1),
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        start_small(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps [B, C_i, h_i, w_i] -> logits [B, N, h, w]."""
+        mix = cast(nn.Conv2d, self.last_layer[0])
+        x = convolve_joined(maps, mix.weight).add_(cast(Tensor, mix.bias).view(-1, 1, 1))
+        return self.last_layer[3](self.dropout(self.last_layer[1:3](x)))
 
 
 class UPerNetHead(nn.Module):
@@ -161,6 +191,13 @@ def _require_statistics(layer: ConvBNReLU, x: Tensor) -> None:
         )
 
 
+def start_small(module: nn.Module) -> None:
+    """Weights of convolutions from N(0, 0.001), as published for HRNetV2; biases stay."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.001)
+
+
 def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
     """1x1, initialised as published."""
     layer = nn.Conv2d(channels, num_classes, 1)
@@ -174,4 +211,10 @@ def _joined(layer: ConvBNReLU, maps: Sequence[Tensor]) -> Tensor:
     return layer.finish(convolve_joined(maps, layer.conv.weight))
 
 
-HEADS: dict[str, type[nn.Module]] = {"plain": PlainHead, "fcn": FCNHead, "upernet": UPerNetHead, "psp": PSPHead}
+HEADS: dict[str, type[nn.Module]] = {
+    "plain": PlainHead,
+    "fcn": FCNHead,
+    "hrnet": HRNetHead,
+    "upernet": UPerNetHead,
+    "psp": PSPHead,
+}

@@ -80,6 +80,7 @@ class PixelLearner(nn.Module):
                 ignore_index=self.ignored,
                 class_weights=self.class_weights,
                 groups=batch.get("groups"),
+                align_corners=self.saved.align_corners,
             )
             for logits in self.saved.of_maps(maps)
         ]
@@ -96,6 +97,6 @@ def build_learner(experiment: PixelExperiment, network: PixelNetwork, class_weig
         network,
         class_weights=class_weights,
         auxiliary_weight=config.auxiliary.weight if config.auxiliary else None,
-        over_all=experiment.numerics == "reference" and config.head != "plain",
+        over_all=experiment.numerics == "reference" and config.head in ("fcn", "upernet"),
         ccsa=(CCSA(config.ccsa.pairs, config.ccsa.broadcast), config.ccsa.weight) if config.ccsa else None,
     )

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gss.data.device import normalise
 from gss.nets.backbone import Backbone, build_backbone
+from gss.nets.published import publish_hrnet_of_mseg
 from gss.nets.tensors import resize
-from gss.recipes.pixel.heads import HEADS, FCNHead
+from gss.recipes.pixel.heads import HEADS, FCNHead, HRNetHead, start_small
 
 _AUXILIARY_LEVEL = 2  # of stride 16
 
@@ -23,6 +24,9 @@ class PixelNetwork(nn.Module):
     Args:
         num_classes: N.
         auxiliary: a second head, on the map of stride 16 alone, that only training uses.
+
+    Attributes:
+        align_corners: how logits are resized to the image, see `gss.nets.tensors.resize`.
     """
 
     are_votes, extra_names = False, ()
@@ -33,6 +37,7 @@ class PixelNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.num_classes, self.auxiliary = backbone, head, num_classes, auxiliary
+        self.align_corners = isinstance(head, HRNetHead)
 
     def normalise(self, image: Tensor) -> Tensor:
         """Image [B, 3, H, W] in 0..255 -> float, as the backbone takes it."""
@@ -58,7 +63,8 @@ class PixelNetwork(nn.Module):
         """Normalised image [B, 3, H, W] -> logits float [B, N, H, W]."""
         height, width = image.shape[2:]
         image = self.backbone.fit(image)
-        return resize(self(image), (image.shape[2], image.shape[3]))[:, :, :height, :width]
+        full = resize(self(image), (image.shape[2], image.shape[3]), align_corners=self.align_corners)
+        return full[:, :, :height, :width]
 
     def extras(self, image: Tensor) -> Tensor:
         """Nothing is shown beside a prediction: [B, 0, H, W]."""
@@ -79,7 +85,8 @@ def build_pixel_network(
     Args:
         backbone: `name` and other keywords of `build_backbone`.
         weights: pretrained tensors of the backbone.
-        head: a name of `HEADS`; `options` are its keywords.
+        head: a name of `HEADS`; `options` are its keywords. With `hrnet` the encoder, too, is MSeg's: see
+            `publish_hrnet_of_mseg`; without weights its convolutions start at N(0, 0.001).
         auxiliary: `channels` and `dropout` of an auxiliary head; None: there is none.
 
     Raises:
@@ -92,4 +99,8 @@ def build_pixel_network(
     if auxiliary is not None:
         second = FCNHead([encoder.channels[_AUXILIARY_LEVEL]], num_classes, kernel=3, **auxiliary)
     network = PixelNetwork(encoder, main, num_classes, second)
+    if head == "hrnet":
+        publish_hrnet_of_mseg(network)
+        if weights is None:
+            start_small(encoder)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -24,7 +24,7 @@ RECIPE = Recipe(
         ),
         Stage(
             "import",  # its inputs say it all
-            "make a model file of a checkpoint of the published code (mmseg)",
+            "make a model file of a checkpoint of published code",
             "gss.recipes.pixel.exchange:import_checkpoint",
             inputs=(MANIFEST,),
         ),

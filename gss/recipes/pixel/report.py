@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 
 TAGS = ()
 SECTIONS: dict[str, Any] = {}
-_HEADS = {"plain": "sum of four levels", "fcn": "concatenation of four levels", "upernet": "UPerNet", "psp": "PSPNet"}
+_HEADS = {
+    "plain": "sum of four levels",
+    "fcn": "concatenation of four levels",
+    "hrnet": "HRNetV2",
+    "upernet": "UPerNet",
+    "psp": "PSPNet",
+}
 
 
 def checks(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
