@@ -39,7 +39,7 @@ class Demand:
     def micro_batch(self) -> int:
         """Bytes of one, each of its tensors in whole pages."""
         pixels = self.crop[0] * self.crop[1]
-        sizes = (3 * pixels, self.label_bytes * pixels, 16, 20, 8, 8)
+        sizes = (3 * pixels, self.label_bytes * pixels, 32, 20, 8, 8)
         return sum(-(-self.samples * size // _PAGE) * _PAGE for size in sizes)
 
     @property

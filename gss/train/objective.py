@@ -38,7 +38,8 @@ class Objective:
 
     Attributes:
         learner: with synchronised BatchNorm where there are several GPUs.
-        model: the learner as it is called, which exchanges gradients where there are several processes.
+        model: the learner as it is called, which exchanges gradients where there are several processes, unless
+            `multitask` has those of each source exchanged.
     """
 
     def __init__(self, learner: nn.Module, settings: LoopSettings, world: World) -> None:

@@ -23,7 +23,7 @@ class GivenPixelLearner(PixelLearner):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> Any:
         neutral = torch.tensor([[0.0, 1, 1, 0, 1]]).expand(len(batch["image"]), -1)
-        valid = torch.tensor(batch["image"].shape[2:]).expand(len(batch["image"]), -1)
+        valid = torch.tensor([0, 0, *batch["image"].shape[2:]]).expand(len(batch["image"]), -1)
         return super().forward({**batch, "photometric": neutral, "valid": valid}, step)
 
 

@@ -84,9 +84,7 @@ def draw_pairs(label: Tensor, source: Tensor, pairs: int, ignored: int) -> tuple
         pair was found. The device is not waited for.
     """
     draws, device = _DRAWS * pairs, label.device
-    chance = (
-        (source[:, None] == source).sum(1).double().reciprocal()
-    )  # of a sample: all of a source together as another
+    chance = (source[:, None] == source).sum(1).double().reciprocal()  # [B], as much for all of a source together
     samples = [torch.multinomial(chance, draws, replacement=True) for _ in range(2)]
     places = [
         sample * label[0].numel() + torch.randint(label[0].numel(), (draws,), device=device) for sample in samples
