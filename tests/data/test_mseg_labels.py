@@ -73,6 +73,18 @@ def test_tables_are_those_published(name: str, gss_data: Path) -> None:
         assert name == "pascal-context-60" or table.ids[255] == 255
 
 
+def test_numbers_of_labels_and_of_what_a_pass_draws() -> None:
+    counts = [[part.labels for part in SETS[name].parts.values()] for name in (*TRAINED, *TESTED)]
+    assert sum(train for train, _ in counts[:7]) == 178750
+    assert counts[7:] == [[12031], [10103], [701], [70], [200], [24902]]
+    data = load_experiment("mseg").data
+    roots = [f"mseg_dataset/{SETS[name].folder}" for name in TRAINED]
+    assert [source.root for source in (data, *data.sources)] == roots
+    repeats = [source.repeat for source in (data, *data.sources)]
+    lengths = [repeat * train for repeat, (train, _) in zip(repeats, counts[:7], strict=True)]
+    assert lengths == [121260, 119000, 119000, 118287, 118881, 126000, 126840] and sum(lengths) == 849268
+
+
 # ---- what is wrong is named
 
 
