@@ -174,9 +174,8 @@ class Data(DataSet):
             raise ValueError(f"`sources` name {twice[0]!r} again: one root, one source")
         if not self.sources and self.repeat > 1:
             raise ValueError("`repeat` weighs sources against each other: there are no `sources`")
-        if self.sampling == "balanced":
-            if len(self.balanced) < 2:
-                raise ValueError("`sampling: balanced`: nothing to balance, one source alone has training pairs")
+        if self.sampling == "balanced" and len(self.balanced) < 2:
+            raise ValueError("`sampling: balanced`: nothing to balance, one source alone has training pairs")
         return self
 
     @property

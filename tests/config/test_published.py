@@ -138,6 +138,7 @@ MSEG = {  # experiment -> short side, crop, images of a step, millions of crops 
     "mseg_pixel_1080_1m": (1080, 713, 14, 1, 500_000, 0.592),
     "mseg_pixel_720": (720, 593, 49, 3, 428_571, 0.598),
     "mseg_pixel_480": (480, 473, 84, 3, 250_000, 0.612),
+    "mseg_pixel_mgda": (1080, 713, 35, 1, 200_000, 0.580),
 }
 
 
@@ -160,4 +161,8 @@ def test_experiments_of_mseg_have_the_published_figures(name: str, numerics: str
     assert (training.schedule, training.power, training.warmup_steps) == ("poly", 0.9, 0)
     assert (training.weight_decay, training.decay_rule, training.precision) == (1e-4, "all", "fp32")
     assert (training.clip_norm, training.ema, training.accumulation) == (None, None, 1)
-    assert experiment.data == load_experiment("mseg").data
+    assert experiment.data == load_experiment("mseg").data.model_copy(update={"sampling": "balanced"})
+    evaluation = experiment.evaluation
+    assert (evaluation.protocol, evaluation.crop, evaluation.base_sizes) == ("mseg", (713, 713), (360, 720, 1080))
+    assert {(each.prediction, each.absent) for each in evaluation.sets.values()} == {("soft", "zero")}
+    assert training.multitask == ("mgda" if name == "mseg_pixel_mgda" else "none")

@@ -95,8 +95,6 @@ def test_indivisible_batches_are_refused_with_a_size_that_works(project: Path, c
     ("change", "said"),
     [
         ({"sources": []}, "nothing to balance"),
-        ({"repeat": 2}, "remove `repeat`"),
-        ({"sources": [{**content()["data"]["sources"][0], "repeat": 2}]}, "remove `repeat`"),
         ({"sampling": "even"}, "balanced"),
     ],
 )
@@ -115,6 +113,20 @@ def test_a_change_of_the_sampling_trains_again_and_looks_at_no_file(project: Pat
     assert changed == ["pixel"]
     run = Run.open("mine")
     assert loop_settings(run, run.experiment.pixel.training, 1).sources == ROOTS
+
+
+def test_repeat_counts_for_its_own_sampling_alone(project: Path) -> None:
+    """An experiment may take the sources of one that repeats them."""
+    path = Path("config/experiments/mine.yaml")
+    before = batches(range(3))
+    weights = class_pixels(Run.open("mine"))
+    experiment = content()
+    experiment["data"]["repeat"] = experiment["data"]["sources"][0]["repeat"] = 7
+    path.write_text(yaml.safe_dump(experiment))
+    assert main(["check", "mine"]) == 0
+    for one, other in zip(before, batches(range(3)), strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert class_pixels(Run.open("mine")) == weights
 
 
 def test_published_trainings_have_the_same_mean_of_means(project: Path) -> None:
