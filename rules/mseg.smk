@@ -13,4 +13,4 @@ rule mseg_labels:
     retries: 0
     shell:
         "python -m gss mseg-labels {wildcards.set:q} --root {wildcards.folder:q} "
-        "--workers {resources.cpus_per_task} > {log:q} 2>&1"
+        "--workers {resources.cpus_per_task:q} > {log:q} 2>&1"
