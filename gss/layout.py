@@ -1,5 +1,7 @@
 """The files of `results/<experiment>/` that several modules name, by their paths in it. A recipe has its own beside."""
 
+from pathlib import Path
+
 CONFIG, ORIGINS = "config.yaml", "config_origins.json"
 PREPARED, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
@@ -24,3 +26,8 @@ def of_set(name: str) -> tuple[str, str, str]:
 def metrics(model: str, split: str) -> str:
     """The file of a model's figures on a split."""
     return f"{evaluation(model, split)}/metrics.json"
+
+
+def all_metrics(folder: Path, split: str) -> list[Path]:
+    """The figures that are there on a split, of all models and seeds of an experiment with these results."""
+    return [path for seed in ("", "seed_*/") for path in sorted(folder.glob(f"{seed}{metrics('*', split)}"))]

@@ -40,7 +40,11 @@ def trust_records() -> None:
         record = _record(job)
         if record is None:
             return own_changes(self, job, file)
-        made, now = ({*_lines(settings)} for settings in (record["settings"], job.params.get("config", {})))
+        looked_into = job.params.get("oracles")
+        made, now = {*_lines(record["settings"])}, {*_lines(job.params.get("config", {}))}
+        if looked_into is not None:
+            made |= {*_lines({name: sha for name, sha in record["inputs"].items() if name.startswith("..")})}
+            now |= {*_lines(looked_into)}
         if made == now:
             return NO_PARAMS_CHANGE
         return ParamsChange(only_old=made - now, only_new=now - made, files={*job.output})

@@ -128,20 +128,16 @@ def summary_inputs(wildcards: Any) -> list[str]:
     return [f"results/{wildcards.experiment}/{layout.metrics(wildcards.model, name)}" for name in sets]
 
 
-def summary_slice(wildcards: Any) -> dict[str, Any]:
-    """For `params` of the summary: its settings, and the figures of oracles that are there. As inputs they would be
-    made, which trains a network."""
-    experiment = find_experiment(wildcards.experiment)
-    oracles = {
-        str(path): sha256_file(path)
+def oracles(wildcards: Any) -> dict[str, str]:
+    """For `params` of the summary: SHA-256 of the figures of oracles that are there, by their paths from the results of
+    the experiment, as its record has them. As inputs they would be made, which trains a network."""
+    experiment, folder = find_experiment(wildcards.experiment), Path("results", wildcards.experiment)
+    return {
+        os.path.relpath(path, folder): sha256_file(path)
         for found in experiment.evaluation.sets.values()
         if found.oracle
-        for folder in ("", "seed_*/")
-        for path in sorted(
-            Path("results", found.oracle).glob(f"{folder}{layout.metrics('*', next(iter(found.splits)))}")
-        )
+        for path in layout.all_metrics(Path("results", found.oracle), next(iter(found.splits)))
     }
-    return {**experiment.slice("summary"), **({"oracles": oracles} if oracles else {})}
 
 
 def set_inputs(wildcards: Any) -> list[str]:

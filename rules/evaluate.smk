@@ -24,7 +24,7 @@ rule summary:
     output:
         "results/{experiment}/evaluation/{model}/summary.json",
         shown("results/{experiment}/evaluation/{model}/summary.csv", "Tables", of="{model}, test sets"),
-    params: config=workflow_of.summary_slice
+    params: config=workflow_of.config_slice("summary"), oracles=workflow_of.oracles
     log: "results/{experiment}/logs/summary_{model}.log"
     conda: "../envs/cpu.yaml"
     retries: 0

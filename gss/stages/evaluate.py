@@ -242,7 +242,13 @@ def summarise(run: Run, name: str) -> None:
         for split, found in sets.items()
         if found.oracle
     }
-    with run.stage("summary", inputs, name=f"summary_{name}") as journal:
+    read = [
+        path
+        for found in sets.values()
+        if found.oracle
+        for path in layout.all_metrics(root / found.oracle, next(iter(found.splits)))
+    ]
+    with run.stage("summary", inputs, name=f"summary_{name}", looked_into=read) as journal:
         assert journal is not None
         found = write_summary(output, figures, oracles)
         journal.figures({"h_mean": found["h_mean"]} if found["h_mean"] is not None else {})

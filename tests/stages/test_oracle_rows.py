@@ -58,6 +58,10 @@ def test_an_oracle_stands_beside_and_is_in_no_mean(measured: Path, capsys: pytes
     expected = scores(kept["confusion"], "zero").mIoU  # as the set has it
     assert now["sets"]["village"]["oracle"] == {"experiment": "villagers", "mIoU": expected}
     assert now["h_mean"] == before["h_mean"]
+    workflow.find_experiment.cache_clear()
+    seen = workflow.oracles(SimpleNamespace(experiment="mine", model="pixel"))
+    recorded = json.loads(Path("results/mine/records/summary_pixel.json").read_text())["inputs"]
+    assert seen and seen == {name: digest for name, digest in recorded.items() if name.startswith("..")}
     rows = list(csv.DictReader((MODEL / "summary.csv").read_text().splitlines()))
     assert [(row["set"], row["oracle"]) for row in rows] == [("village", str(expected)), ("h_mean", "")]
     capsys.readouterr()
@@ -89,15 +93,14 @@ def test_figures_that_come_or_change_sum_up_again_and_are_never_asked_for(projec
     write(in_set(oracle="villagers"))
     workflow.find_experiment.cache_clear()
     wildcards = SimpleNamespace(experiment="mine", model="pixel")
-    without = workflow.summary_slice(wildcards)
-    assert without == load_experiment("mine").slice("summary")
+    assert workflow.oracles(wildcards) == {}
     assert workflow.summary_inputs(wildcards) == ["results/mine/evaluation/pixel/village/metrics.json"]
     found = []
     for text in ("{}", "{ }"):
         path = Path("results/villagers/seed_1/evaluation/pixel/test/metrics.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        found.append(workflow.summary_slice(wildcards))
-    assert without != found[0] != found[1] and list(found[0]["oracles"]) == [str(path)]
+        found.append(workflow.oracles(wildcards))
+    assert found[0] != found[1] and list(found[0]) == ["../villagers/seed_1/evaluation/pixel/test/metrics.json"]
     assert workflow.summary_inputs(wildcards) == ["results/mine/evaluation/pixel/village/metrics.json"]
     workflow.find_experiment.cache_clear()

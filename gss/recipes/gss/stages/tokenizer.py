@@ -143,7 +143,8 @@ def _require_health(run: Run[GSSExperiment], dvae: DVAE, colours: np.ndarray) ->
     """Raise TokenizerError when training ended with a handful of tokens."""
     pairs = run.manifest.pairs("train")
     labels = [pairs[i].read_label() for i in evenly_spaced(len(pairs), HEALTH_LABELS)]
-    usage = require_usage(reconstruct(dvae, labels, torch.from_numpy(colours), doubled=True).tokens, len(colours) - 1)
+    present = set().union(*(np.unique(label).tolist() for label in labels)) - {run.space.ignore_index}
+    usage = require_usage(reconstruct(dvae, labels, torch.from_numpy(colours), doubled=True).tokens, len(present))
     print(f"{usage.used} of {dvae.vocab_size} tokens in use, perplexity {usage.perplexity:.1f}", flush=True)
 
 

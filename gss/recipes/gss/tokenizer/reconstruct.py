@@ -132,6 +132,9 @@ def token_usage(tokens: Tensor) -> Usage:
 def require_usage(tokens: Tensor, num_classes: int) -> Usage:
     """The usage, if the tokenizer can tell the classes and their borders apart.
 
+    Args:
+        num_classes: that occur in what was reconstructed.
+
     Raises:
         TokenizerError: collapse: fewer than two tokens per class are in use.
     """
