@@ -157,6 +157,13 @@ def test_every_class_becomes_what_was_published(mseg: Path, name: str) -> None:
     assert space.table()[255] == 255 and (space.table()[len(found) : 255] == -1).all()  # never class 0
 
 
+@pytest.mark.parametrize(("name", "zeros"), [("ade20k-150", 105), ("bdd", 236), ("coco-panoptic-133", 123)])
+def test_what_the_published_tables_fill_with_zeros(name: str, zeros: int) -> None:
+    """Ids without a class become class 0 there (backpack); here they are refused, see above."""
+    known = {**becomes(name), 255: None}
+    assert sum(native not in known or known[native] == 0 for native in range(256)) == zeros
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_class_is_in_one_row(name: str) -> None:
     cells = [cell.strip("{}").split(",") for cell in read_table(TABLE, separator="\t")[name] if cell]
