@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 import gss
 from gss.data.images import read_image, read_native_label
-from gss.data.mseg.raw import IGNORED, Table, class_names, panoptic_ids, points_of, read_polygons, relabelled_table
+from gss.data.mseg.raw import IGNORED, Table, class_names, panoptic_ids, read_polygons, relabelled_table
 from gss.data.mseg.sets import RELABELLED, SETS, Part
 from gss.data.native import some
 from gss.errors import DataError
@@ -255,10 +255,9 @@ class Relabelled:
 
 
 def _polygon(file: Path, number: int, size: tuple[int, ...]) -> np.ndarray:
-    """bool [H, W]: the polygon with this `id`, or the number in the file where polygons have none."""
+    """bool [H, W]: the polygon of this number; nothing of one without a side."""
     picture = Image.new("L", (size[1], size[0]))
-    for index, thing in enumerate(read_polygons(file)["objects"]):
-        if thing.get("id", index) == number:
-            ImageDraw.Draw(picture).polygon(points_of(thing), outline=1, fill=1)  # one of no height is a line
-            break
+    points = next((polygon.points for polygon in read_polygons(file).all if polygon.number == number), [])
+    if len(points) > 1:
+        ImageDraw.Draw(picture).polygon(points, outline=1, fill=1)  # one of no height is a line
     return np.asarray(picture) > 0
