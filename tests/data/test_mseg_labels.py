@@ -21,7 +21,7 @@ from gss.data.images import write_png
 from gss.data.manifest import read_manifest
 from gss.data.mseg.prepare import prepare
 from gss.data.mseg.raw import relabelled_table, semseg_table
-from gss.data.mseg.sets import RELABELLED, SETS
+from gss.data.mseg.sets import RELABELLED, SETS, root_of
 from gss.doctor.experiments import inputs as inputs_of
 from gss.errors import ConfigError, DataError
 from gss.stages.run import Run
@@ -208,6 +208,12 @@ def test_what_is_missing_is_named_with_its_place(tmp_path: Path) -> None:
         prepare("coco-panoptic-133", tmp_path, 1)
     with pytest.raises(ConfigError, match="no set 'camvid' of MSeg's; there are: ade20k-150, ade20k-150-relabeled"):
         prepare("camvid", tmp_path, 1)
+
+
+def test_a_record_tells_the_folder_of_all_sets() -> None:
+    assert root_of(Path("/sets/prepared/bdd-relabeled.json")) == Path("/sets")
+    for other in ("/sets/bdd.json", "/sets/prepared/mine.json", "/sets/prepared/bdd.txt", "/bdd.json"):
+        assert root_of(Path(other)) is None
 
 
 def test_relabelling_needs_the_records(tmp_path: Path) -> None:
