@@ -318,6 +318,17 @@ def test_labels_that_are_there_stay_and_damaged_ones_are_made_again(tmp_path: Pa
     assert (tmp_path / "prepared/camvid-11.json").read_bytes() == record
 
 
+def test_raw_labels_that_come_later_are_made_and_relabelled(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, ("ade20k-150",))
+    relabelled = tree.relabel("ade20k-150")
+    late = only(tmp_path / "ADE20K/ADEChallengeData2016/annotations/training")
+    late.rename(tmp_path / "late.png")
+    prepare("ade20k-150", tmp_path, 1)
+    (tmp_path / "late.png").rename(late)
+    prepare("ade20k-150-relabeled", tmp_path, 1)
+    assert all(path.is_file() for path in (*tree.expected, *relabelled))
+
+
 def test_labels_that_other_tools_made_need_no_raw_ones(tmp_path: Path) -> None:
     tree = Tree(tmp_path, ("sunrgbd-37",))
     tree.relabel("sunrgbd-37")
