@@ -258,6 +258,11 @@ def test_records_that_do_not_fit_are_named(
         (lambda root: only(root / "mseg-api", "0.txt").unlink(), "a list of segments cannot be read: No such file"),
         (lambda root: only(root / "mseg-api", "*.py").write_text("bdd_update_records = ["), "was never closed"),
         (lambda root: only(root / "mseg-api", "*.py").write_text("x = []"), "no list ade20k_update_records"),
+        (lambda root: only(root / "mseg-api", "*.py").write_text("ade20k_update_records = 3"), "no list of calls with"),
+        (
+            lambda root: only(root / "mseg-api", "*.py").write_text("ade20k_update_records = [f('ade20k', 'train')]"),
+            "no list of calls with five texts each: not enough values",
+        ),
         (
             lambda root: only(root / "ADE20K/ADE20K_2016_07_26").unlink(),
             "images/**/ADE_train_00000001_seg.png: the file with segments of ADE_train_00000001.png is missing",

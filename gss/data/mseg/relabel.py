@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -124,9 +124,14 @@ def _groups(path: Path, variable: str) -> Iterator[tuple[str, str, str, str]]:
     for node in tree.body:
         names = [target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)]
         if names == [f"{variable}_update_records"] and isinstance(node, ast.Assign):
-            for call in getattr(node.value, "elts", ()):
-                _, split, before, after, file = (ast.literal_eval(value) for value in call.args)
-                yield split, before, after, file
+            try:
+                calls = cast(ast.List, node.value).elts
+                groups = [[ast.literal_eval(value) for value in cast(ast.Call, call).args] for call in calls]
+                found = [(split, before, after, file) for _, split, before, after, file in groups]
+            except (AttributeError, ValueError) as error:
+                what = f"{variable}_update_records is no list of calls with five texts each: {error}"
+                raise DataError(what, where=path, todo=_again()) from error
+            yield from found
             return
     raise DataError(f"no list {variable}_update_records", where=path, todo=_again())
 
