@@ -38,7 +38,7 @@ from gss.config import (
     taxonomy_file,
 )
 from gss.config.schema import Source
-from gss.data.mseg.sets import PREPARED
+from gss.data.mseg.sets import PREPARED, root_of
 from gss.errors import ConfigError
 from gss.files import sha256_file
 
@@ -374,10 +374,8 @@ def mseg_folders() -> str:
     data = [experiment.data for _, experiment in readable()]
     sets = [each for _, experiment in readable() for each in experiment.evaluation.sets.values()]
     sources = [*data, *(source for each in data for source in each.sources), *sets]
-    records = {record for source in sources if (record := prepared_file(source))}
-    return pattern(
-        {str(record.parents[1]) for record in records if record.parent.name == "prepared" and record.stem in PREPARED}
-    )
+    roots = {root_of(record) for source in sources if (record := prepared_file(source))}
+    return pattern(str(root) for root in roots if root)
 
 
 def mseg_sets() -> str:

@@ -447,9 +447,12 @@ _MEANT = {  # what pydantic says in terms of Python
 }
 
 
+_NO_KEY = re.compile(r"constrained-\w+|\w*\[.*\]")  # in a location: `[key]`, and which of several types did not fit
+
+
 def _explain(model: type[BaseModel], fault: Any) -> str:
     location = [part for part in fault["loc"] if isinstance(part, str)]
-    key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+    key = ".".join(part for part in map(str, fault["loc"]) if not _NO_KEY.fullmatch(part))
     if fault["type"] == "extra_forbidden":
         valid = _keys_at(model, location[:-1])
         near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)

@@ -360,7 +360,8 @@ class EvaluationSet(DataSet):
             raise ValueError("`repeat` is of trainings")
         if self.counted == "mapped" and self.native_classes is None:
             raise ValueError("`counted: mapped` is of `native_classes`: without them all classes are mapped")
-        assert not self.relabelled or self.relabelled_source()
+        if self.relabelled:
+            self.relabelled_source()  # refuses what no source may have
         return self
 
     def relabelled_source(self) -> Source:

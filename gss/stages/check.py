@@ -11,7 +11,7 @@ from gss.config.schema import Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import Rows, manifest_sha256, write_manifest
-from gss.data.mseg.sets import PREPARED as MSEG_LABELS
+from gss.data.mseg.sets import root_of
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
 from gss.data.sources import Found, join, relabelled
@@ -223,10 +223,13 @@ def _made_labels(source: Source, where: str) -> Path | None:
     """
     record = prepared_file(source)
     if record is not None and not record.is_file():
-        verb = f", or gss mseg-labels {record.stem} --root {record.parents[1]}" if record.stem in MSEG_LABELS else ""
+        what, root = f"the labels of {where} are not made yet: no record {record}", root_of(record)
+        if root is None:
+            raise ConfigError(what, todo="`gss mseg-labels SET` writes prepared/SET.json in the folder of MSeg's sets")
         raise ConfigError(
-            f"the labels of {where} are not made yet: no record {record}",
-            todo=f"make them of those that the data set is published with: snakemake -c all {record}{verb}",
+            what,
+            todo="make them of those that the data set is published with: "
+            f"snakemake -c all {record}, or gss mseg-labels {record.stem} --root {root}",
         )
     return record
 

@@ -192,3 +192,10 @@ def test_shipped_experiments_set_nothing_without_effect(name: str) -> None:
 
 def test_reference_page_and_schema_are_current(capsys: pytest.CaptureFixture[str]) -> None:
     assert write_reference(check=True) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("value", "said"), [("0", "greater than 0"), ("[40]", "'augment.base_scale.1' is missing")])
+def test_a_value_that_may_be_of_two_types_is_named_by_its_key(value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        load_experiment("toy", [f"augment.base_scale={value}"])
+    assert "constrained" not in str(error.value) and "augment.base_scale: " in str(error.value)

@@ -21,7 +21,7 @@ from gss.data.images import write_png
 from gss.data.manifest import read_manifest
 from gss.data.mseg.prepare import prepare
 from gss.data.mseg.raw import relabelled_table, semseg_table
-from gss.data.mseg.sets import RELABELLED, SETS
+from gss.data.mseg.sets import RELABELLED, SETS, root_of
 from gss.doctor.experiments import inputs as inputs_of
 from gss.errors import ConfigError, DataError
 from gss.stages.run import Run
@@ -132,6 +132,23 @@ def strange_polygon(root: Path) -> None:
     change_json(only(root / "IDD", "*.json"), lambda content: content["objects"][0].update(label="spaceship"))
 
 
+def no_category_of_16_bits(root: Path) -> None:
+    path = root / "COCOPanoptic/annotations/panoptic_val2017.json"
+    change_json(path, lambda content: content["annotations"][0]["segments_info"][-1].update(category_id=99999))
+
+
+def polygon_without_label(root: Path) -> None:
+    change_json(only(root / "IDD", "*.json"), lambda content: content["objects"][0].pop("label"))
+
+
+def polygon_without_corners(root: Path) -> None:
+    change_json(only(root / "IDD", "*.json"), lambda content: content["objects"][0].update(polygon=[[1, 2], [3]]))
+
+
+def polygons_of_no_size(root: Path) -> None:
+    change_json(only(root / "IDD", "*.json"), lambda content: content.pop("imgWidth"))
+
+
 def damaged(root: Path) -> None:
     path = only(root / "ScanNet/scannet_frames_25k", "label/*.png")
     path.write_bytes(path.read_bytes()[:90])
@@ -155,6 +172,10 @@ def wrong_ids_made(root: Path) -> None:
         ("camvid-11", wrong_colour, "_L.png: colours found that are no class: (1, 2, 3) (4 pixels)"),
         ("coco-panoptic-133", no_segment, "000000000009.png: segments that the JSON does not name:"),
         ("coco-panoptic-133", no_category, "000000000009.png: categories that are no class: 12"),
+        ("coco-panoptic-133", no_category_of_16_bits, "000000000009.png: categories that are no class: 99999"),
+        ("idd-39", polygon_without_label, "_polygons.json: the file cannot be read: 'label' is missing"),
+        ("idd-39", polygon_without_corners, "_polygons.json: the file cannot be read: not enough values to unpack"),
+        ("idd-39", polygons_of_no_size, "_polygons.json: the file cannot be read: 'imgWidth' is missing"),
         ("idd-39", strange_polygon, "000000_gtFine_polygons.json: a polygon of 'spaceship', which is no class"),
         ("scannet-20", damaged, "the label cannot be decoded"),
         ("wilddash-19", wrong_ids_made, "ids found that are no class: 19 (81 pixels); remove it to have it made again"),
@@ -182,8 +203,17 @@ def test_what_is_missing_is_named_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "COCOPanoptic/annotations/panoptic_train2017.json").unlink()
     with pytest.raises(DataError, match=r"(?s)cannot be read: No such file.*panoptic_train2017.json"):
         prepare("coco-panoptic-133", tmp_path, 1)
+    (tmp_path / "COCOPanoptic/annotations/panoptic_train2017.json").write_text("{}")
+    with pytest.raises(DataError, match=r"(?s)cannot be read: 'annotations' is missing.*panoptic_train2017.json"):
+        prepare("coco-panoptic-133", tmp_path, 1)
     with pytest.raises(ConfigError, match="no set 'camvid' of MSeg's; there are: ade20k-150, ade20k-150-relabeled"):
         prepare("camvid", tmp_path, 1)
+
+
+def test_a_record_tells_the_folder_of_all_sets() -> None:
+    assert root_of(Path("/sets/prepared/bdd-relabeled.json")) == Path("/sets")
+    for other in ("/sets/bdd.json", "/sets/prepared/mine.json", "/sets/prepared/bdd.txt", "/bdd.json"):
+        assert root_of(Path(other)) is None
 
 
 def test_relabelling_needs_the_records(tmp_path: Path) -> None:
@@ -228,6 +258,11 @@ def test_records_that_do_not_fit_are_named(
         (lambda root: only(root / "mseg-api", "0.txt").unlink(), "a list of segments cannot be read: No such file"),
         (lambda root: only(root / "mseg-api", "*.py").write_text("bdd_update_records = ["), "was never closed"),
         (lambda root: only(root / "mseg-api", "*.py").write_text("x = []"), "no list ade20k_update_records"),
+        (lambda root: only(root / "mseg-api", "*.py").write_text("ade20k_update_records = 3"), "no list of calls with"),
+        (
+            lambda root: only(root / "mseg-api", "*.py").write_text("ade20k_update_records = [f('ade20k', 'train')]"),
+            "no list of calls with five texts each: not enough values",
+        ),
         (
             lambda root: only(root / "ADE20K/ADE20K_2016_07_26").unlink(),
             "images/**/ADE_train_00000001_seg.png: the file with segments of ADE_train_00000001.png is missing",
@@ -245,6 +280,14 @@ def test_files_of_records_that_are_missing_or_damaged_are_named(
     spoil(tmp_path)
     assert main(["mseg-labels", "ade20k-150-relabeled", "--root", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_polygon_of_one_corner_has_no_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Tree(tmp_path, ("cityscapes-19",)).relabel("cityscapes-19")
+    for path in tmp_path.glob("Cityscapes/gtFine/val/**/*.json"):
+        change_json(path, lambda content: [each.update(polygon=each["polygon"][:1]) for each in content["objects"]])
+    assert main(["mseg-labels", "cityscapes-19-relabeled", "--root", str(tmp_path)]) == 2
+    assert "no segment" in capsys.readouterr().err
 
 
 def test_what_differs_from_the_published_numbers_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,6 +321,17 @@ def test_labels_that_are_there_stay_and_damaged_ones_are_made_again(tmp_path: Pa
     changed = {path for path in tree.expected if path.stat().st_mtime_ns != before[path]}
     assert changed == {first, second} and all(np.array_equal(made(path), ids) for path, ids in tree.expected.items())
     assert (tmp_path / "prepared/camvid-11.json").read_bytes() == record
+
+
+def test_raw_labels_that_come_later_are_made_and_relabelled(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, ("ade20k-150",))
+    relabelled = tree.relabel("ade20k-150")
+    late = only(tmp_path / "ADE20K/ADEChallengeData2016/annotations/training")
+    late.rename(tmp_path / "late.png")
+    prepare("ade20k-150", tmp_path, 1)
+    (tmp_path / "late.png").rename(late)
+    prepare("ade20k-150-relabeled", tmp_path, 1)
+    assert all(path.is_file() for path in (*tree.expected, *relabelled))
 
 
 def test_labels_that_other_tools_made_need_no_raw_ones(tmp_path: Path) -> None:

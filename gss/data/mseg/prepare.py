@@ -21,7 +21,7 @@ from gss.data.mseg.relabel import (
     read_records,
     segment_file,
 )
-from gss.data.mseg.sets import PREPARED, RELABELLED, SETS, record_file
+from gss.data.mseg.sets import PREPARED, RELABELLED, SETS, Part, record_file
 from gss.data.native import some
 from gss.data.processes import in_order
 from gss.errors import ConfigError, DataError
@@ -75,7 +75,8 @@ def prepare(name: str, root: Path, workers: int) -> None:
     if name == base:
         maker, labels = Raw.of(base), _of_raw(root, base)
     else:
-        if not (root / record_file(base)).is_file() and not _are_there(root, base):
+        was_made = (root / record_file(base)).is_file()
+        if _has_new(root, base) if was_made else not _are_there(root, base):
             prepare(base, root, workers)
         maker, records = Relabelled.of(base), _records(root, base)
         labels = _of_semseg(root, base, records)
@@ -100,8 +101,7 @@ def _of_raw(root: Path, base: str) -> Labels:
     found, folder = SETS[base], root / SETS[base].folder
     labels: dict[str, dict[str, Label]] = {}
     for split, part in found.parts.items():
-        raw = {} if found.kind == "given" else _files(folder / part.raw, found.raw_ending, found.folders)
-        there = _files(folder / part.semseg, found.ending, (found.folders[1], found.folders[1]))
+        raw, there = _raw_and_made(root, base, part)
         segments: Mapping[str, Segments] = {}
         if found.kind == "panoptic" and raw:
             segments = {Path(file).stem: each for file, each in read_panoptic(folder / f"{part.raw}.json").items()}
@@ -110,6 +110,20 @@ def _of_raw(root: Path, base: str) -> Labels:
             for name in sorted({*raw, *there})
         }
     return labels
+
+
+def _raw_and_made(root: Path, base: str, part: Part) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The raw labels of a split, and the labels of the set that are there, by their names."""
+    found, folder = SETS[base], root / SETS[base].folder
+    raw = {} if found.kind == "given" else _files(folder / part.raw, found.raw_ending, found.folders)
+    return raw, _files(folder / part.semseg, found.ending, (found.folders[1], found.folders[1]))
+
+
+def _has_new(root: Path, base: str) -> bool:
+    """Whether there are raw labels of which none was made, as where they came after the record."""
+    return any(
+        raw.keys() - made for raw, made in (_raw_and_made(root, base, part) for part in SETS[base].parts.values())
+    )
 
 
 def _of_semseg(root: Path, base: str, records: Records | None) -> Labels:

@@ -4,10 +4,11 @@ Source: ways of mseg-dataset/mseg-api; where these take what is no class for cla
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -133,28 +134,26 @@ class Raw:
         if strange.any():
             segment = f"{some([str(each) for each in found[strange]])} ({pixels[strange].sum()} pixels)"
             raise DataError(f"segments that the JSON does not name: {segment}")
-        classes = self.table.ids[np.maximum(categories, 0)]
         named = np.isin(categories, [index for index, name in self.native.names.items() if name != "unlabeled"])
         if (wrong := (found > 0) & ~named).any():
             known = format_ids(np.unique(categories[wrong]))
             raise DataError(f"categories that are no class: {known} ({pixels[wrong].sum()} pixels)")
+        classes = self.table.ids[np.maximum(categories, 0)]
         return np.where(found > 0, classes, IGNORED).astype(np.uint8)[inverse].reshape(ids.shape)
 
     def _painted(self, path: Path) -> np.ndarray:
         """Raw ids of polygons, painted one after the other: uint8 [H, W]."""
         ids = {name: index for index, name in self.native.names.items()}
-        content = read_polygons(path)
-        picture = Image.new("L", (content["imgWidth"], content["imgHeight"]), ids["unlabeled"])
+        polygons = read_polygons(path)
+        picture = Image.new("L", polygons.size, ids["unlabeled"])
         draw = ImageDraw.Draw(picture)
-        for thing in content["objects"]:
-            points, label = points_of(thing), thing["label"]
-            if thing.get("deleted") or len(points) < 3:
+        for polygon in polygons.all:
+            if polygon.deleted or len(polygon.points) < 3:
                 continue
+            label = polygon.label if polygon.label in ids else polygon.label.removesuffix("group")
             if label not in ids:
-                label = label.removesuffix("group")
-            if label not in ids:
-                raise DataError(f"a polygon of {thing['label']!r}, which is no class of {self.table.classes}")
-            draw.polygon(points, fill=ids[label])
+                raise DataError(f"a polygon of {polygon.label!r}, which is no class of {self.table.classes}")
+            draw.polygon(polygon.points, fill=ids[label])
         return np.asarray(picture)
 
 
@@ -176,29 +175,58 @@ def read_panoptic(path: Path) -> dict[str, Segments]:
             return value["id"], value["category_id"]
         return (value["file_name"], dict(value["segments_info"])) if "segments_info" in value else value
 
-    return dict(_json(path, small)["annotations"])
+    with _reading(path):
+        return dict(json.loads(path.read_bytes(), object_hook=small)["annotations"])
 
 
-def read_polygons(path: Path) -> dict[str, Any]:
+class Polygon(NamedTuple):
+    """A polygon of a label.
+
+    Args:
+        number: its `id`, or the place in the file where it has none.
+        points: its corners, (x, y).
+    """
+
+    number: int
+    label: str
+    points: list[tuple[float, float]]
+    deleted: bool
+
+
+class Polygons(NamedTuple):
+    """Those of a label, in the order of the file, and its size (width, height)."""
+
+    size: tuple[int, int]
+    all: list[Polygon]
+
+
+def read_polygons(path: Path) -> Polygons:
     """Polygons as of Cityscapes and IDD.
 
     Raises:
         DataError: missing or damaged file.
     """
-    content = _json(path)
-    if missing := [key for key in ("imgWidth", "imgHeight", "objects") if key not in content]:
-        raise DataError(f"the polygons lack {missing[0]!r}", where=path)
-    return content
+    with _reading(path):
+        content = json.loads(path.read_bytes())
+        polygons = [
+            Polygon(
+                thing.get("id", index),
+                str(thing["label"]),
+                [(float(x), float(y)) for x, y in thing["polygon"]],
+                bool(thing.get("deleted")),
+            )
+            for index, thing in enumerate(content["objects"])
+        ]
+        return Polygons((int(content["imgWidth"]), int(content["imgHeight"])), polygons)
 
 
-def points_of(thing: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """The corners of a polygon, (x, y)."""
-    return [(x, y) for x, y in thing["polygon"]]
-
-
-def _json(path: Path, hook: Any = None) -> Any:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what is wrong with a JSON file into a DataError."""
     try:
-        return json.loads(path.read_bytes(), object_hook=hook)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, KeyError):
+            reason = f"{error} is missing"
         raise DataError(f"the file cannot be read: {reason}", where=path) from error

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 import gss
 from gss.data.images import read_image, read_native_label
-from gss.data.mseg.raw import IGNORED, Table, class_names, panoptic_ids, points_of, read_polygons, relabelled_table
+from gss.data.mseg.raw import IGNORED, Table, class_names, panoptic_ids, read_polygons, relabelled_table
 from gss.data.mseg.sets import RELABELLED, SETS, Part
 from gss.data.native import some
 from gss.errors import DataError
@@ -124,9 +124,14 @@ def _groups(path: Path, variable: str) -> Iterator[tuple[str, str, str, str]]:
     for node in tree.body:
         names = [target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)]
         if names == [f"{variable}_update_records"] and isinstance(node, ast.Assign):
-            for call in getattr(node.value, "elts", ()):
-                _, split, before, after, file = (ast.literal_eval(value) for value in call.args)
-                yield split, before, after, file
+            try:
+                calls = cast(ast.List, node.value).elts
+                groups = [[ast.literal_eval(value) for value in cast(ast.Call, call).args] for call in calls]
+                found = [(split, before, after, file) for _, split, before, after, file in groups]
+            except (AttributeError, ValueError) as error:
+                what = f"{variable}_update_records is no list of calls with five texts each: {error}"
+                raise DataError(what, where=path, todo=_again()) from error
+            yield from found
             return
     raise DataError(f"no list {variable}_update_records", where=path, todo=_again())
 
@@ -255,10 +260,9 @@ class Relabelled:
 
 
 def _polygon(file: Path, number: int, size: tuple[int, ...]) -> np.ndarray:
-    """bool [H, W]: the polygon with this `id`, or the number in the file where polygons have none."""
+    """bool [H, W]: the polygon of this number; nothing of one without a side."""
     picture = Image.new("L", (size[1], size[0]))
-    for index, thing in enumerate(read_polygons(file)["objects"]):
-        if thing.get("id", index) == number:
-            ImageDraw.Draw(picture).polygon(points_of(thing), outline=1, fill=1)  # one of no height is a line
-            break
+    points = next((polygon.points for polygon in read_polygons(file).all if polygon.number == number), [])
+    if len(points) > 1:
+        ImageDraw.Draw(picture).polygon(points, outline=1, fill=1)  # one of no height is a line
     return np.asarray(picture) > 0

@@ -5,6 +5,7 @@ Source: layout, lists and ways of the labels of mseg-dataset/mseg-api; numbers o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 RELABELLED = "-relabeled"  # behind the name of a set whose segments were looked through
@@ -216,3 +217,9 @@ PREPARED = tuple(
 def record_file(name: str) -> str:
     """The record of the labels of a set, below the folder of all sets."""
     return f"prepared/{name}.json"
+
+
+def root_of(record: Path) -> Path | None:
+    """The folder of all sets that a record of labels is of; None: it is none of MSeg's."""
+    root = record.parent.parent
+    return root if record.stem in PREPARED and record == root / record_file(record.stem) else None
