@@ -38,7 +38,7 @@ from gss.config import (
     taxonomy_file,
 )
 from gss.config.schema import Source
-from gss.data.mseg.sets import PREPARED, root_of
+from gss.data.mseg.sets import PREPARED, RELABELLED, SETS, record_file, root_of
 from gss.errors import ConfigError
 from gss.files import sha256_file
 
@@ -376,6 +376,14 @@ def mseg_folders() -> str:
     sources = [*data, *(source for each in data for source in each.sources), *sets]
     roots = {root_of(record) for source in sources if (record := prepared_file(source))}
     return pattern(str(root) for root in roots if root)
+
+
+def mseg_inputs(wildcards: Any) -> list[str]:
+    """What labels with relabelled segments wait for: the record of those they are made of, where these can be made."""
+    base, folder = wildcards.set.removesuffix(RELABELLED), Path(wildcards.folder)
+    raw = [folder / SETS[base].folder / (part.raw or part.semseg) for part in SETS[base].parts.values()]
+    is_first = base == wildcards.set or not all(path.is_dir() for path in raw)
+    return [] if is_first else [str(folder / record_file(base))]
 
 
 def mseg_sets() -> str:

@@ -2,6 +2,7 @@
 
 
 rule mseg_labels:
+    input: workflow_of.mseg_inputs
     output: "{folder}/prepared/{set}.json"
     wildcard_constraints:
         folder=workflow_of.mseg_folders(),

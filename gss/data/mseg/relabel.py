@@ -230,7 +230,9 @@ class Relabelled:
         pixels_of = self._pixels(file, before)
         for segment in segments:
             inside = pixels_of(segment.number)
-            if inside.sum() < (_FEWEST_PIXELS if self.segments == "blue" else 1):
+            # A polygon may lie outside of the image, and changes nothing then, as published.
+            fewest = {"blue": _FEWEST_PIXELS, "polygons": 0}.get(self.segments or "", 1)
+            if inside.sum() < fewest:
                 raise DataError(f"no segment {segment.number} ({segment.name}) in {file}")
             found = np.unique(label[inside])
             if self.is_strict and found.tolist() != [self.ids[segment.before]]:
@@ -260,9 +262,15 @@ class Relabelled:
 
 
 def _polygon(file: Path, number: int, size: tuple[int, ...]) -> np.ndarray:
-    """bool [H, W]: the polygon of this number; nothing of one without a side."""
+    """bool [H, W]: the polygon of this number; nothing of one without a side.
+
+    Raises:
+        DataError: there is none of this number.
+    """
     picture = Image.new("L", (size[1], size[0]))
-    points = next((polygon.points for polygon in read_polygons(file).all if polygon.number == number), [])
+    points = next((polygon.points for polygon in read_polygons(file).all if polygon.number == number), None)
+    if points is None:
+        raise DataError(f"no segment {number} in {file}")
     if len(points) > 1:
         ImageDraw.Draw(picture).polygon(points, outline=1, fill=1)  # one of no height is a line
     return np.asarray(picture) > 0
