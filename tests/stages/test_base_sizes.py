@@ -123,6 +123,8 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> Non
     (output / "predictions" / "old.png").touch()
     base_sizes.take(40, tmp_path / "work", output)
     assert [path.read_text() for path in (output / "predictions").iterdir()] == ["40"]
+    base_sizes.measure_each(ways, measure, tmp_path / "work", setup())  # interrupted before the figures were written
+    assert asked == [16, 24, 24, 40, 40]
     base_sizes.clear(found, tmp_path / "work")
     assert not list((tmp_path / "work").iterdir())
 
