@@ -427,6 +427,9 @@ class Evaluation(Section):
         for key in _OF_MSEG:
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"`{key}` has one twice")
+        side, scale = min(self.base_sizes), min(self.scales)
+        if round(scale * side) < 1:
+            raise ValueError(f"of `base_sizes` {side} the scale {scale} leaves no pixel")
         return self
 
 
