@@ -386,7 +386,7 @@ class Evaluation(Section):
     of it, always with the mirror image, the mean of probabilities."""
     base_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (360, 720, 1080)
     """Of `mseg`: lengths of the shorter side, pixels. Where one result is asked for, in a validation while training and
-    when a model is used, the middle one counts."""
+    when a model is used, the one in the middle of the list counts."""
     scales: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.0,)
     """Of `mseg`: multiples of a base size that are averaged; multi-scale as published is 0.5, 0.75, 1, 1.25, 1.5,
     1.75."""
@@ -428,6 +428,9 @@ class Evaluation(Section):
         for key in _OF_MSEG:
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"`{key}` has one twice")
+        side, scale = min(self.base_sizes), min(self.scales)
+        if round(scale * side) < 1:
+            raise ValueError(f"of `base_sizes` {side} the scale {scale} leaves no pixel")
         return self
 
 

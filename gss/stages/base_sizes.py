@@ -47,6 +47,7 @@ def best(found: Mapping[int, Evaluation]) -> int:
 
 def take(size: int, work: Path, output: Path) -> None:
     """Put the folders of a base size where those of an evaluation are."""
+    remove(_folder(work, size) / _COUNTS)  # without its predictions it is to be measured again
     output.mkdir(parents=True, exist_ok=True)
     for folder in filter(Path.is_dir, _folder(work, size).iterdir()):
         remove(output / folder.name)

@@ -10,7 +10,7 @@ from gss.config import class_file, data_folder, list_file, prepared_file, requir
 from gss.config.schema import Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
-from gss.data.manifest import Rows, manifest_sha256, write_manifest
+from gss.data.manifest import Rows, manifest_sha256, read_manifest, write_manifest
 from gss.data.mseg.sets import root_of
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
@@ -144,10 +144,9 @@ def check_set(run: Run, name: str) -> None:
 
 
 def in_training(run: Run, rows: Rows) -> list[str]:
-    """Names of a test set's images that are in the training data, as far as that was checked."""
-    if not run.file(run.folder / MANIFEST).is_file():
-        return []
-    return in_both(rows, run.manifest.rows["train"])
+    """Names of a test set's images that are in the training data, as far as that was checked; its files may be gone."""
+    manifest = run.file(run.folder / MANIFEST)
+    return in_both(rows, read_manifest(manifest).rows["train"]) if manifest.is_file() else []
 
 
 def told_of_training(names: Sequence[str], name: str) -> str:

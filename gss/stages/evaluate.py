@@ -23,8 +23,8 @@ from gss.evaluate.write import write_evaluation, write_summary
 from gss.files import read_json, read_table, remove
 from gss.layout import MANIFEST, RELABELLED
 from gss.modelfile import load_model
+from gss.results import reader
 from gss.results.oracle import read_oracle
-from gss.results.reader import Results
 from gss.stages import base_sizes
 from gss.stages.check import in_training, told_of_training
 from gss.stages.run import Run
@@ -236,25 +236,20 @@ def summarise(run: Run, name: str) -> None:
                 todo=f"gss evaluate {run.name} --model {name}",
             )
     output = run.folder / layout.SUMMARY.replace("*", name)
-    root, measured = run.folder.parents[run.name.count("/")], Results(run.folder).sets
-    oracles = {
-        split: read_oracle(root / found.oracle, measured[name, split], next(iter(found.splits)))
-        for split, found in sets.items()
-        if found.oracle
-    }
-    read = [
-        path
-        for found in sets.values()
-        if found.oracle
-        for path in layout.all_metrics(root / found.oracle, next(iter(found.splits)))
-    ]
+    results, oracles, read = run.folder.parents[run.name.count("/")], {}, []
+    for split, found in sets.items():
+        if found.oracle:
+            folder, of = results / found.oracle, next(iter(found.splits))
+            beside = reader.Evaluation(name, split, figures[split], files[split].parent)
+            oracles[split] = read_oracle(folder, beside, of)
+            read += layout.all_metrics(folder, of)
     with run.stage("summary", inputs, name=f"summary_{name}", looked_into=read) as journal:
         assert journal is not None
-        found = write_summary(output, figures, oracles)
-        journal.figures({"h_mean": found["h_mean"]} if found["h_mean"] is not None else {})
+        summary = write_summary(output, figures, oracles)
+        journal.figures({"h_mean": summary["h_mean"]} if summary["h_mean"] is not None else {})
     for split, oracle in oracles.items():
         said = oracle.get("missing") or f"mIoU {percent(oracle['mIoU'], 2)}"
         print(f"oracle of {split}, {oracle['experiment']}: {said}", flush=True)
-    for split in found.get("without_h_mean", ()):
+    for split in summary.get("without_h_mean", ()):
         print(f"no harmonic mean: the mIoU of {split} is {figures[split]['mIoU']}", flush=True)
-    print(f"{name} on {len(sets)} sets: h_mean {percent(found['h_mean'], 2)}", flush=True)
+    print(f"{name} on {len(sets)} sets: h_mean {percent(summary['h_mean'], 2)}", flush=True)

@@ -17,7 +17,6 @@ import yaml
 import gss
 from gss.config import (
     Experiment,
-    class_file,
     data_folder,
     data_set_folder,
     experiment_name,
@@ -26,6 +25,7 @@ from gss.config import (
     load_experiment,
     origins,
     require_data,
+    shipped,
 )
 from gss.config.schema import DataSet
 from gss.data.classes import ClassSpace, read_class_space
@@ -133,7 +133,8 @@ class Run(Generic[E]):
     def class_table(self) -> Path | None:
         """The file that names the classes; None where the configuration does."""
         classes = self.experiment.data.classes
-        return class_file(classes, self.root) if isinstance(classes, str) else None
+        # A shipped one needs no folder: a test set can be looked at where the training data are not.
+        return (shipped("classes", classes) or self.root / classes) if isinstance(classes, str) else None
 
     def declared_space(self) -> ClassSpace:
         """The class space that configuration and class table describe now."""

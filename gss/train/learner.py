@@ -19,10 +19,12 @@ class Learner(Protocol):
         terms: weight of every loss term by its name, k terms in a fixed order.
         saved: the module that is trained: the optimizer updates its parameters, in groups by their names
             (`gss.train.optim`), its state goes into checkpoints, and it is what a training exports.
+        has_idle: whether some of its parameters may have no part in the loss: several processes have to look for them.
     """
 
     terms: dict[str, float]
     saved: nn.Module
+    has_idle: bool
 
     def counts(self, batch: Batch) -> Tensor:
         """float64 [k] or [k, S]: over how many elements each term is a mean, from the labels of a micro-batch alone."""

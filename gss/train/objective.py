@@ -58,7 +58,10 @@ class Objective:
         if settings.multitask != "none":  # which exchanges them itself
             self._gradients = SourceGradients(self.learner.saved, settings.multitask, world)
         alone = world.size == 1 or self._gradients is not None
-        self.model = learner if alone else DistributedDataParallel(learner, forward_sync_buffers=False)
+        self.model = learner
+        if not alone:
+            idle = self.learner.has_idle
+            self.model = DistributedDataParallel(learner, forward_sync_buffers=False, find_unused_parameters=idle)
         weights = torch.tensor(list(self.learner.terms.values()), dtype=torch.float64, device=world.device)
         self._weights = weights[:, None] if settings.sources else weights
 

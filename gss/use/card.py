@@ -104,7 +104,8 @@ def _protocol(predictor: Predictor) -> str:
     way = "in one pass"
     if inference.mode == "slide":
         crop, stride = (" x ".join(map(str, pair[::-1])) for pair in (inference.crop, inference.stride))
-        way = f"in windows of {crop} pixels at steps of {stride}, whose scores are averaged"
+        what = "probabilities" if isinstance(inference, MSegInference) else "scores"
+        way = f"in windows of {crop} pixels at steps of {stride}, whose {what} are averaged"
     flip = ", averaged with its mirror image" if inference.flip else ""
     return f"The figures were measured with the image {size}, {way}{flip}; scored at the size of the image file."
 

@@ -8,6 +8,7 @@ from gss import layout
 from gss.config import imported
 from gss.data.manifest import Pair, evenly_spaced
 from gss.errors import GssError
+from gss.evaluate.inference import MSegInference
 from gss.files import read_json, sha256_file
 from gss.modelfile import load_model
 from gss.stages.run import Run
@@ -122,6 +123,8 @@ def _unseen(run: Run) -> Sequence[Pair]:
 def default_size(predictor: Predictor, pair: Pair) -> tuple[int, int]:
     """(height, width) of what the model sees at a time, for images like this one."""
     inference = predictor.inference
+    if isinstance(inference, MSegInference):
+        return inference.crop  # a smaller image gets a border
     height, width = inference.input_size(pair.height, pair.width)
     if inference.mode == "slide":
         height, width = min(height, inference.crop[0]), min(width, inference.crop[1])

@@ -167,11 +167,13 @@ def missing_steps(predictor: Predictor) -> list[str]:
     if isinstance(inference, MSegInference):
         scales = ", ".join(map(str, inference.scales))
         steps.append(
-            f"resizes images to a shorter side of {inference.base_size}, times {scales}, and scores back after"
+            f"resizes images to a shorter side of {inference.base_size}, times {scales}, and probabilities back after"
         )
+        steps.append("stands smaller images in a border of the mean colour")
     if inference.mode == "slide":
         crop, stride = (" x ".join(map(str, pair[::-1])) for pair in (inference.crop, inference.stride))
-        steps.append(f"averages the scores of windows of {crop} at steps of {stride}")
+        what = "probabilities" if isinstance(inference, MSegInference) else "scores"
+        steps.append(f"averages the {what} of windows of {crop} at steps of {stride}")
     if inference.flip:
         steps.append("averages the probabilities with those of the mirrored image")
     return steps

@@ -17,7 +17,7 @@ from PIL import Image
 from gss import layout
 from gss.cli import main
 from gss.config import load_experiment
-from gss.data.images import write_png
+from gss.data.images import read_native_label, write_png
 from gss.data.manifest import read_manifest
 from gss.data.mseg.prepare import prepare
 from gss.data.mseg.raw import relabelled_table, semseg_table
@@ -282,10 +282,23 @@ def test_files_of_records_that_are_missing_or_damaged_are_named(
     assert said in capsys.readouterr().err
 
 
-def test_a_polygon_of_one_corner_has_no_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Tree(tmp_path, ("cityscapes-19",)).relabel("cityscapes-19")
+def test_a_polygon_without_pixels_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One corner, or all outside of the image: as published; a number that no polygon has is an error."""
+    tree = Tree(tmp_path, ("cityscapes-19",))
+    tree.relabel("cityscapes-19")
     for path in tmp_path.glob("Cityscapes/gtFine/val/**/*.json"):
         change_json(path, lambda content: [each.update(polygon=each["polygon"][:1]) for each in content["objects"]])
+    outside = [[900, 900], [950, 900], [950, 950]]
+    for path in tmp_path.glob("Cityscapes/gtFine/train/**/*.json"):
+        change_json(path, lambda content: [each.update(polygon=outside) for each in content["objects"]])
+    assert main(["mseg-labels", "cityscapes-19-relabeled", "--root", str(tmp_path)]) == 0
+    plain = relabelled_table("cityscapes-19")
+    for path in tmp_path.glob("Cityscapes/gtFine_19cls/**/*.png"):
+        made = Path(str(path).replace("gtFine_19cls", "gtFine_19cls_relabeled"))
+        assert np.array_equal(read_native_label(made), plain.of(read_native_label(path)))
+        made.unlink()
+    for path in tmp_path.glob("Cityscapes/gtFine/val/**/*.json"):
+        change_json(path, lambda content: content["objects"].clear())
     assert main(["mseg-labels", "cityscapes-19-relabeled", "--root", str(tmp_path)]) == 2
     assert "no segment" in capsys.readouterr().err
 

@@ -147,6 +147,7 @@ def test_the_published_values_are_the_defaults() -> None:
         ({"protocol": "mseg", "mode": "whole"}, "`mode` cannot be chosen"),
         ({"protocol": "mseg", "scales": [1, 1]}, "`scales` has one twice"),
         ({"protocol": "mseg", "base_sizes": []}, "base_sizes"),
+        ({"protocol": "mseg", "scales": [1, 0.001]}, "of `base_sizes` 360 the scale 0.001 leaves no pixel"),
         ({"protocol": "mseg", "crop": "big"}, "crop"),
         ({"base_sizes": [360]}, "`base_sizes` is of `protocol: mseg`"),
         ({"scales": [0.5, 1]}, "`scales` is of `protocol: mseg`"),

@@ -16,8 +16,10 @@ from gss.data.metrics import h_mean
 from gss.evaluate.inference import Inference, MSegInference, inferences
 from gss.evaluate.measure import Evaluation
 from gss.stages import base_sizes
+from gss.stages.run import Run
 from gss.stages.training import validation
 from gss.train.distributed import setup
+from gss.use.export import default_size
 from tests.stages.village import MODEL, VILLAGE, metrics, run, trained, write
 
 MSEG = {"protocol": "mseg", "crop": [33, 33], "base_sizes": [16, 24, 40]}
@@ -35,6 +37,7 @@ def test_the_best_base_size_counts_and_all_are_told(project: Path, capsys: pytes
     said = capsys.readouterr().out
     model = gss.load("results/mine/pixel.pth")
     assert isinstance(model.inference, MSegInference) and model.inference.base_size == 24
+    assert default_size(model, Run.open("mine").manifest.pairs("val")[0]) == (33, 33)
     for split, photographs in {"val": "city/images/val", "village": "village/photos"}.items():
         found = metrics(split)
         assert list(found["base_sizes"]) == ["16", "24", "40"]
@@ -72,8 +75,6 @@ def test_another_protocol_is_no_match(project: Path, capsys: pytest.CaptureFixtu
 def test_a_validation_while_training_takes_the_middle_one_at_one_scale(project: Path) -> None:
     write(lambda content: content["evaluation"].update(MSEG, scales=[0.5, 1.5]))
     run("check", "mine")
-    from gss.stages.run import Run
-
     opened = Run.open("mine")
     seen: list[tuple[int, ...]] = []
 
@@ -123,6 +124,8 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> Non
     (output / "predictions" / "old.png").touch()
     base_sizes.take(40, tmp_path / "work", output)
     assert [path.read_text() for path in (output / "predictions").iterdir()] == ["40"]
+    base_sizes.measure_each(ways, measure, tmp_path / "work", setup())  # interrupted before the figures were written
+    assert asked == [16, 24, 24, 40, 40]
     base_sizes.clear(found, tmp_path / "work")
     assert not list((tmp_path / "work").iterdir())
 

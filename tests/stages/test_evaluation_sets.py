@@ -128,6 +128,26 @@ def test_photographs_that_the_model_was_trained_on_are_told(project: Path, capsy
     assert "photos/v1.png" in Path("results/mine/report.html").read_text().split('id="sets"')[1].split("</section>")[0]
 
 
+def test_a_set_is_measured_where_the_training_data_are_not(project: Path) -> None:
+    shutil.copy(project / "sets/city/images/train/2.png", project / "sets/village/photos/v1.png")
+    trained()
+    shutil.rmtree(project / "sets/city")
+    run("check", "mine", "--only", "village")
+    run("evaluate", "mine", "--split", "village")
+    assert metrics("village")["trained_on"] == ["photos/v1.png"]  # its hashes say it
+
+
+def test_a_shipped_list_of_classes_needs_no_training_data(project: Path) -> None:
+    (project / "sets/few.csv").write_text("native,common\nRoad,ground\n")
+
+    def change(content: dict) -> None:
+        content["data"].update(root="elsewhere", classes="mseg/camvid-11")
+        in_set(model_mapping={}, model_taxonomy={"file": "few.csv"})(content)
+
+    write(change)
+    run("check", "mine", "--only", "village")
+
+
 def test_sets_measured_with_different_models_are_not_summed_up(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,13 @@ def test_an_oracle_stands_beside_and_is_in_no_mean(measured: Path, capsys: pytes
     assert f"oracle, villagers</td><td>{100 * expected:.2f}</td>" in page
 
 
+def test_an_oracle_can_be_asked_for_beside_the_file(measured: Path) -> None:
+    """Figures are those of the workflow, in a folder that has no configuration yet."""
+    run("summary", "mine", "evaluation.sets.village.oracle=none")
+    (path,) = Path("results").glob("mine+*/evaluation/pixel/summary.json")
+    assert json.loads(path.read_text())["sets"]["village"]["oracle"]["experiment"] == "none"
+
+
 def test_an_oracle_of_other_classes_is_none(measured: Path) -> None:
     write(lambda content: (native(content), content["data"].update(classes=["ground", "car", "animal"])), "villagers")
     for words in (("check",), ("train", "pixel"), ("evaluate",)):

@@ -25,6 +25,8 @@ WAYS = {
     "balanced": [],
     "mgda": ["pixel.training.multitask=mgda"],
     "mgda_fw": ["pixel.training.multitask=mgda_fw"],
+    # The transformer's other maps have parameters that stay idle; AdamW would divide its tiny gradients by their size.
+    "psp": ["pixel.head=psp", "pixel.backbone.name=test_vit", "pixel.training.optimizer=sgd"],
 }
 
 

@@ -63,13 +63,14 @@ def test_processes_train_as_one(alone: Path, processes: int, monkeypatch: pytest
         mine, theirs = weights(one), weights(other)
         for name, tensor in mine.items():
             scale = max(float(tensor.abs().max()), 1e-3)
-            assert float((tensor - theirs[name]).abs().max()) <= 1e-12 * scale, (way, name)
+            assert float((tensor - theirs[name]).abs().max()) <= 1e-11 * scale, (way, name)
         assert curves(one) and curves(one)[-1] == pytest.approx(curves(other)[-1], rel=1e-11)
 
 
 def test_ways_differ(alone: Path) -> None:
     """Else the same weights would say little."""
-    found = [torch.cat([each.flatten() for each in weights(alone / "1" / way).values()]) for way in WAYS]
+    of_one_network = [way for way in WAYS if way != "psp"]
+    found = [torch.cat([each.flatten() for each in weights(alone / "1" / way).values()]) for way in of_one_network]
     assert all((one - other).abs().max() > 1e-4 for n, one in enumerate(found) for other in found[:n])
 
 

@@ -44,7 +44,7 @@ class TinyLearner(nn.Module):
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.terms = {"class": 1.0, "square": 0.5}
+        self.terms, self.has_idle = {"class": 1.0, "square": 0.5}, False
         self.saved = nn.Sequential(
             nn.Linear(FEATURES, width),
             nn.BatchNorm1d(width) if norm else nn.Identity(),

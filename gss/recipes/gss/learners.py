@@ -29,6 +29,7 @@ class ImageLearner(nn.Module):
 
     terms: dict[str, float]
     saved: nn.Module
+    has_idle = False
     prior: LatentPrior
 
     @property

@@ -8,6 +8,7 @@ from gss.data.device import finish
 from gss.nets.losses import pixel_loss_sum, pixel_weights, sum_of
 from gss.recipes.pixel.ccsa import CCSA
 from gss.recipes.pixel.experiment import PixelExperiment
+from gss.recipes.pixel.heads import PSPHead
 from gss.recipes.pixel.network import PixelNetwork
 
 Batch = dict[str, Tensor]
@@ -43,6 +44,7 @@ class PixelLearner(nn.Module):
         if auxiliary_weight is not None:
             self.terms["auxiliary"] = (1 - share) * auxiliary_weight
         self.heads = len(self.terms)
+        self.has_idle = isinstance(network.head, PSPHead)  # what the encoder makes the other maps of
         if self.ccsa is not None:
             self.terms["csa"] = share
         self.saved, self.over_all = network, over_all

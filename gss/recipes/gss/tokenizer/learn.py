@@ -102,7 +102,7 @@ class DVAELearner(nn.Module):
         trained_on: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.terms = dict(WEIGHTS)
+        self.terms, self.has_idle = dict(WEIGHTS), False
         self.random_palettes = random_palettes
         self.colours = nn.Buffer(colours.double() / 255)
         self.temperature = RANDOM_TEMPERATURE if random_palettes else colour_temperature(colours)
