@@ -259,8 +259,8 @@ def test_the_deadline_puts_the_job_back_into_the_queue_once(slow_ones):
 def test_a_dead_node_ends_the_rest(slow_ones):
     """SLURM ends the job on the other node, too, and would start it anew."""
     job = slow_ones["node"]
-    workers = [int((job.work / f"worker_{rank}.pid").read_text()) for rank in (0, 1)]
-    wait_for(lambda: job.fact("JobState") == "PENDING", 90)
+    workers = job.wait(ranks=2)
+    wait_for(lambda: job.fact("JobState") == "PENDING", PATIENCE)
     wait_for(lambda: not any(alive(pid) for pid in workers), 10)
 
 
