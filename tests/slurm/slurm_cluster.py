@@ -210,11 +210,17 @@ def _control_groups() -> Iterator[bool]:
         yield True
 
 
-def _remove_cgroups() -> None:
+def _remove_cgroups(seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
     for top in _CGROUPS.glob("*/slurm_n[0-9]"):
         for folder, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(folder)
+            while os.path.isdir(folder):
+                try:
+                    os.rmdir(folder)
+                except OSError:  # a process that was killed is still ending
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.1)
 
 
 def _kill_all(belongs: Callable[[str], bool]) -> None:
