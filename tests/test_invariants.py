@@ -4,7 +4,6 @@ Published sizes are built on the meta device, which takes no memory. Numbers tha
 published implementation are tested in tests/parity. One long file on purpose: a statement is found by its number.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -20,12 +19,9 @@ from torch import Tensor, nn
 from gss.data.augment import Augment, Draws, draw, fit_size, nearest_indices
 from gss.data.classes import ClassSpace
 from gss.data.metrics import Scores, confusion, h_mean, scores
-from gss.data.native import NativeClasses
-from gss.data.taxonomy import read_taxonomy, targets
 from gss.errors import CheckpointError, TokenizerError
 from gss.evaluate.inference import resize_image, windows
 from gss.evaluate.taxonomy import Target
-from gss.files import read_table
 from gss.modelfile import load_model, save_model
 from gss.nets.backbone import Backbone, build_backbone
 from gss.nets.losses import pixel_loss_sum, token_loss_sum
@@ -56,6 +52,7 @@ from gss.train.loop import EPS, train
 from gss.train.optim import build_optimizer, decays
 from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
+from tests.mseg_tables import names, targets_in
 
 SWIN_L, R101, HRNET = "swin_large_patch4_window12_384", "resnet101c", "hrnet_w48"
 CHANNELS = {SWIN_L: (192, 384, 768, 1536), R101: (256, 512, 1024, 2048), HRNET: (48, 96, 192, 384)}
@@ -657,17 +654,8 @@ def test_26_resize_keeps_proportions_within_long_and_short_side(
         ("wilddash-19", 19, 171),
     ],
 )
-def test_27_universal_classes_have_one_target_or_none(
-    gss_data: Path, test_set: str, classes: int, without_target: int
-) -> None:
-    table = gss_data / "mseg" / "taxonomy.tsv"
-    if not table.is_file():
-        pytest.skip(f"no taxonomy of MSeg at {table}")
-    names = json.loads((table.parent / "class_names.json").read_text(encoding="utf-8"))[test_set]
-    universal = read_table(table, separator="\t")["universal"][:-1]
-    native = NativeClasses(dict(enumerate(universal)))
-    found = targets(native, tuple(names), {}, read_taxonomy(table, "universal", test_set), test_set)
-    matrix = Target.of(names, list(found.values())).matrix
+def test_27_universal_classes_have_one_target_or_none(test_set: str, classes: int, without_target: int) -> None:
+    matrix = Target.of(names(test_set), targets_in(test_set)).matrix
     assert matrix.shape == (classes, 194)
     assert set(matrix.sum(0).tolist()) <= {0, 1}
     assert (matrix.sum(0) == 0).sum() == without_target

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from gss.config import load_experiment, runs_of, shipped
 from gss.data.mseg.sets import SETS
 from gss.files import read_table
+from tests.mseg_tables import names
 
 SIZE = 40, 56
 TRAINED = ("ade20k-150", "bdd", "cityscapes-19", "coco-panoptic-133", "idd-39", "mapillary-public65", "sunrgbd-37")
@@ -32,11 +33,6 @@ RAW = {
     "scannet-20": "scannet-41",
 }
 SPLITS = {"train": 3, "val": 2}
-
-
-def names(name: str) -> list[str]:
-    """The shipped classes of a set or of its raw labels."""
-    return list(read_table(Path(str(shipped("classes", f"mseg/{name}"))))["name"])
 
 
 def listed(name: str) -> list[str]:

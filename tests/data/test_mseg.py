@@ -3,17 +3,17 @@
 import csv
 import json
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gss.config import shipped
-from gss.data.classes import IGNORE, ClassSpace, read_classes
+from gss.data.classes import IGNORE, ClassSpace
 from gss.data.native import NativeClasses, read_native_classes
 from gss.data.taxonomy import read_taxonomy, targets
 from gss.files import read_table
+from tests.mseg_tables import TABLE, UNIVERSAL, becomes, names
 
 SETS = ["ade20k-150", "bdd", "cityscapes-19", "coco-panoptic-133", "idd-39", "mapillary-public65", "sunrgbd-37"]
 RELABELED = [f"{name}-relabeled" for name in SETS]
@@ -21,8 +21,7 @@ TRAINED = [*SETS, *RELABELED]
 TESTED = {"camvid-11": 11, "kitti-19": 19, "pascal-context-60": 60, "scannet-20": 20, "voc2012": 21, "wilddash-19": 19}
 COUNTS = dict(zip(TRAINED, [150, 19, 19, 133, 39, 65, 37, 141, 21, 21, 155, 30, 51, 48], strict=True)) | TESTED
 RESOURCES = Path(str(shipped("classes", "mseg"))).parents[1]
-TABLE, NAIVE = (Path(str(shipped("taxonomies", name))) for name in ("mseg", "mseg/naive"))
-UNIVERSAL, _ = read_classes(RESOURCES / "classes" / "mseg.csv")
+NAIVE = Path(str(shipped("taxonomies", "mseg/naive")))
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +30,6 @@ def mseg(gss_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no tables of MSeg at {folder}")
     return folder
-
-
-@cache
-def names(name: str) -> list[str]:
-    return list(read_native_classes(Path(str(shipped("classes", f"mseg/{name}"))), painted=False).names.values())
-
-
-@cache
-def becomes(name: str) -> dict[int, int | None]:
-    """Universal class of each class of a training set."""
-    return targets(
-        NativeClasses(dict(enumerate(names(name)))), UNIVERSAL, {}, read_taxonomy(TABLE, name, "universal"), name
-    )
 
 
 def test_the_shipped_tables_are_those_published(mseg: Path) -> None:

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from tiny_gss import all_scores
 
-from gss.data.native import NativeClasses
-from gss.data.taxonomy import read_taxonomy, targets
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.taxonomy import Target
-from gss.files import read_json, read_table
+from gss.files import read_json
+from tests.mseg_tables import TABLE, UNIVERSAL, names, targets_in
 from tests.normalised import Normalised
 
 from .standins import CPU, MEAN, STD, WHOLE, ColourVotes, Convolution, Position, class_image, network_input
@@ -32,18 +31,13 @@ FALLBACKS = {"camvid-11": "Building", "kitti-19": "road", "wilddash-19": "road",
 
 @pytest.fixture
 def mseg(gss_data: Path) -> Path:
-    if not (gss_data / "mseg" / "taxonomy.tsv").is_file():
-        pytest.skip(f"no taxonomy in {gss_data / 'mseg'}")
+    if not (gss_data / "mseg" / "universal_to_test.json").is_file():
+        pytest.skip(f"no published tables in {gss_data / 'mseg'}")
     return gss_data / "mseg"
 
 
-def taxonomy_of(mseg: Path, test_set: str, table: str = "taxonomy.tsv") -> Target:
-    """As a check of a set with `model_taxonomy` reads the columns of the table."""
-    names = read_json(mseg / "class_names.json")
-    universal = tuple(read_table(mseg / "taxonomy.tsv", separator="\t")["universal"])[:-1]
-    taxonomy = read_taxonomy(mseg / table, "universal", test_set)
-    found = targets(NativeClasses(dict(enumerate(universal))), tuple(names[test_set]), {}, taxonomy, test_set)
-    return Target.of(names[test_set], list(found.values()))
+def taxonomy_of(test_set: str, table: Path = TABLE) -> Target:
+    return Target.of(names(test_set), targets_in(test_set, table))
 
 
 def small(prediction: str = "hard") -> Target:
@@ -53,7 +47,7 @@ def small(prediction: str = "hard") -> Target:
 
 @pytest.mark.parametrize("test_set", FACTS)
 def test_the_published_tables(test_set: str, mseg: Path) -> None:
-    taxonomy, expected = taxonomy_of(mseg, test_set), read_json(mseg / "universal_to_test.json")
+    taxonomy, expected = taxonomy_of(test_set), read_json(mseg / "universal_to_test.json")
     filled, reached, classes, unmapped = FACTS[test_set]
     matrix = taxonomy.matrix
     assert matrix.shape == (classes, 194)
@@ -72,10 +66,10 @@ def test_the_published_tables(test_set: str, mseg: Path) -> None:
     assert unreached == expected["test_classes_never_predicted"][test_set]
 
 
-def test_hard_equals_one_hot_times_matrix(mseg: Path) -> None:
+def test_hard_equals_one_hot_times_matrix() -> None:
     ids = torch.from_numpy(np.random.RandomState(0).randint(0, 194, (20, 30), dtype=np.uint8))
     for test_set in FACTS:
-        taxonomy = taxonomy_of(mseg, test_set)
+        taxonomy = taxonomy_of(test_set)
         one_hot = F.one_hot(ids.long(), 194).permute(2, 0, 1)[None].float()
         published = F.conv2d(one_hot, taxonomy.matrix.float()[:, :, None, None]).argmax(dim=1)[0]
         mapped = taxonomy.hard(ids)
@@ -93,12 +87,12 @@ def test_soft_adds_up_what_hard_would_split() -> None:
     assert taxonomy.soft(maps).shape == (3, 4, 6)
 
 
-def test_line_ends_of_the_published_file(tmp_path: Path, mseg: Path) -> None:
+def test_line_ends_of_the_published_file(tmp_path: Path) -> None:
     """The file as published has CR LF and no last line end."""
     published = tmp_path / "MSeg_master.tsv"
-    published.write_bytes((mseg / "taxonomy.tsv").read_bytes().replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
-    found = taxonomy_of(mseg, "pascal-context-60", str(published))  # the last column
-    assert torch.equal(found.matrix, taxonomy_of(mseg, "pascal-context-60").matrix)
+    published.write_bytes(TABLE.read_bytes().replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
+    found = taxonomy_of("pascal-context-60", published)  # the last column
+    assert torch.equal(found.matrix, taxonomy_of("pascal-context-60").matrix)
 
 
 # one pixel, probabilities of universal classes: what each set predicts, soft and hard; no target is no class
@@ -119,18 +113,17 @@ EXAMPLES = [
 @pytest.mark.parametrize(("shares", "test_set", "soft", "hard", "hard_ignore"), EXAMPLES)
 @pytest.mark.parametrize("are_votes", [True, False])
 def test_worked_examples(
-    shares: dict[str, float], test_set: str, soft: str, hard: str, hard_ignore: str | None, are_votes: bool, mseg: Path
+    shares: dict[str, float], test_set: str, soft: str, hard: str, hard_ignore: str | None, are_votes: bool
 ) -> None:
-    universal = list(read_table(mseg / "taxonomy.tsv", separator="\t")["universal"])
     votes = torch.zeros(194)
-    votes[[universal.index(name) for name in shares]] = torch.tensor(list(shares.values()))
+    votes[[UNIVERSAL.index(name) for name in shares]] = torch.tensor(list(shares.values()))
 
     class Pixel(ColourVotes):
         def scores(self, image: torch.Tensor) -> torch.Tensor:
             scores = votes if are_votes else votes.log()
             return scores.view(1, -1, 1, 1).expand(-1, -1, *image.shape[2:]).clone()
 
-    target = taxonomy_of(mseg, test_set)
+    target = taxonomy_of(test_set)
     image = np.zeros((1, 1, 3), np.uint8)
     for prediction, expected in {"soft": soft, "hard": hard, "hard_ignore": hard_ignore}.items():
         asked = replace(target, prediction=prediction)
@@ -139,13 +132,12 @@ def test_worked_examples(
         assert found == (255 if expected is None else target.names.index(expected))
 
 
-def test_equal_shares_of_one_target_beat_the_first_maximum(mseg: Path) -> None:
+def test_equal_shares_of_one_target_beat_the_first_maximum() -> None:
     """Logits all 0 but one or two: `soft` of softmax, and `hard` of the winner (invariant 18 of MSeg's tables)."""
-    universal = list(read_table(mseg / "taxonomy.tsv", separator="\t")["universal"])
-    target = taxonomy_of(mseg, "camvid-11")
+    target = taxonomy_of("camvid-11")
     for shares, soft, hard in (({"sky": 1.0}, "Sky", "Sky"), (HALVES, "Bicyclist", "Pedestrian")):
         logits = torch.zeros(194)
-        logits[[universal.index(name) for name in shares]] = torch.tensor(list(shares.values()))
+        logits[[UNIVERSAL.index(name) for name in shares]] = torch.tensor(list(shares.values()))
         assert target.names[int(target.soft(logits.softmax(dim=0)).argmax())] == soft
         assert target.names[int(target.hard(logits.argmax()[None]))] == hard
 

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from oracle_hrnet import shapes
 from torch import Tensor, nn
 
 from gss.checkpoints import read_checkpoint
 from gss.cli import main
-from gss.files import write_json
 from gss.modelfile import load_model
 from gss.recipes.pixel.exchange import load_published, to_published
 from gss.recipes.pixel.network import PixelNetwork, build_pixel_network
+from tests.models.checked import write_checked
 
-CLASSES = ["sky", "road", "car"]
 SMALL = {"head": "hrnet", "channels": 8}
 
 
@@ -52,19 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an experiment `mine`, whose data was checked."""
     monkeypatch.setenv("GSS_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    content = {
-        "recipe": "pixel",
-        "data": {
-            "root": "set",
-            "classes": CLASSES,
-            "splits": {split: {"images": split, "labels": split} for split in ("train", "val")},
-        },
-        "augment": {"base_scale": [64, 64], "crop": [65, 65]},
-        "pixel": {"backbone": {"name": "hrnet_w18_small"}, **SMALL},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    space = {"names": CLASSES, "colours": None, "reduce_zero_label": False, "label_map": {}}
-    write_json(tmp_path / "results/mine/data/manifest.json", {"root": "gone", "classes": space, "splits": {}})
+    write_checked(tmp_path, 65, {"backbone": {"name": "hrnet_w18_small"}, **SMALL})
     return tmp_path
 
 

@@ -14,17 +14,16 @@ from gss.checkpoints import read_checkpoint
 from gss.cli import main
 from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError, ConfigError
-from gss.files import write_json
 from gss.modelfile import load_model
 from gss.recipes.pixel.assemble import build_segmenter
 from gss.recipes.pixel.exchange import load_published, to_published
 from gss.recipes.pixel.network import PixelNetwork, build_pixel_network
 from gss.recipes.pixel.rehearse import rehearse
 from gss.stages.run import Run
+from tests.models.checked import CLASSES, write_checked
 
 BEIT = {"img_size": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "use_abs_pos_emb": True, "init_values": 0.1}
 BACKBONE = {"name": "beit_base_patch16_224", "options": BEIT}
-CLASSES = ["sky", "road", "car"]
 INDEX, COUNTER = "relative_position_index", "num_batches_tracked"
 
 
@@ -159,19 +158,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an experiment `mine`, whose data was checked."""
     monkeypatch.setenv("GSS_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    content = {
-        "recipe": "pixel",
-        "data": {
-            "root": "set",
-            "classes": CLASSES,
-            "splits": {split: {"images": split, "labels": split} for split in ("train", "val")},
-        },
-        "augment": {"base_scale": [64, 64], "crop": [64, 64]},
-        "pixel": {"backbone": BACKBONE, "head": "upernet", "channels": 8, "auxiliary": {"channels": 4}},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    space = {"names": CLASSES, "colours": None, "reduce_zero_label": False, "label_map": {}}
-    write_json(tmp_path / "results/mine/data/manifest.json", {"root": "gone", "classes": space, "splits": {}})
+    write_checked(tmp_path, 64, {"backbone": BACKBONE, "head": "upernet", "channels": 8, "auxiliary": {"channels": 4}})
     return tmp_path
 
 

@@ -14,11 +14,10 @@ from gss.data.images import read_native_label, write_png
 from gss.data.manifest import read_manifest
 from gss.data.metrics import scores
 from gss.data.native import NativeClasses
-from gss.data.taxonomy import read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.evaluate.measure import comparable
-from gss.files import read_json, read_table
 from gss.results.reader import Results
+from tests.mseg_tables import UNIVERSAL, becomes, names
 from tests.stages.village import MODEL, metrics, run, trained, write
 
 # unrelabelled, relabelled, prediction -> prediction and label that are compared; 255 is ignored, or no class
@@ -70,18 +69,12 @@ COUNTED = {  # published: universal classes that labels from before the relabell
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_as_many_classes_count_as_published(name: str, gss_data: Path) -> None:
-    if not (gss_data / "mseg" / "taxonomy.tsv").is_file():
-        pytest.skip(f"no taxonomy in {gss_data / 'mseg'}")
-    universal = tuple(read_table(gss_data / "mseg/taxonomy.tsv", separator="\t")["universal"])[:-1]
-    names = read_json(gss_data / "mseg/class_names.json")
+def test_as_many_classes_count_as_published(name: str) -> None:
     found = []
     for column in (name, f"{name}-relabeled"):
-        native = NativeClasses(dict(enumerate(names[column])))
-        taxonomy = read_taxonomy(gss_data / "mseg/taxonomy.tsv", column, "universal")
-        becomes = targets(native, universal, {}, taxonomy, column)
-        label_map = {index: IGNORE if target is None else target for index, target in becomes.items()}
-        found.append(len(ClassSpace(universal, label_map=label_map, native=native).reached))
+        label_map = {index: IGNORE if target is None else target for index, target in becomes(column).items()}
+        native = NativeClasses(dict(enumerate(names(column))))
+        found.append(len(ClassSpace(UNIVERSAL, label_map=label_map, native=native).reached))
     assert tuple(found) == COUNTED[name]
 
 
