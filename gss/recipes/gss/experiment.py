@@ -22,6 +22,8 @@ from gss.config.schema import (
     Training,
 )
 
+Temperature = Annotated[float, Field(ge=1e-6)]  # divided by less, scores might become infinite
+
 
 class Palette(Section):
     strategy: Literal["maximal", "grid", "dataset", "published", "file"] = "maximal"
@@ -164,6 +166,8 @@ class Posterior(Section):
     """Train behind this milestone of the latent prior; default: the last one."""
     steps: Positive = 40000
     """Updates."""
+    token_temperature: Temperature | None = None
+    """Train on mixtures of tokens, as `evaluation.token_temperature` decodes them; none: the most probable tokens."""
     channels: Positive = 128
     """Width; with window attention a multiple of `num_heads`."""
     depth: Positive = 2
@@ -209,6 +213,14 @@ class Posterior(Section):
 class GSSEvaluation(Evaluation):
     vote_temperature: Annotated[float, Field(gt=0)] | None = None
     """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
+    token_temperature: Temperature | None = None
+    """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
+    pixel_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
+
+
+BEYOND = ("token_temperature", "pixel_weight")
+"""Keys of `evaluation` that a protocol names only where they are set: earlier versions do not know them."""
 
 
 class GSSPublished(Published):
@@ -222,7 +234,7 @@ _TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init
 _OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))
 _REFINEMENT = ("reconstruction.min_iou", "reconstruction.retrain_steps")
 _SIZES = ("posterior.depth", "posterior.num_heads")
-_TRAINED = ("posterior.steps", "posterior.training")
+_TRAINED = ("posterior.steps", "posterior.training", "posterior.token_temperature")
 
 
 class GSSExperiment(Experiment):
@@ -348,7 +360,8 @@ class GSSExperiment(Experiment):
             yield from weights_download(self.latent_prior.backbone)
 
     def protocol(self) -> dict[str, Any]:
-        return {**super().protocol(), "tokenizer_precision": self.tokenizer.precision}
+        said = {key: value for key, value in super().protocol().items() if value or key not in BEYOND}
+        return {**said, "tokenizer_precision": self.tokenizer.precision}
 
     def _narrow(self, dumped: dict[str, Any], stage: str) -> None:
         dumped["latent_prior"]["milestones"] = self.milestones[-1:]  # the earlier ones only name files

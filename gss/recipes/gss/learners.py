@@ -134,6 +134,7 @@ class PosteriorLearner(ImageLearner):
         class_weights: [N], factor of a pixel's loss by its label; None: 1, as published.
         reference: as published, the prior's head predicts its tokens in train mode: with the statistics of the batch
             and with dropout, and its running statistics drift. They go nowhere: X^-1 alone is saved.
+        token_temperature: see `gss.recipes.gss.model.GSS`.
 
     Note:
         Deviation: unless `reference`, the prior is what it is at prediction (tests/models/test_training.py), but for
@@ -150,10 +151,11 @@ class PosteriorLearner(ImageLearner):
         *,
         class_weights: Tensor | None = None,
         reference: bool = False,
+        token_temperature: float | None = None,
     ) -> None:
         super().__init__()
         self.terms = {"ce": 1.0}
-        self.reference = reference
+        self.reference, self.token_temperature = reference, token_temperature
         self.saved = self.posterior = posterior
         self.prior = prior.requires_grad_(False)
         self.dvae = dvae.requires_grad_(False)
@@ -181,9 +183,9 @@ class PosteriorLearner(ImageLearner):
 
     @torch.no_grad()
     def _decoded(self, image: Tensor) -> Tensor:
-        tokens = self.prior.tokens(image)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self.dvae.decode(tokens).to(next(self.posterior.parameters()).dtype)  # [B, 3, 8h, 8w]
+        seen = self.prior.see(image, mixture=self.dvae.mixture(self.token_temperature))
+        with torch.autocast(image.device.type, enabled=False):
+            return self.dvae.decode(seen.code).to(next(self.posterior.parameters()).dtype)  # [B, 3, 8h, 8w]
 
 
 def _token_grid(label: Tensor, stride: int) -> tuple[int, int]:

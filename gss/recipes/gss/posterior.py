@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gss.data.classes import ignore_index
+from gss.evaluate.maps import log_sum_exp
 from gss.nets.layers import ConvBNReLU
 from gss.nets.losses import pixel_loss_sum, pixel_weights, token_loss_sum
-from gss.nets.tensors import class_chunks, resize
+from gss.nets.tensors import class_chunks, resize, single
 from gss.nets.window import SwinBlocks
 from gss.recipes.gss.palette.maskige import nearest
 
@@ -30,6 +31,13 @@ class Posterior(nn.Module):
     def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """Maskige [B, 3, P, Q] in 0..1 -> float scores [B, N, H, W], resized bilinearly to `size` = (H, W)."""
         return resize(self(rgb), size)
+
+    def log_probabilities(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """As `scores`, normalised: their log-softmax over the classes, float32 at least."""
+        scores = single(self.scores(rgb, size))
+        for of_image in scores:
+            of_image -= log_sum_exp(of_image, size)
+        return scores
 
     def loss_sum(
         self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None, groups: Tensor | None = None
@@ -165,6 +173,11 @@ class NearestPosterior(Posterior):
             some = torch.stack(list(islice(planes, chunk.shape[1])), dim=-1)  # [B, P, Q, classes]
             chunk.copy_(resize(some.permute(0, 3, 1, 2), size))
         return votes
+
+    def log_probabilities(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """log((4 v + 1) / (4 + N)) of the shares v of the votes: the four maskige pixels of an image pixel are one vote
+        each, and every class has one more, without which the logarithm of most classes would be infinite."""
+        return self.scores(rgb, size).mul_(4).add_(1).div_(4 + self.num_classes).log_()
 
     def _no_votes(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """float32 [B, N, H, W] zeros in the layout of the published one-hot map: its resizes round like that map's,

@@ -14,6 +14,7 @@ from gss.recipes.gss.assemble import build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import load_published
 from gss.recipes.gss.experiment import GSSExperiment, Tokenizer
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.model import require_pixel_branch
 from gss.recipes.gss.stages.exchange import Kind, build_for
 from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -99,6 +100,8 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
             with naming(f"{part}.checkpoint"), META:
                 _, prior_part, x_part = build_for(run, described, kind, state)
             load_published(state, prior_part, x_part, where=data_folder() / file)
+            if prior_part is not None:
+                require_pixel_branch(prior_part.head, experiment.evaluation.pixel_weight)
     with naming("augment.crop, and the images per process of latent_prior.training"):
         images = images_at_once(experiment, "latent_prior")
         _through(prior, torch.empty(images, 3, *experiment.augment.crop, device=META))
