@@ -30,6 +30,7 @@ def write_models(
     classes: Sequence[str] = (),
     backbone: str = "efficientnet",
     variant: str = "window",
+    kind: str = "tokens",
     **evaluation: Any,
 ) -> Path:
     """Write `gss_ff.pth`, `gss_ft.pth` and `tokenizer.safetensors` as the stages do; the same ones every time.
@@ -37,6 +38,7 @@ def write_models(
     Args:
         classes: names; default: `num_classes` made-up ones.
         variant: of the X^-1.
+        kind: of the latent prior's head.
         evaluation: keys of the section `evaluation`.
 
     Returns:
@@ -55,7 +57,7 @@ def write_models(
         "vocab_size": 32,
         "latent_prior": {
             "backbone": NETWORKS[backbone],
-            "kind": "tokens",
+            "kind": kind,
             "channels": 16,
             "seg_channels": 16,
             "cls_channels": 16,
