@@ -77,11 +77,11 @@ class GSS(nn.Module):
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         size = image.shape[2], image.shape[3]
-        seen = self._see(image, with_pixels=self.pixel_weight > 0)
+        seen = self._see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
         rgb = self.tokenizer.decode(seen.code)
         if seen.pixel_logits is None:
-            return self.posterior.scores(rgb, size)
-        scores = self.posterior.log_probabilities(rgb, size)
+            return self.posterior.scores(rgb, size, seen.features)
+        scores = self.posterior.log_probabilities(rgb, size, seen.features)
         for of_image, logits in zip(scores, seen.pixel_logits, strict=True):  # [N, H, W], [N, h, w]
             logarithm = log_sum_exp(logits, size)  # [H, W]
             for chunk, some in zip(class_chunks(of_image, 0), resized(logits, size), strict=True):
@@ -92,8 +92,8 @@ class GSS(nn.Module):
         """The predicted maskige, see `rgb`."""
         return self.rgb(image)
 
-    def _see(self, image: Tensor, *, with_pixels: bool = False) -> Seen:
-        return self.prior.see(image, mixture=self.tokenizer.mixture(self.token_temperature), with_pixels=with_pixels)
+    def _see(self, image: Tensor, **wanted: bool) -> Seen:
+        return self.prior.see(image, mixture=self.tokenizer.mixture(self.token_temperature), **wanted)
 
 
 def require_pixel_branch(head: LatentPriorHead, weight: float) -> None:
