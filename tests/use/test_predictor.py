@@ -44,7 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gss_ft", {"mode": "slide", "crop": [48, 64], "stride": [32, 40], "flip": True}),
         ("gss_ff", {"scale": [128, 80], "vote_temperature": 50.0}),
         ("gss_ff", {"token_temperature": 0.1, "pixel_weight": 0.5}),
-        ("gss_ft", {"token_temperature": 0.1, "pixel_weight": 0.5, "protocol": "mseg", "base_sizes": [64]}),
+        (
+            "gss_ft",
+            {"token_temperature": 0.1, "pixel_weight": 0.5, "protocol": "mseg", "base_sizes": [48], "crop": [48, 48]},
+        ),
     ],
 )
 def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_path: Path) -> None:
