@@ -43,6 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("gss_ft", {"mode": "slide", "crop": [48, 64], "stride": [32, 40], "flip": True}),
         ("gss_ff", {"scale": [128, 80], "vote_temperature": 50.0}),
+        ("gss_ff", {"token_temperature": 0.1, "pixel_weight": 0.5}),
+        (
+            "gss_ft",
+            {"token_temperature": 0.1, "pixel_weight": 0.5, "protocol": "mseg", "base_sizes": [48], "crop": [48, 48]},
+        ),
     ],
 )
 def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_path: Path) -> None:
@@ -50,7 +55,7 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     changes = [f"evaluation.{key}={value}" for key, value in {**protocol, "pictures": 1}.items()]
     run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", *changes], tmp_path)
     check(run)
-    write_models(run.folder, classes=run.space.names, **protocol)
+    write_models(run.folder, classes=run.space.names, kind="ff", **protocol)
     evaluate(run, ALONE, name, "test")
     model = gss.load(run.folder / f"{name}.pth")
     stored = sorted((run.folder / "evaluation" / name / "test" / "predictions").glob("*.png"))

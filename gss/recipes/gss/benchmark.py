@@ -122,12 +122,13 @@ def random_networks(
     dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
     colours = _colours(run)
     meta = describe(run, run.space, Palette(colours, run.space.names), dvae)
+    prior = build_prior(meta)
     meta["posterior"] = (
-        run.experiment.posterior.architecture()
+        run.experiment.posterior.architecture(prior.backbone.channels[0])
         if variant != "nearest"
         else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
     )
-    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
+    return prior, dvae, build_posterior(meta), torch.from_numpy(colours)
 
 
 def _dvae(run: Run[GSSExperiment]) -> DVAE:

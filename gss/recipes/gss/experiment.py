@@ -168,6 +168,8 @@ class Posterior(Section):
     """Updates."""
     token_temperature: Temperature | None = None
     """Train on mixtures of tokens, as `evaluation.token_temperature` decodes them; none: the most probable tokens."""
+    image: bool = False
+    """`window`, `conv`: X^-1 sees the image encoder's finest map beside the maskige."""
     channels: Positive = 128
     """Width; with window attention a multiple of `num_heads`."""
     depth: Positive = 2
@@ -177,10 +179,15 @@ class Posterior(Section):
     training: Training = Training()
     """Optimisation."""
 
-    def architecture(self) -> dict[str, Any]:
-        """The arguments of X^-1's builder, as a model file says them."""
+    def architecture(self, image_channels: int = 0) -> dict[str, Any]:
+        """The arguments of X^-1's builder, as a model file says them.
+
+        Args:
+            image_channels: of the encoder's finest map, for an X^-1 that sees it.
+        """
         sizes = {"window": {"channels", "depth", "num_heads"}, "conv": {"channels"}, "nearest": set()}
-        return self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
+        described = self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
+        return described | ({"image_channels": image_channels} if self.image and self.variant != "nearest" else {})
 
     @model_validator(mode="before")
     @classmethod
@@ -207,6 +214,10 @@ class Posterior(Section):
     def _one_source(self) -> Self:
         if self.experiment and self.checkpoint:
             raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
+        if self.image and self.checkpoint:
+            raise ValueError("`image: true` trains X^-1: no published one, as `checkpoint` names, sees the photograph")
+        if self.image and self.experiment:
+            raise ValueError(f"`image: true` trains X^-1: that of {self.experiment!r} knows another encoder")
         return self
 
 
@@ -215,11 +226,14 @@ class GSSEvaluation(Evaluation):
     """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
     token_temperature: Temperature | None = None
     """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
+    vote_support: Annotated[float, Field(gt=0, le=1)] | None = None
+    """GSS-FF: only classes vote whose expected share in a token nearby is at least this part of the largest; none:
+    all."""
     pixel_weight: Annotated[float, Field(ge=0)] = 0.0
     """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
 
 
-BEYOND = ("token_temperature", "pixel_weight")
+BEYOND = ("token_temperature", "pixel_weight", "vote_support")
 """Keys of `evaluation` that a protocol names only where they are set: earlier versions do not know them."""
 
 
@@ -278,7 +292,7 @@ class GSSExperiment(Experiment):
         (
             "`posterior.variant: nearest`",
             lambda e: e.posterior.variant == "nearest",
-            ("posterior.channels", *_SIZES, *_TRAINED),
+            ("posterior.channels", "posterior.image", *_SIZES, *_TRAINED),
         ),
         (
             "`posterior.experiment`",
@@ -298,6 +312,11 @@ class GSSExperiment(Experiment):
             raise ValueError(
                 f"posterior.start_step {start} is no milestone; "
                 f"latent_prior.milestones are {list(self.latent_prior.milestones)}"
+            )
+        if self.posterior.image and start not in (None, self.latent_prior.milestones[-1]):
+            raise ValueError(
+                f"posterior.start_step {start}: with `posterior.image` X^-1 is trained behind the encoder that it will "
+                f"have, of step {self.latent_prior.milestones[-1]}; leave `start_step` out"
             )
         return self
 

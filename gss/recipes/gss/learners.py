@@ -176,16 +176,17 @@ class PosteriorLearner(ImageLearner):
         return sum_of(pixel_weights(label, self.class_weights).double(), groups)[None]
 
     def losses(self, image: Tensor, label: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Stats]:
-        loss, right = self.posterior.loss_sum(
-            self._decoded(image), label, class_weights=self.class_weights, groups=groups
-        )
+        rgb, features = self._decoded(image)
+        loss, right = self.posterior.loss_sum(rgb, label, features, class_weights=self.class_weights, groups=groups)
         return loss[None], {"pixel_acc": (right, (label != self.ignored).sum())}
 
     @torch.no_grad()
-    def _decoded(self, image: Tensor) -> Tensor:
-        seen = self.prior.see(image, mixture=self.dvae.mixture(self.token_temperature))
+    def _decoded(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maskige [B, 3, 8h, 8w], and the features if X^-1 looks at them."""
+        mixture = self.dvae.mixture(self.token_temperature)
+        seen = self.prior.see(image, mixture=mixture, with_features=self.posterior.sees_image)
         with torch.autocast(image.device.type, enabled=False):
-            return self.dvae.decode(seen.code).to(next(self.posterior.parameters()).dtype)  # [B, 3, 8h, 8w]
+            return self.dvae.decode(seen.code).to(next(self.posterior.parameters()).dtype), seen.features
 
 
 def _token_grid(label: Tensor, stride: int) -> tuple[int, int]:

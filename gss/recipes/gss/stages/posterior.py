@@ -50,12 +50,13 @@ def _train(
     prior = load_model(start, "gss_ff")
     run.space.require_names(prior.meta["classes"], where=start, todo=f"train it again: snakemake {start}")
     meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
-    meta |= {"posterior": config.architecture(), "step": config.steps}
+    model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start)
+    meta |= {"posterior": config.architecture(model.prior.backbone.channels[0]), "step": config.steps}
     meta["provenance"] = run.provenance("posterior", inputs)
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
     if config.variant != "nearest":
-        model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
+        model = model.to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,
