@@ -107,8 +107,8 @@ def build_model(
     """The whole model of `gss_ff.pth` (X^-1 = nearest colour) or `gss_ft.pth`, in eval mode.
 
     Args:
-        protocol: `vote_temperature` of the nearest colour's votes, see `NearestPosterior`; `token_temperature`,
-            `pixel_weight` and `vote_support`, see `GSS`. What it lacks is as published.
+        protocol: `vote_temperature` of the nearest colour's votes, see `NearestPosterior`; `token_temperature` and
+            `pixel_weight`, see `GSS`. What it lacks is as published.
 
     Raises:
         ConfigError: see `GSS`.

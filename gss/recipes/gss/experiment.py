@@ -226,14 +226,11 @@ class GSSEvaluation(Evaluation):
     """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
     token_temperature: Temperature | None = None
     """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
-    vote_support: Annotated[float, Field(gt=0, le=1)] | None = None
-    """GSS-FF: only classes vote whose expected share in a token nearby is at least this part of the largest; none:
-    all."""
     pixel_weight: Annotated[float, Field(ge=0)] = 0.0
     """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
 
 
-BEYOND = ("token_temperature", "pixel_weight", "vote_support")
+BEYOND = ("token_temperature", "pixel_weight")
 """Keys of `evaluation` that a protocol names only where they are set: earlier versions do not know them."""
 
 

@@ -5,20 +5,15 @@ Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gss.data.device import normalise
 from gss.errors import ConfigError
 from gss.evaluate.maps import log_sum_exp, resized
 from gss.nets.tensors import class_chunks
-from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead
-from gss.recipes.gss.palette.maskige import nearest
+from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead, Seen
 from gss.recipes.gss.posterior import NearestPosterior, Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
-
-_ALONE_AT_ONCE = 256  # tokens that are decoded alone at a time
 
 
 class GSS(nn.Module):
@@ -32,9 +27,6 @@ class GSS(nn.Module):
             highest score, as published.
         pixel_weight: w; the scores are log-probabilities, those of X^-1 plus w times those of the prior's pixel branch;
             0: the branch is not looked at, as published.
-        vote_support: with `NearestPosterior`: a mixture of two colours may be the colour of a third class. Only classes
-            vote whose expected share in a token of the pixel's neighbourhood is at least this part of the largest
-            there, see `class_shares`; None: all, as published.
 
     Raises:
         ConfigError: the prior has no pixel branch to weigh.
@@ -48,16 +40,11 @@ class GSS(nn.Module):
         *,
         token_temperature: float | None = None,
         pixel_weight: float = 0.0,
-        vote_support: float | None = None,
     ) -> None:
         super().__init__()
         require_pixel_branch(prior.head, pixel_weight)
         self.prior, self.tokenizer, self.posterior = prior, tokenizer, posterior
         self.token_temperature, self.pixel_weight = token_temperature, pixel_weight
-        self.vote_support = vote_support if isinstance(posterior, NearestPosterior) else None
-        self.shares: Tensor | None
-        shares = class_shares(tokenizer, posterior.colours) if self.vote_support else None  # type: ignore[arg-type]
-        self.register_buffer("shares", shares, persistent=False)
 
     extra_names = ("maskige",)
 
@@ -68,7 +55,7 @@ class GSS(nn.Module):
     @property
     def protocol(self) -> dict[str, Any]:
         temperature = self.posterior.temperature if isinstance(self.posterior, NearestPosterior) else None
-        beyond = {key: getattr(self, key) for key in ("token_temperature", "pixel_weight", "vote_support")}
+        beyond = {"token_temperature": self.token_temperature, "pixel_weight": self.pixel_weight}
         return {
             "vote_temperature": temperature,
             "tokenizer_precision": self.tokenizer.precision,
@@ -85,25 +72,16 @@ class GSS(nn.Module):
 
     def rgb(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> predicted maskige float [B, 3, 8h, 8w] in 0..1."""
-        return self.tokenizer.decode(self.prior.see(image, mixture=self.tokenizer.mixture(self.token_temperature)).code)
+        return self.tokenizer.decode(self._see(image).code)
 
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         size = image.shape[2], image.shape[3]
-        mixture = self.tokenizer.mixture(self.token_temperature)
-        if self.shares is not None and mixture is not None:
-            embeddings, temperature = mixture
-            mixture = torch.cat([embeddings, self.shares.to(embeddings.dtype)], 1), temperature
-        seen = self.prior.see(
-            image, mixture=mixture, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image
-        )
-        code, features = seen.code, seen.features
-        if self.shares is not None:
-            code, features = self._supported(code)
-        rgb = self.tokenizer.decode(code)
+        seen = self._see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
+        rgb = self.tokenizer.decode(seen.code)
         if seen.pixel_logits is None:
-            return self.posterior.scores(rgb, size, features)
-        scores = self.posterior.log_probabilities(rgb, size, features)
+            return self.posterior.scores(rgb, size, seen.features)
+        scores = self.posterior.log_probabilities(rgb, size, seen.features)
         for of_image, logits in zip(scores, seen.pixel_logits, strict=True):  # [N, H, W], [N, h, w]
             logarithm = log_sum_exp(logits, size)  # [H, W]
             for chunk, some in zip(class_chunks(of_image, 0), resized(logits, size), strict=True):
@@ -114,29 +92,8 @@ class GSS(nn.Module):
         """The predicted maskige, see `rgb`."""
         return self.rgb(image)
 
-    def _supported(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Of tokens, or of means of embeddings and shares: what is decoded; the classes that may vote, [B, N, h, w]."""
-        assert self.shares is not None and self.vote_support is not None
-        if self.token_temperature is None:
-            support = self.shares[code]  # [B, h, w, N]
-        else:
-            code, support = code.tensor_split([self.tokenizer.n_init], -1)
-        near = F.max_pool2d(support.movedim(-1, 1), 3, 1, 1)  # [B, N, h, w]; a neighbour's colour reaches over a border
-        return code, near >= self.vote_support * near.amax(1, keepdim=True)
-
-
-@torch.no_grad()
-def class_shares(tokenizer: DVAE, colours: Tensor) -> Tensor:
-    """float32 [V, N]: the shares of the classes in each token decoded alone, by the nearest colour of its 8 x 8 pixels.
-
-    Args:
-        colours: [N + 1, 3] in 0..255, the palette with the ignore row last.
-    """
-    device, shares = tokenizer.weight.device, []
-    for tokens in torch.arange(tokenizer.vocab_size, device=device).split(_ALONE_AT_ONCE):
-        ids = nearest(255 * tokenizer.decode(tokens[:, None, None]), colours.to(device))  # [n, 8, 8]
-        shares.append(F.one_hot(ids.flatten(1), len(colours) - 1).float().mean(1))
-    return torch.cat(shares)
+    def _see(self, image: Tensor, **wanted: bool) -> Seen:
+        return self.prior.see(image, mixture=self.tokenizer.mixture(self.token_temperature), **wanted)
 
 
 def require_pixel_branch(head: LatentPriorHead, weight: float) -> None:

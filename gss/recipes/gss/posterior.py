@@ -19,7 +19,7 @@ from gss.nets.layers import ConvBNReLU
 from gss.nets.losses import pixel_loss_sum, pixel_weights, token_loss_sum
 from gss.nets.tensors import class_chunks, resize, single
 from gss.nets.window import SwinBlocks
-from gss.recipes.gss.palette.maskige import fill_blocks, nearest
+from gss.recipes.gss.palette.maskige import nearest
 
 
 class Posterior(nn.Module):
@@ -45,8 +45,7 @@ class Posterior(nn.Module):
         """Maskige [B, 3, P, Q] in 0..1 -> scores [B, N, P, Q].
 
         Args:
-            features: [B, D, r, s], of the photograph; not looked at unless `sees_image`. For `NearestPosterior`: the
-                classes that may get votes in the block of each token, bool [B, N, h, w], or None: all.
+            features: [B, D, r, s], of the photograph; not looked at unless `sees_image`.
         """
 
     def scores(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
@@ -204,21 +203,21 @@ class NearestPosterior(Posterior):
         self.register_buffer("colours", colours, persistent=False)
         self.num_classes = len(colours) - 1
 
-    def ids(self, rgb: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Maskige [B, 3, P, Q] in 0..1 -> class ids int64 [B, P, Q]; `allowed`: `features` of `Posterior.forward`."""
-        return nearest(rgb * 255, self.colours, allowed)
+    def ids(self, rgb: Tensor) -> Tensor:
+        """Maskige [B, 3, P, Q] in 0..1 -> class ids int64 [B, P, Q]."""
+        return nearest(rgb * 255, self.colours)
 
     def forward(self, rgb: Tensor, features: Tensor | None = None) -> Tensor:
-        return self.scores(rgb, (rgb.shape[2], rgb.shape[3]), features).to(rgb.dtype)
+        return self.scores(rgb, (rgb.shape[2], rgb.shape[3])).to(rgb.dtype)
 
     def scores(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
         """The same as resizing `forward(rgb)`, without N channels at the maskige's size."""
         if self.temperature is None and rgb.shape[2:] == (2 * size[0], 2 * size[1]):
-            four = F.pixel_unshuffle(self.ids(rgb, features).unsqueeze(1), 2)  # [B, 4, H, W]
+            four = F.pixel_unshuffle(self.ids(rgb).unsqueeze(1), 2)  # [B, 4, H, W]
             # An exact bilinear halving is the mean of 2x2 votes.
             return self._no_votes(rgb, size).scatter_add_(1, four, rgb.new_full(four.shape, 0.25, dtype=torch.float32))
         votes = self._no_votes(rgb, size)
-        planes = self._hard_votes(rgb, features) if self.temperature is None else self._soft_votes(rgb, features)
+        planes = self._hard_votes(rgb) if self.temperature is None else self._soft_votes(rgb)
         for chunk in class_chunks(votes, 1):
             some = torch.stack(list(islice(planes, chunk.shape[1])), dim=-1)  # [B, P, Q, classes]
             chunk.copy_(resize(some.permute(0, 3, 1, 2), size))
@@ -227,7 +226,7 @@ class NearestPosterior(Posterior):
     def log_probabilities(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
         """log((4 v + 1) / (4 + N)) of the shares v of the votes: the four maskige pixels of an image pixel are one vote
         each, and every class has one more, without which the logarithm of most classes would be infinite."""
-        return self.scores(rgb, size, features).mul_(4).add_(1).div_(4 + self.num_classes).log_()
+        return self.scores(rgb, size).mul_(4).add_(1).div_(4 + self.num_classes).log_()
 
     def _no_votes(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """float32 [B, N, H, W] zeros in the layout of the published one-hot map: its resizes round like that map's,
@@ -235,25 +234,21 @@ class NearestPosterior(Posterior):
         shape = (len(rgb), self.num_classes, *size)
         return torch.empty(shape, device=rgb.device, memory_format=torch.channels_last).zero_()
 
-    def _hard_votes(self, rgb: Tensor, allowed: Tensor | None) -> Iterator[Tensor]:
+    def _hard_votes(self, rgb: Tensor) -> Iterator[Tensor]:
         """Class by class, float32 [B, P, Q]: 1 where its colour is the nearest."""
-        ids = self.ids(rgb, allowed)  # [B, P, Q]
+        ids = self.ids(rgb)  # [B, P, Q]
         return ((ids == label).float() for label in range(self.num_classes))
 
-    def _soft_votes(self, rgb: Tensor, allowed: Tensor | None) -> Iterator[Tensor]:
+    def _soft_votes(self, rgb: Tensor) -> Iterator[Tensor]:
         """Class by class, float32 [B, P, Q]: the softmax of -d^2 / T, which is computed twice instead of kept."""
         total = torch.full_like(rgb[:, 0], -torch.inf, dtype=torch.float32)  # log of the sum over the classes
         for label in range(self.num_classes):
-            total = torch.logaddexp(total, self._exponent(rgb, label, allowed))
-        return ((self._exponent(rgb, label, allowed) - total).exp_() for label in range(self.num_classes))
+            total = torch.logaddexp(total, self._exponent(rgb, label))
+        return ((self._exponent(rgb, label) - total).exp_() for label in range(self.num_classes))
 
-    def _exponent(self, rgb: Tensor, label: int, allowed: Tensor | None) -> Tensor:
+    def _exponent(self, rgb: Tensor, label: int) -> Tensor:
         difference = 255 * rgb.float() - self.colours[label].float()[:, None, None]  # [B, 3, P, Q]
-        exponent = difference.square_().sum(1) / -self.temperature  # type: ignore[operator]
-        if allowed is not None:
-            exponent = exponent.contiguous()
-            fill_blocks(exponent, ~allowed[:, label], -torch.inf)
-        return exponent
+        return difference.square_().sum(1) / -self.temperature  # type: ignore[operator]
 
 
 def _classifier(channels: int, num_classes: int, kernel: int = 1) -> nn.Conv2d:

@@ -175,7 +175,6 @@ def network(file: "ModelFile") -> dict[str, str]:
     beyond = {
         "temperature of the tokens' mixture": protocol.get("token_temperature"),
         "weight of the pixel branch": protocol.get("pixel_weight"),
-        "least support of a class that votes": protocol.get("vote_support") if file.kind == "gss_ff" else None,
     }
     return {
         "encoder": prior["backbone"]["name"],

@@ -24,14 +24,12 @@ def paint(label: Tensor, colours: Tensor) -> Tensor:
     return table[ids].permute(0, 3, 1, 2)  # [B,3,H,W]
 
 
-def nearest(rgb: Tensor, colours: Tensor, allowed: Tensor | None = None) -> Tensor:
+def nearest(rgb: Tensor, colours: Tensor) -> Tensor:
     """Return the class whose colour is nearest to each pixel (Euclidean in RGB).
 
     Args:
         rgb: [B,3,H,W] in 0..255 units; values outside that range are allowed.
         colours: [N+1,3] in 0..255, last row = ignore, which is never returned.
-        allowed: bool [B,N,h,w], the classes that may be returned within each block of pixels; h and w divide H and W,
-            and one class of a block is True at least. None: all.
 
     Returns:
         int64 [B,H,W], 0..N-1.
@@ -48,14 +46,6 @@ def nearest(rgb: Tensor, colours: Tensor, allowed: Tensor | None = None) -> Tens
         distance = (red - r).square_()
         distance += (green - g).square_()
         distance += (blue - b).square_()
-        if allowed is not None:
-            fill_blocks(distance, ~allowed[:, index], float("inf"))
         ids.masked_fill_(distance < best, index)
         best = torch.minimum(best, distance)
     return ids
-
-
-def fill_blocks(x: Tensor, mask: Tensor, value: float) -> None:
-    """Fill x [B,H,W], contiguous, in the blocks of pixels that a mask [B,h,w] marks."""
-    _, rows, columns = mask.shape
-    x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).masked_fill_(mask[:, :, None, :, None], value)
