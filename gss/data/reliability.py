@@ -1,7 +1,7 @@
 """Calibration of a model: whether its confidence is that of being right, and whether its uncertainty finds its errors.
 
-Letters: N classes; H, W size of the label. Confidence is the probability of the class that won; uncertainty the entropy of
-all probabilities, divided by log N. Pages of results use this module without loading torch.
+Letters: N classes; H, W size of the label. Confidence is the probability of the class that won; uncertainty the entropy
+of all probabilities, divided by log N. Pages of results use this module without loading torch.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Reliability:
 
     @property
     def errors_in_most_uncertain_tenth(self) -> float | None:
-        """Share of the wrong pixels that are in the tenth of all pixels with the highest uncertainty; None: none is wrong.
+        """Share of the wrong pixels that are in the most uncertain tenth of all pixels; None: none is wrong.
 
         Note: of the step of uncertainty in which the tenth ends, wrong pixels count in proportion.
         """

@@ -220,6 +220,20 @@ def _decide(views: list[Tensor], size: tuple[int, int], target: Target | None, a
     return first_maximum(target_probabilities(views, size, target), len(target.names))
 
 
+def uncertainty_picture(
+    model: Segmenter, image: np.ndarray, inference: Inference, *, device: torch.device
+) -> np.ndarray:
+    """uint8 [H, W]: the uncertainty of a prediction by this protocol in 255ths; arguments as in `predict`."""
+    certainty = torch.empty(2, *image.shape[:2], device=device)
+    predict(model, image, inference, device=device, certainty=certainty)
+    return as_grey(certainty[1])
+
+
+def as_grey(uncertainty: Tensor) -> np.ndarray:
+    """Uncertainty [H, W] in 0..1 as uint8 [H, W], in 255ths."""
+    return (uncertainty * 255).round().byte().cpu().numpy()
+
+
 def extra_pictures(
     model: Segmenter, image: np.ndarray, inference: Inference, *, device: torch.device
 ) -> dict[str, np.ndarray]:

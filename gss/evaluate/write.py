@@ -108,8 +108,8 @@ def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) ->
 
 
 def write_reliability(path: Path, found: Reliability, names: Sequence[str]) -> None:
-    """The table `class,above,up_to,pixels,right,confidence`: the pixels predicted as a class with a confidence in a bin,
-    the right ones among them, and the sum of their confidence."""
+    """The table `class,above,up_to,pixels,right,confidence`: the pixels predicted as a class with a confidence in a
+    bin, the right ones among them, and the sum of their confidence."""
     rows = [
         (name, bin / BINS, (bin + 1) / BINS, pixels, right, confidence / UNIT)
         for name, bins in zip(names, found.confidence.tolist(), strict=True)

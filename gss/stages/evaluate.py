@@ -14,7 +14,7 @@ from gss.data.loader import read_pair, read_pair_label
 from gss.data.manifest import Manifest, evenly_spaced, read_manifest
 from gss.data.metrics import Absent, Counted
 from gss.errors import ConfigError, DataError
-from gss.evaluate.inference import Inference, MSegInference, extra_pictures, inferences
+from gss.evaluate.inference import Inference, MSegInference, extra_pictures, inferences, uncertainty_picture
 from gss.evaluate.measure import Evaluation, evaluate_pairs
 from gss.evaluate.pictures import panel, picture_name
 from gss.evaluate.plots import iou_bars, reliability_diagram
@@ -60,8 +60,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """Measure a model on a split or a test set and write the files of `evaluation/<name>/<split>/`.
 
     Beside the declared ones stay `predictions/` (ids of 8 or 16 bits, one PNG per image), and of the images drawn in
-    `pictures/` what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or
-    shows results needs no model.
+    `pictures/` the uncertainty among the model's classes in `uncertainties/`, and what the model shows beside its
+    prediction, such as the decoded maskige in `maskiges/`: who compares or shows results needs no model.
 
     Args:
         name: of the model, one of its recipe's.
@@ -104,6 +104,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             png = picture_name(index, source)
             write_png(folder / "predictions" / png, prediction)
             if index in drawn:
+                uncertainty = uncertainty_picture(model, image, inference, device=world.device)
+                write_png(folder / "uncertainties" / png, uncertainty)
                 extras = extra_pictures(model, image, inference, device=world.device)
                 for extra, picture in extras.items():
                     write_png(folder / f"{extra}s" / png, picture)

@@ -36,7 +36,6 @@ def test_a_worked_example():
 
 def test_a_bin_holds_its_upper_border():
     values = [*(np.arange(1, BINS + 1) / BINS), 0.0, 0.2 + 1e-4]
-    values = [*(np.arange(1, BINS + 1) / BINS), 0.0, 0.2 + 1e-4]
     found = _count(np.zeros(17), values, np.zeros(17), np.zeros(17), 1)
     assert found.confidence[0, :, 0].tolist() == [2, 1, 1, 2, *[1] * 11]
 
@@ -53,7 +52,7 @@ def test_calibrated_draws_have_next_to_no_error():
 
 
 def test_errors_in_the_most_uncertain_tenth():
-    """Of 20 pixels the two most uncertain are the tenth; three of the four wrong ones are among them or on the border."""
+    """Of 20 pixels the tenth are the most uncertain one, and one of the four that come next."""
     uncertainty = [1.0, *[0.5] * 4, *[0.1] * 15]
     label = [1, 1, 1, 0, 0, 1, *[0] * 14]  # predicted 0: wrong where 1
     found = _count(np.zeros(20), np.ones(20), uncertainty, label, 2)
