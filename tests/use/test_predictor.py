@@ -18,6 +18,8 @@ from gss.data.metrics import confusion
 from gss.data.toy import make_toy
 from gss.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from gss.evaluate.inference import Inference, extra_pictures
+from gss.files import read_table
+from gss.results.reader import Results
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run
@@ -66,6 +68,13 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     picture = read_image(pairs[1].image)
     expected = extra_pictures(model.model, picture, model.inference, device=model.device)["maskige"]
     np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB), expected)
+    (drawn,) = (run.folder / "evaluation" / name / "test" / "uncertainties").iterdir()
+    grey = np.round(model.uncertainty(pairs[1].image) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_UNCHANGED), grey)
+    measured = Results(run.folder).evaluations[name, "test"]
+    assert 0 <= measured.metrics["ECE"] <= 1 and measured.metrics["class_ECE"].keys() == measured.metrics["IoU"].keys()
+    table = read_table(measured.folder / "reliability.csv")
+    assert table["pixels"].astype(int).sum() == measured.metrics["pixels"]
 
 
 SPACES: dict[str, dict | str | None] = {
@@ -282,6 +291,10 @@ def test_scores_are_probabilities_whose_maximum_is_predicted(name: str, protocol
     np.testing.assert_allclose(scores.sum(0), 1, atol=1e-5)
     chosen = np.take_along_axis(scores, ids[None].astype(np.int64), 0)[0]
     assert (chosen >= scores.max(0) - 1e-6).all()  # the order of equals is rounding
+    uncertainty = model.uncertainty(picture())
+    assert uncertainty.dtype == np.float32 and uncertainty.shape == (40, 52)
+    entropy = -(scores * np.log(np.maximum(scores, 1e-30))).sum(0) / np.log(5)
+    np.testing.assert_allclose(uncertainty, entropy, atol=1e-5)
 
 
 def test_flip_averages_the_scores(tmp_path: Path) -> None:
