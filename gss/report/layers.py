@@ -124,7 +124,8 @@ def _picture(results: Results, split: str, index: int, has_data: bool) -> dict[s
         "label": label,
         "predictions": dict(_predictions(models, file, (height, width))),
         "uncertainties": dict(_uncertainties(models, file, (height, width))),
-        "maskige": _maskige(models, file, (height, width)),
+        "maskige": _of_any(models, "maskiges", file, (height, width)),
+        "token_uncertainty": _of_any(models, "token_uncertainties", file, (height, width)),
     }
 
 
@@ -154,9 +155,9 @@ def _uncertainties(models: dict[str, Evaluation], file: str, size: tuple[int, in
             yield model, _small(path, size)
 
 
-def _maskige(models: dict[str, Evaluation], file: str, size: tuple[int, int]) -> str:
-    """The predicted maskige, where it was kept: that of any model, since all have the same latent prior."""
-    paths = [found.folder / "maskiges" / file for found in models.values()]
+def _of_any(models: dict[str, Evaluation], folder: str, file: str, size: tuple[int, int]) -> str:
+    """What a latent prior shows, where it was kept: that of any model, since all have the same one."""
+    paths = [found.folder / folder / file for found in models.values()]
     return next((_small(path, size) for path in paths if path.is_file()), "")
 
 
@@ -190,5 +191,5 @@ def _classes(models: dict[str, Evaluation], index: int) -> list[list[Any]]:
 
 
 def _bytes(picture: dict[str, Any]) -> int:
-    several = (*picture["predictions"].values(), *picture["uncertainties"].values())
+    several = (picture["token_uncertainty"], *picture["predictions"].values(), *picture["uncertainties"].values())
     return sum(map(len, (picture["photo"], picture["label"], picture["maskige"], *several)))

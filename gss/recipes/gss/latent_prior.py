@@ -4,6 +4,7 @@ Letters: B batch, h w token grid (size of the stride-4 map), K `channels`, S `se
 V vocabulary, N classes. Convolutions run channels-last, so that a map and its [B, h, w, S] view share memory.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -102,6 +103,15 @@ class LatentPriorHead(nn.Module):
         best = [F.linear(piece, weight, self.conv_seg.bias).argmax(1) for piece in pieces]
         return torch.cat(best).view(hidden.shape[:3])
 
+    def token_uncertainty(self, maps: Sequence[Tensor]) -> Tensor:
+        """Entropy of the tokens' probabilities divided by log V at every grid position, float32 [B, h, w] in 0..1."""
+        hidden = self.hidden(self.fuse(maps)).permute(0, 2, 3, 1)  # [B, h, w, C]
+        found = []
+        for piece in hidden.flatten(0, 2).split(max(1, scores_at_once(hidden) // self.vocab_size)):
+            logits = F.linear(piece, self.conv_seg.weight.flatten(1), self.conv_seg.bias).float()
+            found.append(torch.special.entr(logits.softmax(1)).sum(1) / math.log(self.vocab_size))
+        return torch.cat(found).view(hidden.shape[:3])
+
 
 class LatentPrior(nn.Module):
     """Backbone and head."""
@@ -114,6 +124,11 @@ class LatentPrior(nn.Module):
         """Normalised image [B, 3, H, W] -> tokens int64 [B, ceil(H/4), ceil(W/4)]."""
         rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
         return self.head.tokens(self.backbone(self.backbone.fit(image)))[:, :rows, :columns]
+
+    def token_uncertainty(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> float32 [B, ceil(H/4), ceil(W/4)], see `LatentPriorHead`."""
+        rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
+        return self.head.token_uncertainty(self.backbone(self.backbone.fit(image)))[:, :rows, :columns]
 
 
 def _level_convs(in_channels: Sequence[int], channels: int) -> nn.ModuleList:

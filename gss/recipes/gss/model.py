@@ -5,9 +5,11 @@ Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gss.data.device import normalise
+from gss.nets.tensors import resize
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.posterior import NearestPosterior, Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -26,7 +28,7 @@ class GSS(nn.Module):
         super().__init__()
         self.prior, self.tokenizer, self.posterior = prior, tokenizer, posterior
 
-    extra_names = ("maskige",)
+    extra_names = ("maskige", "token_uncertainty")
 
     @property
     def are_votes(self) -> bool:
@@ -54,5 +56,7 @@ class GSS(nn.Module):
         return self.posterior.scores(self.rgb(image), (image.shape[2], image.shape[3]))
 
     def extras(self, image: Tensor) -> Tensor:
-        """The predicted maskige, see `rgb`."""
-        return self.rgb(image)
+        """The predicted maskige, see `rgb`, and how undecided the latent prior is about its tokens, grey."""
+        rgb, unsure = self.rgb(image), self.prior.token_uncertainty(image)
+        grey = resize(unsure[:, None].to(rgb.dtype), (rgb.shape[2], rgb.shape[3]))  # [B, 1, 8h, 8w]
+        return torch.cat([rgb, grey.expand_as(rgb)], dim=1)

@@ -165,6 +165,7 @@ if (page) {
     ...page.palette.length ? {
       maskige: {needs: p => p.label, paint: (label, ids) => page.palette[label === IGNORED ? page.names.length : label]},
       "predicted maskige": {needs: p => p.maskige, picture: () => state.maskige},
+      "token uncertainty": {needs: p => p.token_uncertainty, picture: () => state.tokens},
     } : {},
     ...models.length > 1 ? {[versus]: {
       needs: p => p.label && models.every(model => p.predictions[model]),
@@ -178,10 +179,11 @@ if (page) {
   const EXPLAINED = {
     error: "red: wrong, grey: ignored", [versus]: `green: only ${page.models[models.at(-1)]} is right, red: only ${page.models[models[0]]} is right, grey: ignored`,
     maskige: "the label in the colours of the palette: what the tokenizer sees", "predicted maskige": "decoded from the predicted tokens; both models have the same",
+    "token uncertainty": "entropy of the probabilities of tokens: black: one token is certain, white: all are equally likely; both models have the same",
     uncertainty: "entropy of the probabilities: black: one class is certain, white: all are equally likely",
     image: "the photograph alone", label: "black: ignored", prediction: "",
   };
-  const state = {picture: null, model: models.at(-1), layer: "error", pointed: null, arrays: null, photo: null, maskige: null, uncertainties: {}};
+  const state = {picture: null, model: models.at(-1), layer: "error", pointed: null, arrays: null, photo: null, maskige: null, tokens: null, uncertainties: {}};
   const canvas = by("canvas"), pen = canvas.getContext("2d");
   const groups = [...new Set(page.pictures.map(p => p.split))].flatMap(split => ["worst", "best", "evenly spaced"].map(reason => ({split, reason})))
     .filter(group => page.pictures.some(p => p.split === group.split && p.reasons.includes(group.reason)));
@@ -195,10 +197,10 @@ if (page) {
   const show = async picture => {
     state.picture = picture;
     const uncertainties = Object.fromEntries(await Promise.all(models.map(async model => [model, await loaded(picture.uncertainties[model])])));
-    const [photo, maskige, label, ...predicted] = await Promise.all([loaded(picture.photo), loaded(picture.maskige),
+    const [photo, maskige, tokens, label, ...predicted] = await Promise.all([loaded(picture.photo), loaded(picture.maskige), loaded(picture.token_uncertainty),
       ...[picture.label, ...models.map(model => picture.predictions[model])].map(text => text ? unpack(text).then(bytes => new Ids(bytes)) : null)]);
     if (state.picture !== picture) return; // another one was chosen meanwhile
-    Object.assign(state, {photo, maskige, uncertainties, arrays: {label, ...Object.fromEntries(models.map((model, i) => [model, predicted[i]]))}});
+    Object.assign(state, {photo, maskige, tokens, uncertainties, arrays: {label, ...Object.fromEntries(models.map((model, i) => [model, predicted[i]]))}});
     for (const button of by("thumbs").children) button.setAttribute("aria-pressed", button.picture === picture);
     const scores = models.map(model => `${page.models[model]} ${percent(picture.mIoU[model])}`).join(", ");
     by("picture-title").replaceChildren(element("b", {textContent: picture.name}), ` (${picture.split} ${picture.index}) mIoU: ${scores}`);
