@@ -4,6 +4,7 @@ Letters: B batch, h w token grid (size of the stride-4 map), K `channels`, S `se
 V vocabulary, N classes. Convolutions run channels-last, so that a map and its [B, h, w, S] view share memory.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -116,6 +117,11 @@ class LatentPriorHead(nn.Module):
 
         return self._of_scores(fused, mean)
 
+    def token_uncertainty(self, fused: Tensor) -> Tensor:
+        """Fused map [B, S, h, w] -> entropy of the tokens' probabilities / log V, float32 [B, h, w] in 0..1."""
+        largest = math.log(self.vocab_size)
+        return self._of_scores(fused, lambda scores: torch.special.entr(scores.float().softmax(1)).sum(1) / largest)
+
     def _of_scores(self, fused: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
         """`answer` of the tokens' scores [n, V] at every position, [B, h, w, ...]; never of all positions at a time."""
         hidden = self.hidden(fused).permute(0, 2, 3, 1)  # [B, h, w, C]
@@ -174,6 +180,12 @@ class LatentPrior(nn.Module):
         del maps  # what follows needs more memory
         code = self.head.tokens(fused) if mixture is None else self.head.expectation(fused, *mixture)
         return Seen(code[:, :rows, :columns], pixels, features)
+
+    def token_uncertainty(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> float32 [B, ceil(H/4), ceil(W/4)], see `LatentPriorHead`."""
+        rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
+        maps = self.backbone(self.backbone.fit(image))
+        return self.head.token_uncertainty(self.head.fuse(maps))[:, :rows, :columns]
 
 
 def _level_convs(in_channels: Sequence[int], channels: int) -> nn.ModuleList:

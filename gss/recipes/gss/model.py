@@ -5,12 +5,13 @@ Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gss.data.device import normalise
 from gss.errors import ConfigError
 from gss.evaluate.maps import log_sum_exp, resized
-from gss.nets.tensors import class_chunks
+from gss.nets.tensors import class_chunks, resize
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead, Seen
 from gss.recipes.gss.posterior import NearestPosterior, Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -46,7 +47,7 @@ class GSS(nn.Module):
         self.prior, self.tokenizer, self.posterior = prior, tokenizer, posterior
         self.token_temperature, self.pixel_weight = token_temperature, pixel_weight
 
-    extra_names = ("maskige",)
+    extra_names = ("maskige", "token_uncertainty")
 
     @property
     def are_votes(self) -> bool:
@@ -89,8 +90,10 @@ class GSS(nn.Module):
         return scores
 
     def extras(self, image: Tensor) -> Tensor:
-        """The predicted maskige, see `rgb`."""
-        return self.rgb(image)
+        """The predicted maskige, see `rgb`, and how undecided the latent prior is about its tokens, grey."""
+        rgb, unsure = self.rgb(image), self.prior.token_uncertainty(image)
+        grey = resize(unsure[:, None].to(rgb.dtype), (rgb.shape[2], rgb.shape[3]))  # [B, 1, 8h, 8w]
+        return torch.cat([rgb, grey.expand_as(rgb)], dim=1)
 
     def _see(self, image: Tensor, **wanted: bool) -> Seen:
         return self.prior.see(image, mixture=self.tokenizer.mixture(self.token_temperature), **wanted)
