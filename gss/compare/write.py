@@ -79,9 +79,10 @@ def calibration(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     rows = []
     for key, name in CALIBRATION.items():
         found = [[seed.evaluation.metrics.get(key) for seed in run.seeds] for run in runs]
-        if all(value is not None for values in found for value in values):
-            values = [(np.mean(each), np.std(each, ddof=1) if len(each) > 1 else None) for each in found]
-            rows.append({"name": name, "values": values})
+        if not any(None in values for values in found):
+            each = [np.array(values, dtype=float) for values in found]
+            spread = [values.std(ddof=1) if len(values) > 1 else None for values in each]
+            rows.append({"name": name, "values": [(a.mean(), b) for a, b in zip(each, spread, strict=True)]})
     return rows
 
 
