@@ -188,11 +188,12 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         if several:
             each = ", ".join(f"{percent(found.scores.mIoU, 2)} at {size}" for size, found in evaluations.items())
             print(f"{name} on {split}: mIoU {each}; the best counts", flush=True)
-        print(
-            f"{name} on {split}: mIoU {metrics['mIoU']:.4f}  mAcc {metrics['mAcc']:.4f}  aAcc {metrics['aAcc']:.4f}  "
-            f"({metrics['images']} images)",
-            flush=True,
-        )
+        shown = "  ".join(f"{key} {_fraction(metrics[key])}" for key in ("mIoU", "mAcc", "aAcc"))
+        print(f"{name} on {split}: {shown}  ({metrics['images']} images)", flush=True)
+
+
+def _fraction(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _test_set(run: Run, name: str) -> _Measured:
