@@ -78,7 +78,7 @@ def calibration(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     """
     rows = []
     for key, name in CALIBRATION.items():
-        found = [[seed.evaluation.metrics.get(key) for seed in run.seeds] for run in runs]
+        found: list[list[Any]] = [[seed.evaluation.metrics.get(key) for seed in run.seeds] for run in runs]
         if all(value is not None for values in found for value in values):
             values = [(np.mean(each), np.std(each, ddof=1) if len(each) > 1 else None) for each in found]
             rows.append({"name": name, "values": values})
