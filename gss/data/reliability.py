@@ -83,7 +83,7 @@ def count(
 
     is_ignored, is_right = label == ignore_index(num_classes), prediction == label
     units = (confidence * UNIT).int()  # rounded down, so that a border is in the bin below it
-    bins = torch.div(units * BINS - 1, UNIT, rounding_mode="floor").clamp_(0, BINS - 1)
+    bins = torch.div(units * BINS, UNIT, rounding_mode="floor").clamp_(max=BINS - 1)
     size = num_classes * BINS
     bins.add_(prediction, alpha=BINS).masked_fill_(is_ignored, size)  # ignored pixels fill an extra one
     pixels = torch.bincount((2 * bins + is_right).flatten(), minlength=2 * size + 2)[: 2 * size].view(-1, 2)

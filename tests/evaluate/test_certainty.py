@@ -52,12 +52,12 @@ def test_it_is_that_of_the_probabilities(way, are_votes, rows_at_once, monkeypat
 
 def test_votes_of_both_views_and_the_winner_of_their_softmax():
     """As published, whose mean votes need not be the largest: confidence is the winner's all the same."""
-    votes = [torch.tensor([0.9, 0.05, 0.05]), torch.tensor([0.0, 0.88, 0.12])]
-    views = [vote.view(3, 1, 1) for vote in votes]
+    votes = [torch.tensor([0.45, 0.3, 0.22, 0.03]), torch.tensor([0.0, 0.0, 0.43, 0.57])]
+    views = [vote.view(4, 1, 1) for vote in votes]
     found = torch.empty(2, 1, 1)
     ids = module.decide(views, (1, 1), True, found)
     winner = int(torch.stack([vote.softmax(0) for vote in votes]).mean(0).argmax())
-    assert int(ids) == winner
+    assert int(ids) == winner != int((votes[0] + votes[1]).argmax())
     assert float(found[0]) == pytest.approx(float((votes[0] + votes[1])[winner] / 2))
 
 

@@ -79,7 +79,7 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_UNCHANGED), grey)
     (drawn,) = (run.folder / "evaluation" / name / "test" / "token_uncertainties").iterdir()
     shown = cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB)
-    assert shown.shape == expected.shape and (shown == shown[..., :1]).all() and len(np.unique(shown)) > 3
+    assert shown.shape == expected.shape and (shown > 250).all()  # untrained: all tokens are equally likely
     measured = Results(run.folder).evaluations[name, "test"]
     assert 0 <= measured.metrics["ECE"] <= 1 and measured.metrics["class_ECE"].keys() == measured.metrics["IoU"].keys()
     table = read_table(measured.folder / "reliability.csv")
