@@ -90,11 +90,12 @@ class Posterior(nn.Module):
         With features it is the layer of a convolution over maskige and resized features together, without the two put
         together: a 1x1 convolution and a resize commute.
         """
-        x = layer.conv(rgb.contiguous(memory_format=torch.channels_last))
-        if self.image_weight is not None:
-            assert features is not None
-            x = x + resize(F.conv2d(features, self.image_weight), (x.shape[2], x.shape[3]))
-        return layer.finish(x)
+        rgb = rgb.contiguous(memory_format=torch.channels_last)
+        if self.image_weight is None:
+            return layer(rgb)
+        assert features is not None
+        x = layer.conv(rgb)
+        return layer.finish(x + resize(F.conv2d(features, self.image_weight), (x.shape[2], x.shape[3])))
 
 
 class WindowPosterior(Posterior):
