@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gss.config import experiment_class, seed_parts
+from gss.config.experiment import Experiment
 from gss.errors import GssError
 from gss.files import sha256_file, sha256_json, write_table, write_text
 from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, SUMMARY, WORK
@@ -166,19 +167,23 @@ def _lacking(every: Sequence[Results]) -> Iterator[str]:
             yield f"{run.name} lacks {', '.join(missing)}; to make it: snakemake {run.folder}/report.html"
 
 
-def _complete(config: dict[str, Any]) -> dict[str, Any]:
+def _experiment(config: dict[str, Any]) -> Experiment | None:
+    """What a stored configuration says; None: this version does not understand it."""
     try:
-        return experiment_class(config).model_validate(config).model_dump(mode="json")
-    except (GssError, ValueError):  # of another version
-        return config
+        return experiment_class(config).model_validate(config)
+    except (GssError, ValueError):
+        return None
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    known = _experiment(config)
+    return known.model_dump(mode="json") if known else config
 
 
 def _sha256(config: dict[str, Any]) -> str:
     """Hash of what can change a result, as `gss.tracking.overview` works it out; of another version's, of all."""
-    try:
-        return experiment_class(config).model_validate(config).sha256
-    except (GssError, ValueError):
-        return sha256_json(config)
+    known = _experiment(config)
+    return known.sha256 if known else sha256_json(config)
 
 
 def _tell_mlflow(
