@@ -125,7 +125,7 @@ def _picture(results: Results, split: str, index: int, has_data: bool) -> dict[s
         "predictions": dict(_predictions(models, file, (height, width))),
         "uncertainties": dict(_uncertainties(models, file, (height, width))),
         "maskige": _of_any(models, "maskiges", file, (height, width)),
-        "token_uncertainty": _of_any(models, "token_uncertainties", file, (height, width)),
+        "token_uncertainty": _of_any(models, "uncertainty_of_tokens", file, (height, width)),
     }
 
 

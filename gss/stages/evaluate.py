@@ -108,13 +108,13 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
                 write_png(folder / "uncertainties" / png, uncertainty)
                 extras = extra_pictures(model, image, inference, device=world.device)
                 for extra, picture in extras.items():
-                    write_png(folder / f"{extra}s".replace("tys", "ties") / png, picture)
+                    write_png(folder / f"{extra}s" / png, picture)
                 panel(
                     folder / "pictures" / png,
                     image=image,
                     label=label,
                     prediction=prediction,
-                    extras={name: extras[name] for name in extras if not name.endswith("_uncertainty")},
+                    extras={name: extras[name] for name in extras if not name.startswith("uncertainty")},
                     palette=palette,
                     names=names,
                     colours=colours,

@@ -58,7 +58,7 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     changes = [f"evaluation.{key}={value}" for key, value in {**protocol, "pictures": 1}.items()]
     run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", *changes], tmp_path)
     check(run)
-    write_models(run.folder, classes=run.space.names, kind="ff", **protocol)
+    write_models(run.folder, classes=run.space.names, kind="ff", **run.experiment.evaluation.model_dump(mode="json"))
     evaluate(run, ALONE, name, "test")
     model = gss.load(run.folder / f"{name}.pth")
     stored = sorted((run.folder / "evaluation" / name / "test" / "predictions").glob("*.png"))
@@ -77,7 +77,7 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     (drawn,) = (run.folder / "evaluation" / name / "test" / "uncertainties").iterdir()
     grey = np.round(model.uncertainty(pairs[1].image) * 255).astype(np.uint8)
     np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_UNCHANGED), grey)
-    (drawn,) = (run.folder / "evaluation" / name / "test" / "token_uncertainties").iterdir()
+    (drawn,) = (run.folder / "evaluation" / name / "test" / "uncertainty_of_tokens").iterdir()
     shown = cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB)
     assert shown.shape == expected.shape and (shown > 250).all()  # untrained: all tokens are equally likely
     measured = Results(run.folder).evaluations[name, "test"]

@@ -113,7 +113,9 @@ class LatentPriorHead(nn.Module):
 
         def mean(scores: Tensor) -> Tensor:
             with torch.autocast(scores.device.type, enabled=False):  # it would round the probabilities
-                return F.softmax(single(scores) / temperature, 1).to(table.dtype) @ table
+                odds = single(scores).div_(temperature)
+                odds.sub_(odds.amax(1, keepdim=True)).exp_()  # in place: pieces are what a prediction's peak is made of
+                return (odds.to(table.dtype) @ table).div_(odds.sum(1, keepdim=True))
 
         return self._of_scores(fused, mean)
 

@@ -47,7 +47,7 @@ class GSS(nn.Module):
         self.prior, self.tokenizer, self.posterior = prior, tokenizer, posterior
         self.token_temperature, self.pixel_weight = token_temperature, pixel_weight
 
-    extra_names = ("maskige", "token_uncertainty")
+    extra_names = ("maskige", "uncertainty_of_token")
 
     @property
     def are_votes(self) -> bool:
