@@ -62,7 +62,8 @@ def main() -> None:
     rows = []
     for model in arguments.models or MODELS:
         turns = [
-            {side: apart.child(__file__, model, "--measure", side, **HEAP) for side in OPTIONS} for _ in range(arguments.rounds)
+            {side: apart.child(__file__, model, "--measure", side, **HEAP) for side in OPTIONS}
+            for _ in range(arguments.rounds)
         ]
         for side in list(OPTIONS)[1:]:
             times, memory = apart.compared([(turn[side], turn["hard"]) for turn in turns])

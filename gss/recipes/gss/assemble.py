@@ -1,6 +1,6 @@
 """From an experiment to the metadata of a model file, and from there to modules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -107,8 +107,8 @@ def build_model(
     """The whole model of `gss_ff.pth` (X^-1 = nearest colour) or `gss_ft.pth`, in eval mode.
 
     Args:
-        protocol: `vote_temperature` of the nearest colour's votes, see `NearestPosterior`; `token_temperature` and
-            `pixel_weight`, see `GSS`. What it lacks is as published.
+        protocol: `vote_temperature` of the nearest colour's votes, see `NearestPosterior`; `token_temperature`,
+            `token_weight` and `pixel_weight`, see `GSS`. What it lacks is as published.
 
     Raises:
         ConfigError: see `GSS`.
@@ -124,16 +124,16 @@ def build_model(
                 where=where,
                 todo="use the tokenizer.safetensors of the same experiment",
             )
-        model = GSS(build_prior(meta), tokenizer, build_posterior(meta), **options(protocol))
+        model = GSS(build_prior(meta), tokenizer, build_posterior(meta), **options(protocol, meta["palette"]))
     load_strictly(model.prior, file.tensors, "prior.", where=where)
     if file.kind == "gss_ft":
         load_strictly(model.posterior, file.tensors, "posterior.", where=where)
     return model.eval()
 
 
-def options(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What a protocol sets of the arguments of `GSS`."""
-    return {key: protocol[key] for key in BEYOND if key in protocol}
+def options(protocol: Mapping[str, Any], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The arguments of `GSS` beside its networks."""
+    return {"colours": torch.tensor(palette), **{key: protocol[key] for key in BEYOND if key in protocol}}
 
 
 def frozen_tokenizer(run: Run[GSSExperiment], half: Literal["encoder", "decoder"], device: torch.device) -> DVAE:

@@ -106,8 +106,8 @@ def segmenter(
 ) -> tuple[GSS, dict[str, str]]:
     """A model on its device, watched, and the precision of phases that is not fp32."""
     variant = "nearest" if model == "gss_ff" else run.experiment.posterior.variant
-    prior, dvae, module, _ = random_networks(run, variant, device)
-    made = GSS(prior, dvae, module, **options(run.experiment.protocol())).to(device).eval()
+    prior, dvae, module, colours = random_networks(run, variant, device)
+    made = GSS(prior, dvae, module, **options(run.experiment.protocol(), colours.tolist())).to(device).eval()
     watch.around(made.prior, "see", "tokens of the image")
     watch.around(made.tokenizer, "decode", "decode")
     watch.around(made.posterior, "scores", "X^-1: scores of the classes")

@@ -226,11 +226,14 @@ class GSSEvaluation(Evaluation):
     """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
     token_temperature: Temperature | None = None
     """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
+    token_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Add w times the logarithms of the classes' shares in the tokens to the log-probabilities of X^-1; 0: X^-1
+    alone."""
     pixel_weight: Annotated[float, Field(ge=0)] = 0.0
     """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
 
 
-BEYOND = ("token_temperature", "pixel_weight")
+BEYOND = ("token_temperature", "token_weight", "pixel_weight")
 """Keys of `evaluation` that a protocol names only where they are set: earlier versions do not know them."""
 
 

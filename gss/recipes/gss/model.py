@@ -3,9 +3,11 @@
 Letters: B batch, H W size of the image, h w token grid = ceil(H / 4), ceil(W / 4) (or / 8), N classes.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gss.data.device import normalise
@@ -13,8 +15,12 @@ from gss.errors import ConfigError
 from gss.evaluate.maps import log_sum_exp, resized
 from gss.nets.tensors import class_chunks, resize
 from gss.recipes.gss.latent_prior import LatentPrior, LatentPriorHead, Seen
+from gss.recipes.gss.palette.maskige import nearest
 from gss.recipes.gss.posterior import NearestPosterior, Posterior
 from gss.recipes.gss.tokenizer.dvae import DVAE
+
+RAREST = 1e-3  # added to the shares of classes, whose logarithms would else be infinite
+_ALONE_AT_ONCE = 256  # tokens that are decoded alone at a time
 
 
 class GSS(nn.Module):
@@ -26,8 +32,12 @@ class GSS(nn.Module):
         posterior: X^-1.
         token_temperature: T of the mixture of tokens that is decoded, softmax(scores / T); None: the one token with the
             highest score, as published.
-        pixel_weight: w; the scores are log-probabilities, those of X^-1 plus w times those of the prior's pixel branch;
-            0: the branch is not looked at, as published.
+        token_weight: w; the scores are log-probabilities, those of X^-1 plus w times the logarithms of the shares that
+            the classes have in the tokens, see `class_shares`, of the mixture where one is decoded. A mixture of two
+            colours may lie near that of a third class, whose share is small. 0: no shares, as published.
+        pixel_weight: the same of the log-probabilities of the prior's pixel branch; 0: the branch is not looked at, as
+            published.
+        colours: [N + 1, 3] in 0..255, the palette with the ignore row last; for shares.
 
     Raises:
         ConfigError: the prior has no pixel branch to weigh.
@@ -40,23 +50,28 @@ class GSS(nn.Module):
         posterior: Posterior,
         *,
         token_temperature: float | None = None,
+        token_weight: float = 0.0,
         pixel_weight: float = 0.0,
+        colours: Tensor | None = None,
     ) -> None:
         super().__init__()
         require_pixel_branch(prior.head, pixel_weight)
         self.prior, self.tokenizer, self.posterior = prior, tokenizer, posterior
-        self.token_temperature, self.pixel_weight = token_temperature, pixel_weight
+        self.token_temperature, self.token_weight, self.pixel_weight = token_temperature, token_weight, pixel_weight
+        self.shares: Tensor | None
+        shares = class_shares(tokenizer, colours) if token_weight and colours is not None else None
+        self.register_buffer("shares", shares, persistent=False)
 
     extra_names = ("maskige", "uncertainty_of_token")
 
     @property
     def are_votes(self) -> bool:
-        return isinstance(self.posterior, NearestPosterior) and not self.pixel_weight
+        return isinstance(self.posterior, NearestPosterior) and not (self.token_weight or self.pixel_weight)
 
     @property
     def protocol(self) -> dict[str, Any]:
         temperature = self.posterior.temperature if isinstance(self.posterior, NearestPosterior) else None
-        beyond = {"token_temperature": self.token_temperature, "pixel_weight": self.pixel_weight}
+        beyond = {key: getattr(self, key) for key in ("token_temperature", "token_weight", "pixel_weight")}
         return {
             "vote_temperature": temperature,
             "tokenizer_precision": self.tokenizer.precision,
@@ -73,20 +88,23 @@ class GSS(nn.Module):
 
     def rgb(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> predicted maskige float [B, 3, 8h, 8w] in 0..1."""
-        return self.tokenizer.decode(self._see(image).code)
+        return self.tokenizer.decode(self._see(image)[0].code)
 
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         size = image.shape[2], image.shape[3]
-        seen = self._see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
+        seen, shares = self._see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
         rgb = self.tokenizer.decode(seen.code)
-        if seen.pixel_logits is None:
+        if shares is None and seen.pixel_logits is None:
             return self.posterior.scores(rgb, size, seen.features)
         scores = self.posterior.log_probabilities(rgb, size, seen.features)
-        for of_image, logits in zip(scores, seen.pixel_logits, strict=True):  # [N, H, W], [N, h, w]
-            logarithm = log_sum_exp(logits, size)  # [H, W]
-            for chunk, some in zip(class_chunks(of_image, 0), resized(logits, size), strict=True):
-                chunk += self.pixel_weight * (some - logarithm)
+        if shares is not None:
+            for of_image, some in zip(scores, shares, strict=True):  # [N, H, W], [N, h, w]
+                _add(of_image, self.token_weight, ((chunk + RAREST).log_() for chunk in resized(some, size)))
+        if seen.pixel_logits is not None:
+            for of_image, logits in zip(scores, seen.pixel_logits, strict=True):
+                logarithm = log_sum_exp(logits, size)  # [H, W]
+                _add(of_image, self.pixel_weight, (chunk - logarithm for chunk in resized(logits, size)))
         return scores
 
     def extras(self, image: Tensor) -> Tensor:
@@ -95,8 +113,39 @@ class GSS(nn.Module):
         grey = resize(unsure[:, None].to(rgb.dtype), (rgb.shape[2], rgb.shape[3]))  # [B, 1, 8h, 8w]
         return torch.cat([rgb, grey.expand_as(rgb)], dim=1)
 
-    def _see(self, image: Tensor, **wanted: bool) -> Seen:
-        return self.prior.see(image, mixture=self.tokenizer.mixture(self.token_temperature), **wanted)
+    def _see(self, image: Tensor, **wanted: bool) -> tuple[Seen, Tensor | None]:
+        """What the prior says, and the shares of the classes in it, [B, N, h, w]; None: they are not weighed."""
+        mixture = self.tokenizer.mixture(self.token_temperature)
+        if self.shares is None:
+            return self.prior.see(image, mixture=mixture, **wanted), None
+        if mixture is None:
+            seen = self.prior.see(image, mixture=None, **wanted)
+            return seen, self.shares[seen.code].movedim(-1, 1)
+        embeddings, temperature = mixture
+        table = torch.cat([embeddings, self.shares.to(embeddings.dtype)], dim=1)  # both means by one product
+        seen = self.prior.see(image, mixture=(table, temperature), **wanted)
+        code, shares = seen.code.tensor_split([embeddings.shape[1]], dim=-1)
+        return seen._replace(code=code), shares.movedim(-1, 1)
+
+
+def _add(scores: Tensor, weight: float, chunks: Iterable[Tensor]) -> None:
+    """Add maps of a few classes at a time to scores [N, H, W]."""
+    for some, chunk in zip(class_chunks(scores, 0), chunks, strict=True):
+        some += weight * chunk
+
+
+@torch.no_grad()
+def class_shares(tokenizer: DVAE, colours: Tensor) -> Tensor:
+    """float32 [V, N]: the shares of the classes in each token decoded alone, by the nearest colour of its 8 x 8 pixels.
+
+    Args:
+        colours: [N + 1, 3] in 0..255, the palette with the ignore row last.
+    """
+    device, shares = tokenizer.weight.device, []
+    for tokens in torch.arange(tokenizer.vocab_size, device=device).split(_ALONE_AT_ONCE):
+        ids = nearest(255 * tokenizer.decode(tokens[:, None, None]), colours.to(device))  # [n, 8, 8]
+        shares.append(F.one_hot(ids.flatten(1), len(colours) - 1).float().mean(1))
+    return torch.cat(shares)
 
 
 def require_pixel_branch(head: LatentPriorHead, weight: float) -> None:

@@ -174,6 +174,7 @@ def network(file: "ModelFile") -> dict[str, str]:
     prior, protocol = meta["latent_prior"], meta.get("protocol", config["evaluation"])
     beyond = {
         "temperature of the tokens' mixture": protocol.get("token_temperature"),
+        "weight of the classes' shares in the tokens": protocol.get("token_weight"),
         "weight of the pixel branch": protocol.get("pixel_weight"),
     }
     return {

@@ -95,7 +95,7 @@ def _train(
     def segmenter(module: nn.Module) -> GSS:
         protocol = run.experiment.protocol()
         nearest = NearestPosterior(torch.from_numpy(colours.colours), protocol["vote_temperature"]).to(world.device)
-        return GSS(cast(LatentPrior, module), decoder(), nearest, **options(protocol)).eval()
+        return GSS(cast(LatentPrior, module), decoder(), nearest, **options(protocol, colours.colours.tolist())).eval()
 
     steps = config.milestones[-1]
     exported, origin = train_network(

@@ -69,7 +69,7 @@ def _train(
         kept = copy.deepcopy(model) if config.training.validate_every else model
 
         def segmenter(module: nn.Module) -> GSS:
-            beyond = options(run.experiment.protocol())
+            beyond = options(run.experiment.protocol(), meta["palette"])
             return GSS(kept.prior, kept.tokenizer, cast(Posterior, module), **beyond).eval()
 
         pairs = run.manifest.pairs("train")
