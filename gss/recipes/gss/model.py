@@ -88,12 +88,12 @@ class GSS(nn.Module):
 
     def rgb(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> predicted maskige float [B, 3, 8h, 8w] in 0..1."""
-        return self.tokenizer.decode(self._see(image)[0].code)
+        return self.tokenizer.decode(self.see(image)[0].code)
 
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         size = image.shape[2], image.shape[3]
-        seen, shares = self._see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
+        seen, shares = self.see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
         rgb = self.tokenizer.decode(seen.code)
         if shares is None and seen.pixel_logits is None:
             return self.posterior.scores(rgb, size, seen.features)
@@ -113,7 +113,7 @@ class GSS(nn.Module):
         grey = resize(unsure[:, None].to(rgb.dtype), (rgb.shape[2], rgb.shape[3]))  # [B, 1, 8h, 8w]
         return torch.cat([rgb, grey.expand_as(rgb)], dim=1)
 
-    def _see(self, image: Tensor, **wanted: bool) -> tuple[Seen, Tensor | None]:
+    def see(self, image: Tensor, **wanted: bool) -> tuple[Seen, Tensor | None]:
         """What the prior says, and the shares of the classes in it, [B, N, h, w]; None: they are not weighed."""
         mixture = self.tokenizer.mixture(self.token_temperature)
         if self.shares is None:
