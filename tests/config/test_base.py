@@ -63,7 +63,7 @@ def test_a_base_of_another_recipe_lends_what_both_have(folder: Path) -> None:
     toy, plain = load_experiment("toy"), load_experiment("plain")
     assert plain.recipe == "pixel" and plain.data == toy.data and plain.augment == toy.augment
     assert plain.evaluation.pictures == toy.evaluation.pictures != type(plain.evaluation)().pictures
-    assert not hasattr(plain.evaluation, "token_weight") and toy.evaluation.token_weight  # which per-pixel networks lack
+    assert toy.evaluation.token_weight and not hasattr(plain.evaluation, "token_weight")  # which it has no tokens for
     assert plain.run.resources == {} and plain.run.log_every == toy.run.log_every
 
 
