@@ -185,6 +185,11 @@ def parser() -> argparse.ArgumentParser:
     )
     verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
 
+    watched = verb("watch", _watch, "show how far an experiment is, from any terminal that sees its results")
+    watched.add_argument("experiment", help="name in config/experiments, with seeds all of them, or NAME/seed_0")
+    watched.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
+    watched.add_argument("--once", action="store_true", help="say it once and end; else until all is done, or Ctrl-C")
+
     looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
     looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
@@ -372,6 +377,12 @@ def _compare(given: argparse.Namespace) -> None:
     from gss.compare.compare import compare
 
     print(compare(given.runs, split=given.split, output=given.output, results=given.results))
+
+
+def _watch(given: argparse.Namespace) -> None:
+    from gss.watch.watch import watch
+
+    watch(given.experiment, given.results, once=given.once)
 
 
 def _doctor(given: argparse.Namespace) -> int:
