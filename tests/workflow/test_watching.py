@@ -14,7 +14,7 @@ from gss.config import load_experiment
         {},
         {"latent_prior__milestones": [100, 200, 450], "posterior__start_step": 200},
         {"latent_prior__checkpoint": "there.pth", "posterior__checkpoint": "there.pth", "posterior__start_step": None},
-        {"data__archives": ["toy.tar"], "data__generate": False},
+        {"data__archives": [{"file": "toy.tar"}], "data__generate": None, "data__classes": ["a", "b"]},
     ],
     ids=["toy", "segments", "imported", "archives"],
 )
