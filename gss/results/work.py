@@ -8,7 +8,7 @@ from typing import Any
 
 from gss.errors import GssError
 from gss.files import read_json, sha256_json, write_json
-from gss.text import flatten
+from gss.text import differences
 
 LAUNCHER_FILES = {"lock", "writer.lock", "owners.jsonl", "exit.json"}
 
@@ -68,6 +68,4 @@ def _difference(old: Any, new: Mapping[str, Any]) -> str:
     """The keys in which two fingerprints differ, with both values."""
     if not isinstance(old, dict):
         return "no readable fingerprint.json"
-    before, now = flatten(old), flatten(new)
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return "different: " + ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in keys)
+    return "different: " + ", ".join(differences(old, new, absent="None"))

@@ -126,7 +126,8 @@ class Line:
         if not running:
             return ""
         more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-        return f"{running[0]}{more} | {expected_end([each for _, each in found])}"
+        is_known = any(each.left for _, each in found)
+        return f"{running[0]}{more}{f' | {expected_end([each for _, each in found])}' if is_known else ''}"
 
 
 def _experiment(name: str) -> Experiment | None:
