@@ -16,10 +16,46 @@ from typing import Any
 import gss
 from gss.collector import spare_modules
 from gss.config import all_models, all_stages, data_folder, imported, recipes
-from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
+from gss.errors import GssError, Interrupted, OutputClosed, did_you_mean, is_no_memory
 from gss.output import open_output
 
 SOME_FAILED = 3
+# The verbs as `gss --help` shows them, each with the example of its own help.
+GROUPS = {
+    "data": {
+        "check": "gss check mine",
+        "prepare": "gss prepare ade20k",
+        "toy-data": "gss toy-data data/toy",
+        "mseg-labels": "gss mseg-labels camvid-11 ade20k-150",
+    },
+    "training": {
+        "palette": "gss palette toy palette.seed=3",
+        "tokenizer": "gss tokenizer toy",
+        "reconstruct": "gss reconstruct toy reconstruction.max_rounds=0",
+        "train": "gss train latent-prior toy",
+        "merge": "gss merge toy",
+        "import": "gss import ade20k gss_swin_l.pth --as gss_ff",
+        "launch": "gss launch --work results/toy/work/posterior -- train posterior toy",
+    },
+    "results": {
+        "evaluate": "gss evaluate toy --model gss_ff --split val",
+        "summary": "gss summary mseg --model gss_ft",
+        "report": "gss report toy",
+        "compare": "gss compare camvid/gss_ff camvid camvid_pixel",
+        "watch": "gss watch camvid_pixel/seed_0",
+        "mlflow-sync": "gss mlflow-sync results/toy",
+    },
+    "use": {
+        "predict": "gss predict results/toy/gss_ft.pth photos/ -o predicted",
+        "export": "gss export toy -o toy.onnx",
+        "benchmark": "gss benchmark toy --images 8",
+    },
+    "machine": {
+        "doctor": "gss doctor toy",
+        "completion": "gss completion bash > ~/.local/share/bash-completion/completions/gss",
+        "config-reference": "gss config-reference --check",
+    },
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,25 +109,54 @@ def _call(arguments: Sequence[str] | None) -> int:
     return given.act(given) or 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names what was meant by a word that is almost one of several."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = [*map(str, action.choices or ())]
+        if choices and value not in choices and (near := did_you_mean(str(value), choices)):
+            raise argparse.ArgumentError(action, f"unknown: {value!r}; {near}")
+        super()._check_value(action, value)
+
+
+class _Help(argparse.HelpFormatter):
+    """Leaves the verbs to the groups that they stand in."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if not isinstance(action, argparse._SubParsersAction):
+            super().add_argument(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole grammar: `gss VERB EXPERIMENT [section.key=value ...]`."""
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="gss",
+        formatter_class=_Help,
         description=gss.__doc__,
         epilog="example: gss check toy   (most people type: snakemake results/toy/gss_ft.pth)",
     )
     finals = " or ".join(recipe.final for recipe in recipes())
     files = ", ".join(f"{model}.pth" for model in all_models())
     root.add_argument("--version", action="version", version=gss.__version__)
-    verbs = root.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = root.add_subparsers(metavar="VERB", required=True)
+    titled = {title: root.add_argument_group(title) for title in GROUPS}
+    groups = {name: titled[title] for title, names in GROUPS.items() for name in names}
+    examples = {name: example for names in GROUPS.values() for name, example in names.items()}
 
-    stage = argparse.ArgumentParser(add_help=False)
+    stage = _Parser(add_help=False)
     stage.add_argument("experiment", help="name in config/experiments, or a YAML file; one with seeds: NAME/seed_0")
     stage.add_argument("overrides", nargs="*", metavar="section.key=value", help="change a value of the configuration")
     stage.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
 
-    def verb(name: str, act: object, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=parents)
+    def verb(name: str, act: object, text: str, *parents: _Parser) -> _Parser:
+        added = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example: {examples[name]}",
+            parents=parents,
+        )
+        groups[name]._group_actions.append(verbs._choices_actions[-1])
         added.set_defaults(act=act)
         return added
 
@@ -103,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     checked.add_argument("--only", metavar="PART", help="`data`, or a set of evaluation.sets; default: all")
     parts = {row.trains: row.name for row in stages if row.trains}
     trained = verb("train", _train, "train a network (inside `gss launch`)")
-    trained.add_argument("part", choices=parts, help="what to train")
+    trained.add_argument("part", choices=[*parts], help="what to train")
     for action in stage._actions:
         trained._add_action(action)
     trained.add_argument("--until", type=int, metavar="STEP", help="latent prior: milestone to reach")
@@ -138,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
         "--size",
         type=_size,
         metavar="WxH",
-        help="of .onnx: width and height of the images it takes; default: those of the data set",
+        help="of .onnx: of the images it takes; default: the data set's",
     )
     exported.add_argument(
         "--without-pixel-branch", action="store_true", help="of .pth: leave out what only training uses"
@@ -219,6 +284,8 @@ def parser() -> argparse.ArgumentParser:
     labelled.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes; default: all cores"
     )
+    completed = verb("completion", _completion, "print what makes a shell complete verbs, options and experiments")
+    completed.add_argument("shell", choices=("bash", "zsh"), help="whose language")
     described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
     described.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return root
@@ -433,6 +500,38 @@ def _mseg_labels(given: argparse.Namespace) -> None:
 
     for name in given.sets:
         prepare(name, given.root or data_folder() / "mseg_dataset", min(given.workers, len(os.sched_getaffinity(0))))
+
+
+def _completion(given: argparse.Namespace) -> None:
+    try:
+        import shtab
+    except ImportError as error:
+        raise GssError("the package shtab is not installed", todo="pip install shtab -c constraints.txt") from error
+    root = parser()
+    (verbs,) = (action for action in root._actions if isinstance(action, argparse._SubParsersAction))
+    for name, verb in verbs.choices.items():
+        for action in verb._actions:
+            if action.dest in ("experiment", "experiments", "runs") and name != "config-reference":
+                action.complete = _EXPERIMENTS  # type: ignore[attr-defined]
+            elif action.type is _path or action.dest in ("inputs", "file"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(root, given.shell, preamble=_EXPERIMENT_NAMES[given.shell]))
+
+
+# Experiments of the project folder that the shell is in.
+_EXPERIMENTS = {"bash": "_gss_experiments", "zsh": "_gss_experiments"}
+_EXPERIMENT_NAMES = {
+    "bash": """
+_gss_experiments() {
+  compgen -W "$(cd config/experiments 2> /dev/null && ls *.yaml 2> /dev/null | sed 's/\\.yaml$//')" -- "$1"
+}
+""",
+    "zsh": """
+_gss_experiments() {
+  compadd -- config/experiments/*.yaml(N:t:r)
+}
+""",
+}
 
 
 def _config_reference(given: argparse.Namespace) -> int:
