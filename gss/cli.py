@@ -203,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
         "--size",
         type=_size,
         metavar="WxH",
-        help="of .onnx: of the images it takes; default: the data set's",
+        help="of .onnx: size of its images; default: the data set's",
     )
     exported.add_argument(
         "--without-pixel-branch", action="store_true", help="of .pth: leave out what only training uses"
