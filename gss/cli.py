@@ -43,6 +43,7 @@ GROUPS = {
         "report": "gss report toy",
         "compare": "gss compare camvid/gss_ff camvid camvid_pixel",
         "watch": "gss watch camvid_pixel/seed_0",
+        "clean": "gss clean toy",
         "mlflow-sync": "gss mlflow-sync results/toy",
     },
     "use": {
@@ -255,6 +256,11 @@ def parser() -> argparse.ArgumentParser:
     watched.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     watched.add_argument("--once", action="store_true", help="say it once and end; else until all is done, or Ctrl-C")
 
+    cleaned = verb("clean", _clean, "tell what of the results of an experiment can go, with sizes, or remove it")
+    cleaned.add_argument("experiment", help="name in config/experiments, with seeds all of them, or NAME/seed_0")
+    cleaned.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
+    cleaned.add_argument("--yes", action="store_true", help="remove it")
+
     looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
     looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
@@ -450,6 +456,12 @@ def _watch(given: argparse.Namespace) -> None:
     from gss.watch.watch import watch
 
     watch(given.experiment, given.results, once=given.once)
+
+
+def _clean(given: argparse.Namespace) -> None:
+    from gss.clean import clean
+
+    print(clean(given.experiment, given.results, remove=given.yes))
 
 
 def _doctor(given: argparse.Namespace) -> int:

@@ -13,6 +13,14 @@ def percent(fraction: float | None, digits: int = 1, *, unit: str = "", nothing:
     return nothing if fraction is None else f"{100 * fraction:.{digits}f}{unit}"
 
 
+def size(number: int) -> str:
+    """Bytes as people say them: 1234567 -> `1.2 MB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number / 1e3:.1f} kB"
+
+
 def shorten(text: str, length: int) -> str:
     """One line of at most `length` letters."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)

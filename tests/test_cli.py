@@ -27,6 +27,7 @@ VERBS = (
     "predict",
     "report",
     "watch",
+    "clean",
     "doctor",
     "completion",
     "launch",
