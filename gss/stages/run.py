@@ -36,6 +36,7 @@ from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
 from gss.results.journal import Journal
 from gss.results.records import Made, as_made, made_sha256, record_file, write_record
 from gss.results.work import open_work
+from gss.stages.machine import machine_facts
 
 if TYPE_CHECKING:
     from gss.train.distributed import World
@@ -217,7 +218,10 @@ class Run(Generic[E]):
         }
         with Journal(work / "journal.jsonl", header) as journal:
             journal.params(settings)
-            journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
+            read = {f"input {name}": digest for name, digest in inputs.items()}
+            journal.tags(
+                {**read, **environment(), **machine_facts(), "data": str(data_set_folder(self.experiment.data))}
+            )
             yield journal
             inputs = {**inputs, **self.inputs(*(path for path in looked_into if self.file(path).is_file()))}
             machine = {} if world is None else {"machine": world.machine}
