@@ -11,10 +11,11 @@ from typing import Any, TextIO
 from gss.config import Experiment, load_experiment
 from gss.errors import ConfigError
 from gss.text import shorten
-from gss.watch.standing import Watched
-from gss.watch.watch import expected_end, line_of
+from gss.watch.standing import Watched, seconds_left
+from gss.watch.watch import line_of, moment
 
 LOOK_SECONDS, LINE_SECONDS = 2.0, 60.0  # between two states of the line; between two lines in a log or a pipe
+_LONGEST = 1000  # letters of a line where none is cut by a terminal
 
 
 class StatusLine:
@@ -24,10 +25,10 @@ class StatusLine:
 
     Args:
         stream: the terminal, file or pipe.
-        line: what to show; an empty line shows nothing.
+        line: what to show in so many letters; an empty line shows nothing.
     """
 
-    def __init__(self, stream: TextIO, line: Callable[[], str]) -> None:
+    def __init__(self, stream: TextIO, line: Callable[[int], str]) -> None:
         self.stream, self._line = stream, line
         self._is_terminal = stream.isatty()
         self._lock = threading.Lock()
@@ -55,15 +56,15 @@ class StatusLine:
     def _show(self) -> None:
         said = ""
         while not self._ended.wait(LOOK_SECONDS if self._is_terminal else LINE_SECONDS):
-            line = ""
+            line, width = "", shutil.get_terminal_size().columns - 1 if self._is_terminal else _LONGEST
             with contextlib.suppress(Exception):  # whatever it meets: the jobs are not disturbed by who watches them
-                line = self._line()
+                line = shorten(self._line(width), width)
             with self._lock, contextlib.suppress(OSError, ValueError):
                 if not line or not self._at_start or self._ended.is_set():
                     continue
                 if self._is_terminal:
                     self._erase()
-                    self.stream.write(shorten(line, shutil.get_terminal_size().columns - 1))
+                    self.stream.write(line)
                     self._is_shown = True
                 elif line != said:
                     self.stream.write(f"{time.strftime('%H:%M:%S')} {line}\n")
@@ -117,7 +118,7 @@ class Line:
         self._asked = set(asked)
         self._watched: list[Watched] = []
 
-    def __call__(self) -> str:
+    def __call__(self, width: int) -> str:
         names = sorted({name for name, _ in self._asked})
         self._watched = self._watched or [Watched(name, Path("results", name), _experiment(name)) for name in names]
         looks = {run.name: run.look() for run in self._watched}
@@ -125,9 +126,11 @@ class Line:
         running = [f"{name}: {line_of(each)}" for name, each in found if each.state == "runs"]
         if not running:
             return ""
-        more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-        is_known = any(each.left for _, each in found)
-        return f"{running[0]}{more}{f' | {expected_end([each for _, each in found])}' if is_known else ''}"
+        end = f" and {len(running) - 1} more" if len(running) > 1 else ""
+        seconds, unknown = seconds_left([each for _, each in found])
+        if seconds:
+            end += f" | all done {'after' if unknown else 'at'} {moment(seconds)}"
+        return shorten(running[0], width - len(end)) + end
 
 
 def _experiment(name: str) -> Experiment | None:

@@ -122,14 +122,19 @@ def expected_end(standings: Sequence[Standing]) -> str:
     """When all is done, as far as that can be known."""
     seconds, unknown = seconds_left(standings)
     runs = any(each.state == "runs" for each in standings)
-    moment = time.strftime("%H:%M" if seconds < 20 * 3600 else "%a %d %b, %H:%M", time.localtime(time.time() + seconds))
     if not unknown:
         return (
-            f"all done in about {clock(seconds)}, at {moment}"
+            f"all done in about {clock(seconds)}, at {moment(seconds)}"
             if runs
             else f"nothing runs; left: about {clock(seconds)}"
         )
     names = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
     rest = f"{names}, whose time is not known yet"
-    known = f"about {clock(seconds)}{f', until {moment},' if runs else ''} and " if seconds else ""
+    known = f"about {clock(seconds)}{f', until {moment(seconds)},' if runs else ''} and " if seconds else ""
     return f"{'' if runs else 'nothing runs; '}left: {known}{rest}"
+
+
+def moment(seconds: float) -> str:
+    """The time of day after so many seconds, with the day where it is another one."""
+    form = "%H:%M" if seconds < 20 * 3600 else "%a %d %b, %H:%M"
+    return time.strftime(form, time.localtime(time.time() + seconds))
