@@ -20,7 +20,7 @@ from gss.errors import GssError, Interrupted, OutputClosed, did_you_mean, is_no_
 from gss.output import open_output
 
 SOME_FAILED = 3
-# The verbs as `gss --help` shows them, each with the example of its own help.
+# The verbs as `gss --help` shows them, each with the example of its own help; a stage that is not named: in `training`.
 GROUPS = {
     "data": {
         "check": "gss check mine",
@@ -121,10 +121,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Leaves the verbs to the groups that they stand in."""
+    """Leaves the verbs to the groups that they stand in, and the two options to the usage."""
 
     def add_argument(self, action: argparse.Action) -> None:
-        if not isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, argparse._SubParsersAction._ChoicesPseudoAction):
             super().add_argument(action)
 
 
@@ -141,8 +141,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=gss.__version__)
     verbs = root.add_subparsers(metavar="VERB", required=True)
     titled = {title: root.add_argument_group(title) for title in GROUPS}
-    groups = {name: titled[title] for title, names in GROUPS.items() for name in names}
-    examples = {name: example for names in GROUPS.values() for name, example in names.items()}
+    shown = {name: (titled[title], example) for title, names in GROUPS.items() for name, example in names.items()}
 
     stage = _Parser(add_help=False)
     stage.add_argument("experiment", help="name in config/experiments, or a YAML file; one with seeds: NAME/seed_0")
@@ -150,14 +149,15 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
 
     def verb(name: str, act: object, text: str, *parents: _Parser) -> _Parser:
+        group, example = shown.get(name, (titled["training"], f"gss {name} mine"))
         added = verbs.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            epilog=f"example: {examples[name]}",
+            epilog=f"example: {example}",
             parents=parents,
         )
-        groups[name]._group_actions.append(verbs._choices_actions[-1])
+        group._group_actions.append(verbs._choices_actions[-1])
         added.set_defaults(act=act)
         return added
 
@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--as", metavar="MODEL", dest="kind", help="what to make of it, such as gss_ft; default: by its keys"
     )
-    exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
+    exported = verb("export", _export, "write a model as published checkpoint, ONNX or hub folder", stage)
     exported.add_argument("--model", choices=all_models(), help=f"default: {finals}")
     exported.add_argument(
         "-o",
@@ -210,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
         "--without-pixel-branch", action="store_true", help="of .pth: leave out what only training uses"
     )
     exported.add_argument("--with-tokenizer", action="store_true", help="of .pth: hold the dVAE too")
-    compared = verb("compare", _compare, "tell which differences of runs are more than the choice of test images")
+    compared = verb("compare", _compare, "tell which runs differ by more than the choice of images")
     compared.add_argument(
         "runs",
         nargs="+",
@@ -238,9 +238,7 @@ def parser() -> argparse.ArgumentParser:
     predicted.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="where to write")
     predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
     predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
-    timed = verb(
-        "benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time", stage
-    )
+    timed = verb("benchmark", _benchmark, "measure speed on this machine, and what takes the time", stage)
     timed.add_argument("--images", type=int, default=32, metavar="N", help="measured for each row; default: 32")
     timed.add_argument(
         "-o",
@@ -249,24 +247,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="a picture goes beside it; default: benchmarks/speed.json of the results",
     )
-    verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
+    verb("report", _report, "write report.html, print the results and where to look", stage)
 
-    watched = verb("watch", _watch, "show how far an experiment is, from any terminal that sees its results")
+    watched = verb("watch", _watch, "show how far an experiment is, from any terminal")
     watched.add_argument("experiment", help="name in config/experiments, with seeds all of them, or NAME/seed_0")
     watched.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     watched.add_argument("--once", action="store_true", help="say it once and end; else until all is done, or Ctrl-C")
 
-    cleaned = verb("clean", _clean, "tell what of the results of an experiment can go, with sizes, or remove it")
+    cleaned = verb("clean", _clean, "tell what of an experiment's results can go, or remove it")
     cleaned.add_argument("experiment", help="name in config/experiments, with seeds all of them, or NAME/seed_0")
     cleaned.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     cleaned.add_argument("--yes", action="store_true", help="remove it")
 
-    looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
+    looked = verb("doctor", _doctor, "look whether machine, cluster and experiments are ready")
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
     looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     looked.add_argument("--cluster", action="store_true", help="try locks between two nodes, with a job of a second")
 
-    launched = verb("launch", _launch, "run a verb in one or many processes, in a SLURM job on its nodes")
+    launched = verb("launch", _launch, "run a verb in many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
     launched.add_argument(
         "--nproc", type=_count, metavar="P", help="processes on each machine; default: one per GPU, without GPUs one"
@@ -284,13 +282,13 @@ def parser() -> argparse.ArgumentParser:
     synced.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)  # end with this process
     made = verb("toy-data", _toy_data, "write the built-in synthetic data set")
     made.add_argument("folder", type=_path, help="where to")
-    labelled = verb("mseg-labels", _mseg_labels, "make the labels of MSeg's data sets of those they are published with")
+    labelled = verb("mseg-labels", _mseg_labels, "make MSeg's labels of those its data sets come with")
     labelled.add_argument("sets", nargs="+", metavar="SET", help="such as camvid-11, ade20k-150, ade20k-150-relabeled")
     labelled.add_argument("--root", type=_path, metavar="FOLDER", help="of all sets; default: mseg_dataset in GSS_DATA")
     labelled.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes; default: all cores"
     )
-    completed = verb("completion", _completion, "print what makes a shell complete verbs, options and experiments")
+    completed = verb("completion", _completion, "print a shell's completion of verbs, options, experiments")
     completed.add_argument("shell", choices=("bash", "zsh"), help="whose language")
     described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
     described.add_argument("--check", action="store_true", help="only say whether they are up to date")
@@ -515,10 +513,8 @@ def _mseg_labels(given: argparse.Namespace) -> None:
 
 
 def _completion(given: argparse.Namespace) -> None:
-    try:
-        import shtab
-    except ImportError as error:
-        raise GssError("the package shtab is not installed", todo="pip install shtab -c constraints.txt") from error
+    import shtab
+
     root = parser()
     (verbs,) = (action for action in root._actions if isinstance(action, argparse._SubParsersAction))
     for name, verb in verbs.choices.items():

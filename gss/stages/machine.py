@@ -18,7 +18,7 @@ def machine_facts() -> dict[str, str]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = {
         "user": user,
-        "git_commit": _commit(),
+        "git_commit": git("rev-parse", "HEAD"),
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory / 2**30:.1f} GiB",
@@ -28,11 +28,12 @@ def machine_facts() -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _commit() -> str:
-    command = ["git", "rev-parse", "HEAD"]
-    with contextlib.suppress(OSError):  # no git on this machine
-        folder = Path(gss.__file__).parent
-        return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False).stdout.strip()
+def git(*arguments: str) -> str:
+    """What git says of the package's checkout; nothing where there is none, or no git."""
+    with contextlib.suppress(OSError):
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, cwd=Path(gss.__file__).parent, check=False
+        ).stdout.strip()
     return ""
 
 

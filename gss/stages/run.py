@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
 from gss.results.journal import Journal
 from gss.results.records import Made, as_made, made_sha256, record_file, write_record
 from gss.results.work import open_work
-from gss.stages.machine import machine_facts
+from gss.stages.machine import git, machine_facts
 
 if TYPE_CHECKING:
     from gss.train.distributed import World
@@ -281,16 +280,11 @@ def _dump(experiment: Experiment) -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """Versions, host and git state a number was made with."""
     packages = {name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")}
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    git = ""
-    with contextlib.suppress(OSError):  # no git on this machine
-        folder = Path(gss.__file__).parent
-        git = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False).stdout.strip()
     return {
         "gss": gss.__version__,
         "python": platform.python_version(),
         **packages,
         "host": platform.node(),
-        "git": git or "none",
+        "git": git("describe", "--always", "--dirty", "--abbrev=12") or "none",
         "command": " ".join(["gss", *sys.argv[1:]]),
     }

@@ -10,7 +10,7 @@ from gss.text import percent
 _LINES = 400
 # The lines of `gss.train.progress` and `gss.progress`.
 _STEP = re.compile(
-    r"(?P<done>\d+)/(?P<all>\d+)  loss (?P<loss>\S+)  .*  (?P<speed>\S+ img/s)  .*  ETA (?P<left>[\d:]+)"
+    r"step (?P<done>\d+)/(?P<all>\d+)  loss (?P<loss>\S+)  .*  (?P<speed>\S+ img/s)  .*  ETA (?P<left>[\d:]+)"
 )
 _PIECES = re.compile(
     r"(?P<title>.*\S) (?P<done>\d+)/(?P<all>\d+)  (?P<speed>\S+ \S+/s)  (?P<kind>ETA|in) (?P<left>[\d:]+)"
@@ -46,7 +46,7 @@ def read_log(path: Path) -> Reading:
     fault = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
     score = next((found["score"] for line in reversed(lines) if (found := _SCORE.match(line))), None)
     for line in reversed(lines):
-        if found := _STEP.match(line.removeprefix("step ")):
+        if found := _STEP.match(line):
             words = [f"step {found['done']}/{found['all']}", f"loss {found['loss']}"]
             words += [f"mIoU {percent(float(score))}"] if score else []
             text = "  ".join([*words, found["speed"]])

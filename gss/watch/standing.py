@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gss.cluster.lock import is_held
-from gss.config import Experiment, Job
+from gss.config import Experiment, Job, Stage
 from gss.files import sha256_file
 from gss.layout import WORK, of_set
 from gss.results.journal import last_event
@@ -102,14 +102,18 @@ class Watched:
         return all(_sha256(path, _stamp(path)) == digest for path, digest in newer)
 
     def _settings(self, job: Job) -> dict[str, Any]:
-        has_slice = self.experiment is not None and job is not REPORT
-        return self.experiment.slice(job.stage, job.split) if has_slice and self.experiment else {}
+        return {} if self.experiment is None or job is REPORT else self.experiment.slice(job.stage, job.split)
+
+    def _row(self, job: Job) -> Stage | None:
+        """The row of a job's stage; the report has none."""
+        return None if self.experiment is None or job is REPORT else self.experiment.kind.stage(job.stage)
 
     def _makes(self, job: Job) -> tuple[str, ...]:
         """The files that a job leaves, as patterns."""
         if job.stage == "check" and job.split:
             return of_set(job.split)
-        return self.experiment.kind.stage(job.stage).makes if self.experiment and job is not REPORT else ()
+        row = self._row(job)
+        return row.makes if row else ()
 
     def _expected(self, job: Job, steps: int, rates: Sequence[float]) -> float | None:
         """Seconds that a job will take: as long as it took before, here or with another seed; of the segment of a
@@ -118,10 +122,8 @@ class Watched:
             return took
         if steps and rates:
             return steps * rates[0]
-        is_long = (
-            self.experiment is not None and job is not REPORT and self.experiment.kind.stage(job.stage).in_processes
-        )
-        return None if is_long else 0.0
+        row = self._row(job)
+        return None if row and row.in_processes else 0.0
 
     def _took(self, job: Job) -> float | None:
         folders = [self.folder, *(self.folder.parent.glob("seed_*") if self.folder.name.startswith("seed_") else ())]
@@ -135,7 +137,9 @@ class Watched:
         """Seconds for a step of a training that runs or has run."""
         if standing.state == "done" and (took := self._took(standing.job)):
             return took / steps
-        reading = read_log(self.folder / "logs" / f"{standing.job.name}.log") if standing.state == "runs" else Reading()
+        if standing.state != "runs":
+            return None
+        reading = read_log(self.folder / "logs" / f"{standing.job.name}.log")
         if reading.left and reading.until and reading.step is not None and reading.until > reading.step:
             return reading.left / (reading.until - reading.step)
         return None

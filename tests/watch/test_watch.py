@@ -169,12 +169,20 @@ def test_only_changes_are_told_where_lines_stay(folder: Path) -> None:
 
 def test_ctrl_c_is_an_end_in_good_order(folder: Path) -> None:
     command = [sys.executable, "-m", "gss", "watch", "toy", "--results", str(folder.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        assert "toy" in process.stdout.readline()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` takes it away
+    )
+    try:
+        assert process.stdout is not None and "toy" in process.stdout.readline()
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0 and process.stderr.read() == ""
+        assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize(
