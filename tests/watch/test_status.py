@@ -14,10 +14,12 @@ import pytest
 from gss.watch import status
 from gss.watch.status import StatusLine
 
+ROOT = Path(__file__).resolve().parents[2]
 # A job of the toy as Snakemake sees it: its log says how far it is while it runs.
 SNAKEFILE = """
-from gss.watch.status import Status
-status = Status()
+from gss.watch import status as room
+room.LINE_SECONDS = 0.5
+status = room.Status()
 onstart:
     status.start(workflow)
 onsuccess:
@@ -29,6 +31,7 @@ rule check:
         "for number in 1 2 3 4 5 6 7 8; do echo 'check '$number'/8  1.0 pairs/s  ETA 0:0'$((8 - number)) >> {log}; "
         "sleep 0.5; done; echo made > {output}"
 """
+COMMAND = (sys.executable, "-m", "snakemake", "-c1", "results/toy/data/manifest.json")
 
 
 class Terminal(io.StringIO):
@@ -78,15 +81,25 @@ def test_in_a_log_lines_come_when_something_changed(monkeypatch: pytest.MonkeyPa
     line.end()
 
 
-@pytest.mark.parametrize("quiet", [[], ["--quiet", "progress"]])
-def test_snakemake_on_a_terminal_shows_what_runs(tmp_path: Path, quiet: list[str]) -> None:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     experiments = tmp_path / "config" / "experiments"
     experiments.mkdir(parents=True)
-    (experiments / "toy.yaml").write_text(Path("config/experiments/toy.yaml").read_text())
-    command = [sys.executable, "-m", "snakemake", "-c1", "results/toy/data/manifest.json", *quiet]
+    (experiments / "toy.yaml").write_text((ROOT / "config/experiments/toy.yaml").read_text())
+    return tmp_path
+
+
+def test_snakemake_in_a_pipe_writes_plain_lines(project: Path) -> None:
+    done = subprocess.run(COMMAND, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    assert re.search(rb"^\d\d:\d\d:\d\d toy: check  check \d/8", done.stdout, re.MULTILINE), done.stdout.decode()
+    assert not {b"\r", b"\x1b"} & {bytes([byte]) for byte in done.stdout}
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet", "progress"]])
+def test_snakemake_on_a_terminal_shows_what_runs(project: Path, quiet: list[str]) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen([*COMMAND, *quiet], cwd=project, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         said = b""
         while True:
