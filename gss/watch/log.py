@@ -45,17 +45,20 @@ def read_log(path: Path) -> Reading:
         return Reading()
     fault = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
     score = next((found["score"] for line in reversed(lines) if (found := _SCORE.match(line))), None)
+    piece = Reading(fault=fault)
     for line in reversed(lines):
         if found := _STEP.match(line):
+            if found["done"] == found["all"] and piece.left is not None:
+                return piece  # what comes after a training; on its way, a validation's end is not the training's
             words = [f"step {found['done']}/{found['all']}", f"loss {found['loss']}"]
             words += [f"mIoU {percent(float(score))}"] if score else []
             text = "  ".join([*words, found["speed"]])
             return Reading(text, _seconds(found["left"]), int(found["done"]), int(found["all"]), fault)
-        if (found := _PIECES.fullmatch(line)) and not (score and found["kind"] == "in"):
+        if not piece.text and (found := _PIECES.fullmatch(line)):
             # An end is that of a part, of which a stage may have several.
             left = _seconds(found["left"]) if found["kind"] == "ETA" else None
-            return Reading(f"{found['title']} {found['done']}/{found['all']}  {found['speed']}", left, fault=fault)
-    return Reading(fault=fault)
+            piece = Reading(f"{found['title']} {found['done']}/{found['all']}  {found['speed']}", left, fault=fault)
+    return piece
 
 
 def _seconds(clock: str) -> float:

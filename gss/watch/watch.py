@@ -104,7 +104,8 @@ def changes(before: Looks, now: Looks) -> list[str]:
 def line_of(standing: Standing) -> str:
     """The line of one job: its name, how far it is, and when it ends."""
     moment = f"ETA {clock(standing.left)}" if standing.state == "runs" and standing.left is not None else ""
-    return "  ".join(word for word in (standing.job.name, standing.text, moment) if word)
+    text = standing.text.removeprefix(f"{standing.job.name} ")  # `palette 3/12` of the palette
+    return "  ".join(word for word in (standing.job.name, text, moment) if word)
 
 
 def _list(title: str, names: Sequence[str], width: int) -> list[str]:

@@ -79,6 +79,17 @@ def test_the_lines_of_trainings_and_of_other_stages_are_understood(
     assert read_log(tmp_path / "none.log").text == ""
 
 
+def test_the_end_of_a_validation_is_not_that_of_its_training(tmp_path: Path) -> None:
+    validates, log = "val 12/16  2.0 img/s  ETA 0:02\n", tmp_path / "train.log"
+    write(log, START + LINE + validates)
+    assert (read_log(log).step, read_log(log).left) == (25, 100)
+    ends = LINE.replace("25/", "225/").replace("1:40", "0:00")
+    write(log, START + ends + validates)  # the last one: nothing else is left
+    assert (read_log(log).text, read_log(log).left) == ("val 12/16  2.0 img/s", 2)
+    write(log, START + ends + validates + "val 16/16  2.0 img/s  in 0:08\nstep 225/225  val/mIoU 0.5 in 0:08\n")
+    assert (read_log(log).text, read_log(log).left) == ("step 225/225  loss 0.5  mIoU 50.0  50.0 img/s", 0)
+
+
 def test_what_is_done_runs_and_waits(folder: Path) -> None:
     write(folder / "logs" / "latent_prior_225.log", START + "step 25/225  val/mIoU 0.4 in 0:01\n" + LINE, age=40)
     with writer_lock(folder / "work" / "latent_prior"):
