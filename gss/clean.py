@@ -9,7 +9,6 @@ from gss.cluster.lock import is_held
 from gss.errors import GssError
 from gss.files import write_error
 from gss.layout import WORK
-from gss.results.records import work_name
 from gss.results.work import STALE, spare_files
 from gss.text import size
 from gss.watch.standing import Standing, Watched
@@ -71,9 +70,9 @@ def clean(name: str, results: Path, *, remove: bool) -> str:
 def _spare(run: Watched) -> Iterator[Spare]:
     """What of a results folder can go."""
     standings = run.look()
-    open_works = {work_name(each.job.name) for each in standings if each.state != "done"}
+    open_works = {each.job.work for each in standings if each.state != "done"}
     works = sorted((run.folder / WORK).glob("*/fingerprint.json"))
-    done = {work_name(each.job.name) for each in standings} - open_works
+    done = {each.job.work for each in standings} - open_works
     for work in [path.parent for path in works if path.parent.name in done]:
         if not is_held(work):
             yield Spare(work, list(spare_files(work)), "of a finished stage")

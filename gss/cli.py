@@ -517,9 +517,9 @@ def _completion(given: argparse.Namespace) -> None:
 
     root = parser()
     (verbs,) = (action for action in root._actions if isinstance(action, argparse._SubParsersAction))
-    for name, verb in verbs.choices.items():
+    for verb in verbs.choices.values():
         for action in verb._actions:
-            if action.dest in ("experiment", "experiments", "runs") and name != "config-reference":
+            if action.dest in ("experiment", "experiments", "runs"):
                 action.complete = _EXPERIMENTS  # type: ignore[attr-defined]
             elif action.type is _path or action.dest in ("inputs", "file"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]

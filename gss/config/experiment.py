@@ -37,6 +37,11 @@ class Job(NamedTuple):
     split: str | None = None
     until: int | None = None
 
+    @property
+    def work(self) -> str:
+        """Its work folder, which the segments of a training share."""
+        return self.name if self.until is None else self.stage
+
 
 class Experiment(Section):
     recipe: str = "gss"

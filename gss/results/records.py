@@ -57,16 +57,11 @@ def read_record(folder: Path, name: str) -> dict[str, Any] | None:
     return None
 
 
-def work_name(name: str) -> str:
-    """The work folder of a rule: the segments of a training share one."""
-    return re.sub(r"_\d+$", "", name)
-
-
 def made_by(folder: Path, name: str) -> dict[str, Any] | None:
     """`settings` and `inputs` of what a rule made: of its record or, of results older than records, of its work."""
     if record := read_record(folder, name):
         return record
-    work = work_name(name)
+    work = re.sub(r"_\d+$", "", name)  # segments share one
     with contextlib.suppress(GssError, OSError, ValueError, KeyError, TypeError, IndexError):
         found = read_json(folder / WORK / work / "fingerprint.json")
         *_, last = (folder / WORK / work / "journal.jsonl").read_bytes().splitlines()

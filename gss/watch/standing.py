@@ -14,7 +14,7 @@ from gss.config import Experiment, Job, Stage
 from gss.files import sha256_file
 from gss.layout import WORK, of_set
 from gss.results.journal import last_event
-from gss.results.records import made_by, record_file, work_name
+from gss.results.records import made_by, record_file
 from gss.watch.log import Reading, read_log
 
 SILENT_SECONDS = 90  # a job that holds no lock and has written nothing for so long is not taken for running
@@ -64,10 +64,10 @@ class Watched:
         return found
 
     def _standing(self, job: Job, undone: Sequence[Standing]) -> Standing:
-        log, work = self.folder / "logs" / f"{job.name}.log", self.folder / WORK / work_name(job.name)
+        log, work = self.folder / "logs" / f"{job.name}.log", self.folder / WORK / job.work
         if self._is_made(job, undone):
             return Standing(job, "done", 0.0)
-        comes_later = any(work_name(each.job.name) == work_name(job.name) for each in undone)  # segments share a folder
+        comes_later = any(each.job.work == job.work for each in undone)  # segments share a folder
         written, record = _stamp(log), _stamp(record_file(self.folder, job.name))
         if comes_later or written is None:
             return Standing(job, "waits")
@@ -86,7 +86,7 @@ class Watched:
     def _is_made(self, job: Job, undone: Sequence[Standing]) -> bool:
         """Whether the record of a job is of today's settings, and of the inputs that are there."""
         path = record_file(self.folder, job.name)
-        stamp = _stamp(path) or _stamp(self.folder / WORK / work_name(job.name) / "journal.jsonl")
+        stamp = _stamp(path) or _stamp(self.folder / WORK / job.work / "journal.jsonl")
         record = _made_by(self.folder, job.name, stamp) if stamp else None
         if record is None or record["settings"] != self._settings(job):
             return False
