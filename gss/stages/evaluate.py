@@ -236,7 +236,7 @@ def summarise(run: Run, name: str) -> None:
                 todo=f"gss evaluate {run.name} --model {name}",
             )
     output = run.folder / layout.SUMMARY.replace("*", name)
-    results, oracles, read = run.folder.parents[run.name.count("/")], {}, []
+    results, oracles, read = run.results, {}, []
     for split, found in sets.items():
         if found.oracle:
             folder, of = results / found.oracle, next(iter(found.splits))

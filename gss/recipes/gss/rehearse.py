@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gss.checkpoints import read_backbone_weights, read_checkpoint, timm_tag
-from gss.config import data_folder
+from gss.config import data_folder, folder_name
 from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError, ConfigError, DataError
 from gss.evaluate.inference import inferences
@@ -36,10 +36,10 @@ def _lender(run: Run[GSSExperiment], space: ClassSpace) -> GSSExperiment | None:
     if name is None:
         return None
     where = "posterior.experiment"
-    if name == (run.workflow or run.folder).name:
+    if name == folder_name(run.workflow or run.folder):
         raise ConfigError(f"{name!r} names itself", where=where, todo="leave the key out")
     try:
-        other = Run.open(name, results=run.folder.parent)
+        other = Run.open(name, results=run.results)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.what}", where=error.where, todo=error.todo) from error
     if other.experiment.recipe != run.experiment.recipe:

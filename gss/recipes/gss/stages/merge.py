@@ -18,8 +18,8 @@ def merge(run: Run[GSSExperiment]) -> None:
         CheckpointError: the parents differ in palette, classes or tokenizer, or X^-1 is not complete.
     """
     prior = load_model(run.file(run.folder / GSS_FF), "gss_ff")
-    source = run.experiment.posterior.experiment or run.name
-    posterior_path = run.file(run.folder.parent / source / POSTERIOR)
+    source = run.experiment.posterior.experiment
+    posterior_path = run.file((run.results / source if source else run.folder) / POSTERIOR)
     posterior = load_model(posterior_path, "posterior")
     refuse_strangers(prior, posterior, where=f"{run.folder / 'gss_ff.pth'} and {posterior_path}")
     load_strictly(build_posterior(posterior.meta), posterior.tensors, "posterior.", where=posterior_path)
