@@ -14,7 +14,7 @@ import torch
 
 from gss.cli import main
 from gss.cluster.lock import writer_lock
-from gss.config import load_experiment
+from gss.config import Job, load_experiment
 from gss.progress import Progress as Pieces
 from gss.results.records import write_record
 from gss.train.distributed import World
@@ -106,6 +106,11 @@ def test_what_is_done_runs_and_waits(folder: Path) -> None:
     assert "posterior, evaluate_gss_ff_val, evaluate_gss_ff_test and 2 more, whose time is not known yet" in (
         expected_end([*now.values()])
     )
+
+
+def test_only_segments_of_a_training_share_a_work_folder() -> None:
+    assert {job.work for job in TOY.jobs() if job.stage == "latent_prior"} == {"latent_prior"}
+    assert Job("evaluate_gss_ff_street_11", "evaluate", "street_11").work == "evaluate_gss_ff_street_11"
 
 
 def test_times_of_other_seeds_tell_how_long_it_takes(folder: Path) -> None:
