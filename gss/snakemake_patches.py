@@ -4,13 +4,13 @@ Both have no option there. The rules call these functions, so Snakemake is impor
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gss.cluster.log import last_lines
-from gss.config import leaves
 from gss.results.records import made_by
+from gss.text import differences
 
 _SHOWN_LINES = 30
 
@@ -33,6 +33,12 @@ def trust_records() -> None:
         PersistenceBase.input_checksums,
     )
 
+    class Changed(ParamsChange):  # type: ignore[misc]
+        """Names the keys of the configuration; Snakemake's own lists all old values, then all new ones."""
+
+        def __str__(self) -> str:
+            return ", ".join(sorted(self.only_new))
+
     def has_metadata(self: PersistenceBase, job: Any) -> bool:
         return _record(job) is not None or own_memory(self, job)
 
@@ -40,14 +46,13 @@ def trust_records() -> None:
         record = _record(job)
         if record is None:
             return own_changes(self, job, file)
+        made, now = dict(record["settings"]), dict(job.params.get("config", {}))
         looked_into = job.params.get("oracles")
-        made, now = {*_lines(record["settings"])}, {*_lines(job.params.get("config", {}))}
         if looked_into is not None:
-            made |= {*_lines({name: sha for name, sha in record["inputs"].items() if name.startswith("..")})}
-            now |= {*_lines(looked_into)}
-        if made == now:
-            return NO_PARAMS_CHANGE
-        return ParamsChange(only_old=made - now, only_new=now - made, files={*job.output})
+            made |= {name: sha for name, sha in record["inputs"].items() if name.startswith("..")}
+            now |= looked_into
+        found = differences(made, now, absent="default")
+        return Changed(only_new={*found}, files={*job.output}) if found else NO_PARAMS_CHANGE
 
     def input_checksums(self: PersistenceBase, job: Any, input_path: Any) -> set[Any]:
         known = own_checksums(self, job, input_path) - {None}
@@ -85,8 +90,3 @@ def _record(job: Any) -> dict[str, Any] | None:
 
 def _results_of(job: Any) -> Path:
     return Path(job.log[0]).parents[1]
-
-
-def _lines(settings: Mapping[str, Any]) -> Iterator[str]:
-    """One text for each value, as Snakemake shows what has changed."""
-    return (f"{'.'.join(key)}={value}" for key, value in leaves(settings))

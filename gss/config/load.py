@@ -17,7 +17,7 @@ from gss.config.project import Cluster, Project
 from gss.config.recipe import find_recipe
 from gss.config.reference import model_in
 from gss.config.schema import Backbone, Data, Evaluation
-from gss.errors import ConfigError
+from gss.errors import ConfigError, did_you_mean
 from gss.layout import CONFIG
 
 EXPERIMENTS = Path("config/experiments")
@@ -260,7 +260,6 @@ def experiment_path(name: str | Path) -> Path:
         path = files[0]
     if not path.is_file():
         known = list_experiments(path.parent) or list_experiments()
-        near = difflib.get_close_matches(bare, known, n=1)
         what = f"no {'file' if path == Path(name) else 'experiment'} {str(name)!r}; "
         what += f"there are: {', '.join(known) or 'none'}"
         if path.is_symlink():
@@ -270,7 +269,7 @@ def experiment_path(name: str | Path) -> Path:
         raise ConfigError(
             what,
             where=path,
-            todo=f"did you mean {near[0]!r}?" if near else "write this file, see config/README.md",
+            todo=did_you_mean(bare, known) or "write this file, see config/README.md",
         )
     return path
 

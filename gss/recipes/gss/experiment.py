@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gss.config.experiment import Experiment, NamedFile
+from gss.config.experiment import Experiment, Job, NamedFile
 from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
 from gss.config.names import Place, RunName
 from gss.config.schema import (
@@ -353,6 +353,15 @@ class GSSExperiment(Experiment):
 
     def borrowed(self) -> tuple[str | None, ...]:
         return (self.posterior.experiment,)
+
+    def _segments(self, stage: str) -> Iterator[Job]:
+        if self.posterior.experiment and stage in ("palette", "tokenizer", "posterior"):
+            return
+        if stage == "latent_prior":
+            yield from (Job(f"{stage}_{step}", stage, until=step) for step in self.milestones[:-1])
+            yield Job(stage, stage, until=self.milestones[-1])
+        else:
+            yield Job(stage, stage)
 
     def named_files(self) -> Iterator[NamedFile]:
         tokenizer, prior, base = self.tokenizer, self.latent_prior, data_folder()
