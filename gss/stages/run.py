@@ -27,7 +27,7 @@ from gss.config import (
     require_data,
     shipped,
 )
-from gss.config.schema import DataSet
+from gss.config.schema import DataSet, Source
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, DataError
@@ -268,6 +268,17 @@ def class_space(data: DataSet, table: Path | None) -> ClassSpace:
         assert table is not None
         return read_class_space(table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
     return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
+
+
+def source_folder(source: Source, what: str) -> Path:
+    """Where a source lies, or an evaluation set.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    folders = sorted({folder for split in source.splits.values() for folder in (split.images, split.labels)})
+    kind, todo = f"folder of the {what} {source.root!r}", f"expected in it: {', '.join(folders)}"
+    return require_data(data_folder() / source.root, kind=kind, todo=todo)
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:
