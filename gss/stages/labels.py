@@ -8,15 +8,19 @@ from typing import Any
 from gss.config import class_file, list_file, tables_of
 from gss.config.schema import Source
 from gss.data.annotations.formats import FORMATS
-from gss.data.annotations.make import Options, make_labels
-from gss.data.classes import IGNORE
+from gss.data.annotations.make import Made, Options, make_labels
+from gss.data.classes import IGNORE, default_colours
+from gss.data.images import Orientation, read_image, read_native_label
 from gss.data.native import NativeClasses, read_native_classes
 from gss.data.pairing import SplitFolders
-from gss.errors import ConfigError, GssError
-from gss.files import read_json, sha256_json, write_json
+from gss.errors import ConfigError
+from gss.evaluate.pictures import sheet
+from gss.files import read_json, remove, sha256_json, write_json
 from gss.layout import ANNOTATED, LABELS, labels_of_set
 from gss.results.records import read_record
 from gss.stages.run import Run, source_folder
+
+_Sheet = tuple[str, str, Made, Orientation]  # root, split, what was made, how pictures are read
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
     content: dict[str, Any] = {"version": 1, "sources": {}}
     found: dict[str, Annotated] = {}
     files: list[Path] = []
+    sheets: dict[Path, _Sheet] = {}
     for number, source in enumerate(sources):
         if source.annotations is None:
             continue
@@ -76,11 +81,12 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
         ground = "ignored" if options.background == IGNORE else options.background
         print(f"annotations of {source.root}: {options.format}, overlap {options.overlap}, unlabelled ground {ground}")
         how = {key: value for key, value in options._asdict().items() if key not in ("classes", "orientation")}
-        content["sources"][source.root] = {**how, **made}
+        content["sources"][source.root] = {**how, "classes": list(made.classes), "splits": made.splits}
+        sheets |= {folder / f"{split}.png": (source.root, split, made, options.orientation) for split in made.splits}
         for line in _table(made):
             print(line)
         found[source.root] = _annotated(source, made, folder)
-    _write(run, name, output, content, files)
+    _write(run, name, output, content, files, sheets)
     return found
 
 
@@ -104,26 +110,26 @@ def _folders(source: Source) -> dict[str, SplitFolders]:
     }
 
 
-def _annotated(source: Source, made: Mapping[str, Any], folder: Path) -> Annotated:
+def _annotated(source: Source, made: Made, folder: Path) -> Annotated:
     folders: dict[str, SplitFolders] = {}
     for name, split in source.splits.items():
         place = (folder / name).absolute()
-        images = str(place / "images") if made["splits"][name]["embedded"] else split.images
+        images = str(place / "images") if made.splits[name]["embedded"] else split.images
         listed = list_file(split.list) if split.list and images == split.images else None
         folders[name] = SplitFolders(images, str(place / "labels"), count=split.count, list=listed, labelled_only=True)
-    splits = made["splits"].values()
-    shapes = {name: sum(split["shapes"][name] for split in splits) for name in made["classes"]}
-    return Annotated(NativeClasses(dict(enumerate(made["classes"]))), shapes, folders)
+    splits = made.splits.values()
+    shapes = {name: sum(split["shapes"][name] for split in splits) for name in made.classes}
+    return Annotated(NativeClasses(dict(enumerate(made.classes))), shapes, folders)
 
 
-def _table(made: Mapping[str, Any]) -> Iterator[str]:
+def _table(made: Made) -> Iterator[str]:
     """Shapes and pixels by class, as lines."""
-    for split, found in made["splits"].items():
+    for split, found in made.splits.items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in found["kinds"].items())
         yield f"{split}: {found['files']} pictures ({kinds or 'no shape'})"
-        width = max(map(len, made["classes"]), default=0)
+        width = max(map(len, made.classes), default=0)
         unused = 0
-        for name in made["classes"]:
+        for name in made.classes:
             shapes, pixels = found["shapes"][name], found["pixels"][name]
             unused += not (shapes or pixels)
             if shapes or pixels:
@@ -136,17 +142,30 @@ def _table(made: Mapping[str, Any]) -> Iterator[str]:
             yield f"warning: {split}: {remark}"
 
 
-def _write(run: Run, name: str | None, output: Path, content: Mapping[str, Any], files: list[Path]) -> None:
-    """Write the record of the labels, and that of the stage, where they are not there already."""
+def _write(
+    run: Run,
+    name: str | None,
+    output: Path,
+    content: Mapping[str, Any],
+    files: list[Path],
+    sheets: Mapping[Path, _Sheet],
+) -> None:
+    """Write what the labels hold, the sheets, and the record of the stage, where they are not there already."""
     rule = "labels" if name is None else f"set_labels_{name}"  # its own: records of the stage are of the data set
     inputs = {"labels": sha256_json(content)}
     record = read_record(run.folder, rule)
-    if record is not None and record["settings"] == run.experiment.slice("labels", name):
-        try:
-            if read_json(output) == content and record["inputs"].get("labels") == inputs["labels"]:
-                return
-        except GssError:
-            pass
+    is_same = record is not None and record["settings"] == run.experiment.slice("labels", name)
+    if is_same and output.is_file() and read_json(output) == content and all(path.is_file() for path in sheets):
+        return
     with run.stage("labels", inputs, name=rule, split=name, looked_into=files) as journal:
         assert journal is not None
+        remove(output)
+        for path, (root, split, made, orientation) in sheets.items():
+            tiles = [
+                (image.name, read_image(image, orientation), read_native_label(label))
+                for image, label in made.shown[split]
+            ]
+            colours = default_colours(len(made.classes))
+            sheet(path, tiles, made.classes, colours, f"{root}, {split}: {len(tiles)} of {made.splits[split]['files']}")
+            print(f"{len(tiles)} pictures with their labels: {path}")
         write_json(output, content)

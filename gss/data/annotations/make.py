@@ -21,6 +21,7 @@ from gss.data.annotations.parsed import Parsed, Picture
 from gss.data.annotations.shapes import Shape, covered, vertices
 from gss.data.classes import IGNORE, ids_dtype, ignore_index
 from gss.data.images import Orientation
+from gss.data.manifest import evenly_spaced
 from gss.data.pairing import SplitFolders
 from gss.data.processes import in_order
 from gss.data.tiff import ORIENTATION
@@ -32,6 +33,7 @@ from gss.progress import track
 _VERSION = 1  # raised when other labels are made of the same annotations
 _KEY = "annotation"  # of the text in a label file that says what it was made of, and what it holds
 _EMBEDDED = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
+_SHOWN = 16  # pictures on a sheet
 _WORKERS = "run.resources.labels.threads"
 
 
@@ -55,6 +57,21 @@ class Options(NamedTuple):
     orientation: Orientation = "apply"
 
 
+class Made(NamedTuple):
+    """Label files.
+
+    Args:
+        classes: the names of their ids.
+        splits: by split `files`, `shapes`, `pixels` (both by class), `ignored_pixels`, `kinds`, `made_of` (a
+            hash), `remarks`, and whether pictures were `embedded`; JSON values only.
+        shown: by split some pictures and their labels, evenly spaced.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, Any]
+    shown: dict[str, list[tuple[Path, Path]]]
+
+
 class _Work(NamedTuple):
     """A picture whose label is to be there.
 
@@ -70,8 +87,10 @@ class _Work(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What a label holds: pixels by class, ignored ones, shapes by class and by kind, and what to say of them."""
+    """What a label holds: pixels by class, ignored ones, shapes by class and by kind, and what to say of them; and a
+    hash of what it was made of."""
 
+    made_of: str
     pixels: list[int]
     ignored: int
     shapes: dict[str, int]
@@ -81,7 +100,7 @@ class _Facts(NamedTuple):
 
 def make_labels(
     root: Path, splits: Mapping[str, SplitFolders], options: Options, folder: Path, *, title: str, workers: int
-) -> dict[str, Any]:
+) -> Made:
     """Make a label file of every annotated picture, `folder/SPLIT/labels/NAME.png`, that is not there yet.
 
     They hold ids of the classes: those that the annotation files declare in their order, else the names of all shapes,
@@ -97,8 +116,7 @@ def make_labels(
         workers: the most processes; labels do not depend on it.
 
     Returns:
-        `classes`, and by split `files`, `shapes`, `pixels` (both by class), `ignored_pixels`, `kinds`, `remarks`, and
-        whether pictures were `embedded`.
+        What was made.
 
     Raises:
         DataError: annotations that are missing, or what would be learned wrongly; equal faults are one line.
@@ -106,6 +124,7 @@ def make_labels(
     parsed = {split: _read(root, folders, options, workers) for split, folders in splits.items()}
     classes = _classes(list(parsed.values()), options)
     found: dict[str, Any] = {}
+    shown: dict[str, list[tuple[Path, Path]]] = {}
     faults: list[str] = []
     for split, folders in splits.items():
         notes, place = parsed[split].notes, folder / split
@@ -121,11 +140,13 @@ def make_labels(
             faults.append(f"{split}: no annotated picture in {folders.labels}")
         _remove_strays(place, work)
         found[split] = {**total.as_dict(), "remarks": notes.remarks(), "embedded": any(not each.image for each in work)}
+        few = [work[index] for index in evenly_spaced(len(work), _SHOWN)]
+        shown[split] = [(each.image or _copy(each), each.label) for each in few]
         print(f"{title} {split}: {total.made} of {len(work)} labels made", flush=True)
     if faults:
         what = "\n".join([f"annotations of {title} cannot be used:", *(f"  {line}" for line in faults)])
         raise DataError(what, where=root, todo="mend the files, or the data section of the experiment, and run again")
-    return {"classes": list(classes), "splits": found}
+    return Made(classes, found, shown)
 
 
 class _Total:
@@ -134,6 +155,7 @@ class _Total:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = classes
         self.made = self.files = self.ignored = 0
+        self.made_of: list[str] = []
         self.pixels = np.zeros(len(classes), np.int64)
         self.shapes: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
@@ -143,6 +165,7 @@ class _Total:
             return
         self.made += made
         self.files += 1
+        self.made_of.append(facts.made_of)
         self.ignored += facts.ignored
         self.pixels += facts.pixels
         self.shapes.update(facts.shapes)
@@ -155,6 +178,7 @@ class _Total:
             "pixels": {name: int(pixels) for name, pixels in zip(self.classes, self.pixels, strict=True)},
             "ignored_pixels": self.ignored,
             "kinds": dict(sorted(self.kinds.items())),
+            "made_of": sha256_json(self.made_of),
         }
 
 
@@ -257,6 +281,12 @@ def _find(images: Path, names: Sequence[str]) -> str | None:
     return None
 
 
+def _copy(work: _Work) -> Path:
+    """The file of a picture that was in the annotation file."""
+    files = (work.copy.with_name(work.copy.name + ending) for ending in _EMBEDDED.values())
+    return next((file for file in files if file.is_file()), work.copy)
+
+
 def _remove_strays(place: Path, work: Sequence[_Work]) -> None:
     """Take away labels and pictures that other annotations were made into."""
     labels, copies = {each.label for each in work}, {each.copy for each in work if not each.image}
@@ -279,10 +309,10 @@ def _make(options: Options, classes: Sequence[str], work: _Work) -> tuple[bool, 
         facts = _known(work.label, made_of)
         is_new = facts is None
         if facts is None:
-            label, facts = _painted(picture, size, options, classes, notes)
+            label, facts = _painted(picture, size, options, classes, made_of, notes)
             if notes.faults():
                 return False, None, notes
-            _write(work.label, label, {"of": made_of, "holds": facts._asdict()})
+            _write(work.label, label, facts)
         for what, case in facts.remarks:
             notes.remark(what, case)
         return is_new, facts, notes
@@ -336,20 +366,20 @@ def _known(path: Path, made_of: str) -> _Facts | None:
     """What a label that is there holds; None where it was made of something else."""
     try:
         with Image.open(path) as file:
-            said = json.loads(getattr(file, "text", {})[_KEY])
-        return _Facts(**said["holds"]) if said["of"] == made_of else None
+            facts = _Facts(**json.loads(getattr(file, "text", {})[_KEY]))
+        return facts if facts.made_of == made_of else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(path: Path, label: np.ndarray, said: Mapping[str, Any]) -> None:
+def _write(path: Path, label: np.ndarray, facts: _Facts) -> None:
     text = PngInfo()
-    text.add_text(_KEY, json.dumps(said, separators=(",", ":")))
+    text.add_text(_KEY, json.dumps(facts._asdict(), separators=(",", ":")))
     write_atomic(path, lambda file: Image.fromarray(label).save(file, "PNG", pnginfo=text, compress_level=4))
 
 
 def _painted(
-    picture: Picture, size: tuple[int, int], options: Options, classes: Sequence[str], notes: Notes
+    picture: Picture, size: tuple[int, int], options: Options, classes: Sequence[str], made_of: str, notes: Notes
 ) -> tuple[np.ndarray, _Facts]:
     """A label, [H, W] of the classes' type, and what it holds; notes the faults of its shapes."""
     if strange := undeclared_segments(picture):
@@ -384,7 +414,8 @@ def _painted(
     counts = np.bincount(label.ravel(), minlength=ignored + 1)
     shapes = Counter(shape.name for shape in picture.shapes)
     kinds = Counter[str](shape.kind for shape in picture.shapes)
-    return label, _Facts(counts[: len(classes)].tolist(), int(counts[ignored]), dict(shapes), dict(kinds), remarks)
+    of_classes = counts[: len(classes)].tolist()
+    return label, _Facts(made_of, of_classes, int(counts[ignored]), dict(shapes), dict(kinds), remarks)
 
 
 def _scaled(picture: Picture, size: tuple[int, int]) -> list[Shape]:
