@@ -37,7 +37,7 @@ from gss.config import (
     tables_of,
     taxonomy_file,
 )
-from gss.config.schema import EvaluationSet, Source
+from gss.config.schema import OF_ANNOTATIONS, EvaluationSet, Source
 from gss.data.mseg.sets import PREPARED, RELABELLED, SETS, record_file, root_of
 from gss.errors import ConfigError
 from gss.files import sha256_file
@@ -148,11 +148,14 @@ def set_inputs(wildcards: Any) -> list[str]:
     """
     found = _set(wildcards)
     root = data_folder() / found.root
-    tables = [class_file(found.classes, root)] if isinstance(found.classes, str) else []
+    tables = [class_file(found.class_table, root)] if found.class_table else []
     sources = [found, *([found.relabelled_source()] if found.relabelled else [])]
     tables += [path for source in sources for path in tables_of(source, root)]
     tables += [taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else []
-    labels = [f"results/{wildcards.experiment}/{layout.labels_of_set(wildcards.split)}"] if found.annotations else []
+    labels = [layout.labels_of_set(wildcards.split)] if found.annotations else []
+    if find_experiment(wildcards.experiment).data.classes == OF_ANNOTATIONS:
+        labels.append(layout.LABELS)
+    labels = [f"results/{wildcards.experiment}/{file}" for file in labels]
     return list(dict.fromkeys([*_data_tables(wildcards), *_of_user(tables), *labels, *_records(found)]))
 
 
@@ -388,7 +391,7 @@ def _data_tables(wildcards: Any) -> list[str]:
     data = find_experiment(wildcards.experiment).data
     if data.generate:
         return [user_file(data_set_folder(data) / "classes.csv")]
-    tables = [class_file(data.classes, data_set_folder(data))] if isinstance(data.classes, str) else []
+    tables = [class_file(data.class_table, data_set_folder(data))] if data.class_table else []
     for source in (data, *data.sources):
         tables += tables_of(source, data_folder() / source.root)
     prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []

@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[Positive, Positive]
 
 
+OF_ANNOTATIONS = "annotations"  # as `classes`
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -165,7 +168,8 @@ class Source(Section):
 
 class DataSet(Source):
     classes: Place | tuple[str, ...]
-    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`, `mseg/bdd`), or names."""
+    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`, `mseg/bdd`), or names; or
+    `annotations`: those of its `annotations`, in their order."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -177,8 +181,16 @@ class DataSet(Source):
                 raise ValueError(f"the class name {name!r} is no text; in quotes it is")
         return classes
 
+    @property
+    def class_table(self) -> str | None:
+        """The table that names the classes, as the configuration names it; None where it has the names, or the
+        annotations have."""
+        return self.classes if isinstance(self.classes, str) and self.classes != OF_ANNOTATIONS else None
+
     @model_validator(mode="after")
     def _classes_have_names(self) -> Self:
+        if self.classes == OF_ANNOTATIONS and self.annotations is None:
+            raise ValueError(f"`classes: {OF_ANNOTATIONS}` is of labels that are made of `annotations`")
         names = list(self.classes) if isinstance(self.classes, tuple) else ["a table"]
         if not names or not all(name.strip() for name in names):
             raise ValueError("`classes` needs a name for every class")

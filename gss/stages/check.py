@@ -7,7 +7,7 @@ from typing import Any
 
 from gss import layout
 from gss.config import class_file, list_file, prepared_file, schema, tables_of, taxonomy_file
-from gss.config.schema import Source
+from gss.config.schema import OF_ANNOTATIONS, Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import Rows, manifest_sha256, named_beside, read_manifest, write_manifest
@@ -35,11 +35,12 @@ def check(run: Run) -> None:
             the data set was not looked at.
         DataError: any fault of the data; the message shows the first ones, `data/faults.txt` all of them.
     """
-    data, space = run.experiment.data, run.declared_space()
+    data = run.experiment.data
+    annotated = labels(run) if data.annotated else {}
+    space = run.declared_space()
     rehearse(run, space)
     records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
     places = {data.root: run.root} | {source.root: source_folder(source, "source") for source in data.sources}
-    annotated = labels(run) if data.annotated else {}
     spaces = {
         source.root: _space(
             source, space, places[source.root], run.class_table, f"source {source.root!r}", annotated.get(source.root)
@@ -94,13 +95,16 @@ def check_set(run: Run, name: str) -> None:
             nothing says what becomes of one.
         DataError: any fault of the data.
     """
-    config, model = run.experiment.evaluation.sets[name], run.declared_space()
+    config = run.experiment.evaluation.sets[name]
+    if run.experiment.data.classes == OF_ANNOTATIONS:
+        labels(run)
+    model = run.declared_space()
     where = f"evaluation.sets.{name}"
     made = _made_labels(config, where)
     root = source_folder(config, "evaluation set")
     annotated = labels(run, name)[config.root] if config.annotations else None
-    table = class_file(config.classes, root) if isinstance(config.classes, str) else None
-    own = class_space(config, table)
+    table = class_file(config.class_table, root) if config.class_table else None
+    own = class_space(config, table, run.folder / layout.labels_of_set(name))
     asked = config.model_taxonomy
     found = targets(
         NativeClasses(dict(enumerate(model.names))),
