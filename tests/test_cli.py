@@ -13,6 +13,7 @@ from gss.cli import main, parser
 
 VERBS = (
     "prepare",
+    "labels",
     "check",
     "palette",
     "tokenizer",

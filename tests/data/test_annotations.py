@@ -1,6 +1,7 @@
 """Labels of annotations: the pixels of every shape, every format, what is refused, and what is only counted."""
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from gss.config.schema import Annotations
 from gss.data.annotations import masks
 from gss.data.annotations.formats import FORMATS
+from gss.data.annotations.scalabel import read_scalabel
 from gss.data.annotations.shapes import Shape, box, covered
 from gss.data.images import read_native_label
 from gss.errors import DataError
@@ -122,6 +124,29 @@ def test_runs_as_text_are_those_that_cocos_own_code_writes() -> None:
 
 NOISE = "031N0001020O0N31M11O"
 LONG = "lg>T3X6000PbU3"
+
+
+def test_runs_of_a_real_file_share_out_every_pixel(gss_data: Path) -> None:
+    """Eleven masks of BDD100K's semantic labels: each pixel is in one of them."""
+    file = gss_data / "wild/formats/bdd_scalabel/test-rle.json"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    times = np.zeros((720, 1280), int)
+    for shape in read_scalabel(file, "", []).pictures[0].shapes:
+        mask, top, left = covered(shape, (720, 1280), 1)
+        times[top : top + mask.shape[0], left : left + mask.shape[1]] += mask
+    assert (times == 1).all()
+
+
+def test_polygons_of_a_real_file_have_the_areas_that_it_says(gss_data: Path) -> None:
+    file = gss_data / "wild/formats/coco_json_taco/annotations_first10.json"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    content = json.loads(file.read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for each in content["annotations"]:
+        mask, _, _ = covered(Shape("", "polygon", each["segmentation"]), sizes[each["image_id"]], 1)
+        assert np.count_nonzero(mask) == pytest.approx(each["area"], rel=0.002)
 
 
 def test_runs_go_down_columns_or_along_rows() -> None:
