@@ -330,6 +330,20 @@ def test_what_would_be_learned_wrongly_is_refused(change: dict[str, Any], said: 
         assert said in lines(tmp_path)
 
 
+@pytest.mark.parametrize("ring", [[1, 1, 5, 1, 5, 4, 1], [1, 1, 5, 1, 5, "x"], [1, 1, 5, 1, 5, float("nan")]])
+def test_points_that_are_none_are_refused(ring: list[Any], tmp_path: Path) -> None:
+    annotated(tmp_path, "coco")
+    drawn = {**coco()["annotations"][0], "segmentation": [ring]}
+    write(tmp_path / "labels.json", coco(annotations=[drawn]))
+    assert "pictures whose annotation cannot be used: a.jpg" in lines(tmp_path)
+
+
+def test_a_class_may_be_called_ignore(tmp_path: Path) -> None:
+    annotated(tmp_path, "coco")
+    write(tmp_path / "labels.json", coco(categories=[{"id": 2, "name": "ignore"}, {"id": 5, "name": "tree"}]))
+    assert made(tmp_path, "coco")["splits"]["train"]["pixels"] == {"ignore": 9, "tree": 6}
+
+
 def test_files_of_another_format_are_named(tmp_path: Path) -> None:
     for name in WRITERS:
         annotated(tmp_path / name, name)

@@ -41,7 +41,7 @@ def read_instances(path: Path, inside: str, classes: list[str]) -> Parsed:
             else:
                 parsed.notes.remark(TOO_FEW, f"{number} ({names[annotation['category_id']]})")
         parsed.pictures = [
-            Picture((image["file_name"],), path, _size(image), of_image.get(number, []))
+            Picture((str(image["file_name"]),), path, _size(image), of_image.get(number, []))
             for number, image in known.items()
         ]
     return parsed
@@ -85,7 +85,7 @@ def read_panoptic(path: Path, inside: str, classes: list[str]) -> Parsed:
                     continue
                 values = {"how": "segment", "path": file, "segment": segment["id"]}
                 shapes.append(Shape(names[segment["category_id"]], "mask", values))
-            parsed.pictures.append(Picture((image["file_name"],), path, _size(image), shapes))
+            parsed.pictures.append(Picture((str(image["file_name"]),), path, _size(image), shapes))
     return parsed
 
 

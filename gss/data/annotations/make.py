@@ -269,7 +269,7 @@ def _find(images: Path, names: Sequence[str]) -> str | None:
     """The file of a picture below a folder, which may be a part of what the annotations call it: `train/a.jpg` may be
     `a.jpg` there."""
     for name in names:
-        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")] or [name]
         endings = (
             ("",) if parts[-1].lower().endswith(IMAGE_SUFFIXES) else (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
         )
@@ -316,8 +316,9 @@ def _make(options: Options, classes: Sequence[str], work: _Work) -> tuple[bool, 
         for what, case in facts.remarks:
             notes.remark(what, case)
         return is_new, facts, notes
-    except DataError as error:
-        notes.fault("pictures whose annotation cannot be used", f"{picture.names[0]}: {error.what}")
+    except (DataError, ValueError, TypeError, KeyError, OverflowError) as error:  # half a point, a word for a number
+        reason = error.what if isinstance(error, DataError) else error
+        notes.fault("pictures whose annotation cannot be used", f"{picture.names[0]}: {reason}")
         return False, None, notes
 
 
@@ -386,7 +387,8 @@ def _painted(
         notes.fault("segments that the JSON does not name", f"{picture.names[0]}: {strange[0]}")
     remarks: list[list[str]] = []
     ids, ignored = {name: index for index, name in enumerate(classes)}, ignore_index(len(classes))
-    label = np.full(size, ids.get(options.background, ignored), ids_dtype(len(classes)))
+    ground = ignored if options.background == IGNORE else ids[options.background]
+    label = np.full(size, ground, ids_dtype(len(classes)))
     is_drawn = np.zeros(size, bool)
     found = []
     for shape in _scaled(picture, size):
