@@ -36,9 +36,11 @@ def check(run: Run) -> None:
         DataError: any fault of the data; the message shows the first ones, `data/faults.txt` all of them.
     """
     data = run.experiment.data
-    annotated = labels(run) if data.annotated else {}
+    annotated = labels(run) if data.classes == OF_ANNOTATIONS else {}
     space = run.declared_space()
     rehearse(run, space)
+    if data.annotated and not annotated:  # what settings stop at is said before labels are made for an hour
+        annotated = labels(run)
     records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
     places = {data.root: run.root} | {source.root: source_folder(source, "source") for source in data.sources}
     spaces = {

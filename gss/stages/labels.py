@@ -8,7 +8,8 @@ from typing import Any
 from gss.config import class_file, list_file, tables_of
 from gss.config.schema import Source
 from gss.data.annotations.formats import FORMATS
-from gss.data.annotations.make import Made, Options, make_labels
+from gss.data.annotations.make import Made, make_labels
+from gss.data.annotations.paint import Options
 from gss.data.classes import IGNORE, default_colours
 from gss.data.images import Orientation, read_image, read_native_label
 from gss.data.native import NativeClasses, read_native_classes

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from gss.data.annotations.formats import FORMATS
-from gss.data.annotations.make import Options, make_labels
+from gss.data.annotations.make import make_labels
+from gss.data.annotations.paint import Options
 from gss.data.pairing import SplitFolders
 
 SIZE = (6, 8)  # height, width

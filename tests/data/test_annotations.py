@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any, get_args
 
@@ -269,6 +270,23 @@ def test_yolo_has_boxes_and_empty_files(tmp_path: Path) -> None:
     assert record["files"] == 2 and record["pixels"] == {"car": 9, "tree": 6, "ground": 33 + 48}
 
 
+def test_text_files_of_windows_are_read(tmp_path: Path) -> None:
+    annotated(tmp_path, "yolo")
+    text = (tmp_path / "labels/a.txt").read_text()
+    write(tmp_path / "labels/a.txt", b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert made(tmp_path, "yolo")["splits"]["train"]["pixels"] == {"car": 9, "tree": 6}
+
+
+@pytest.mark.parametrize(("file", "named"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_either_unicode_form_are_found(file: str, named: str, tmp_path: Path) -> None:
+    photo, name = (unicodedata.normalize(form, "Straßenbäume.jpg") for form in (file, named))  # type: ignore[arg-type]
+    (tmp_path / "photos").mkdir()
+    picture().save(tmp_path / "photos" / photo)
+    write(tmp_path / "labels.json", coco(images=[{"id": 1, "file_name": name, "height": 6, "width": 8}]))
+    assert made(tmp_path, "coco")["splits"]["train"]["files"] == 1
+    assert label(tmp_path, photo.removesuffix(".jpg")).shape == (6, 8)
+
+
 # ---- what is over what
 
 
@@ -336,6 +354,13 @@ def test_points_that_are_none_are_refused(ring: list[Any], tmp_path: Path) -> No
     drawn = {**coco()["annotations"][0], "segmentation": [ring]}
     write(tmp_path / "labels.json", coco(annotations=[drawn]))
     assert "pictures whose annotation cannot be used: a.jpg" in lines(tmp_path)
+
+
+def test_annotations_without_any_class_are_none(tmp_path: Path) -> None:
+    annotated(tmp_path, "scalabel")
+    write(tmp_path / "labels.json", [{"name": "a.jpg"}])
+    with pytest.raises(DataError, match=r"train: no annotated picture in labels\.json"):
+        made(tmp_path, "scalabel")
 
 
 def test_a_class_may_be_called_ignore(tmp_path: Path) -> None:

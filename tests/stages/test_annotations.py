@@ -114,6 +114,12 @@ def test_classes_that_nothing_names_are_refused_with_their_shapes(
     assert "`mapping` names 'bush'" in capsys.readouterr().err
 
 
+def test_settings_are_tried_before_labels_are_made(yard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment(DATA, pixel={"backbone": {"name": "no_such_net"}, "steps": 2})
+    assert main(["check", "mine"]) == 2
+    assert "no_such_net" in capsys.readouterr().err and not Path("results/mine/data/annotated").exists()
+
+
 def test_classes_may_be_those_of_the_annotations(yard: Path) -> None:
     experiment({**DATA, "annotations": {"format": "coco", "background": "ground"}, "classes": "annotations"})
     assert main(["check", "mine"]) == 0

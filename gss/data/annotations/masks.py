@@ -1,4 +1,8 @@
-"""Masks of shapes that are no outlines: lengths of runs, and pictures."""
+"""Masks of shapes that are no outlines: lengths of runs, and pictures.
+
+`pycocotools` reads runs as text, too, and takes those that do not fill their mask or are cut off; what else is here it
+does not read.
+"""
 
 import base64
 import io

@@ -80,7 +80,16 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except ElementTree.ParseError as error:
         raise DataError(f"no XML: {error}", where=path) from error
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if isinstance(error, KeyError):
             reason = f"{error} is missing"

@@ -29,10 +29,10 @@ def read_scalabel(path: Path, inside: str, classes: list[str]) -> Parsed:
         config = (content.get("config") or {}) if isinstance(content, dict) else {}
         parsed.classes = list(dict.fromkeys(_leaves(config.get("categories") or [])))
         for frame in frames:
-            shapes = []
+            picture, shapes = str(frame["name"]), []
             for label in frame.get("labels") or []:
                 name = str(label["category"])
-                case = f"{frame['name']} ({name})"
+                case = f"{picture} ({name})"
                 if parsed.classes and name not in parsed.classes:
                     parsed.notes.fault("labels of a category that is not declared", case)
                 elif shape := _shape(name, label):
@@ -40,12 +40,9 @@ def read_scalabel(path: Path, inside: str, classes: list[str]) -> Parsed:
                 else:
                     parsed.notes.remark(TOO_FEW, case)
             size = frame.get("size") or config.get("imageSize")
-            within = (
-                [frame["name"], f"{frame['videoName']}/{frame['name']}"] if frame.get("videoName") else [frame["name"]]
-            )
-            parsed.pictures.append(
-                Picture(tuple(within), path, (int(size["height"]), int(size["width"])) if size else None, shapes)
-            )
+            names = (picture, f"{frame['videoName']}/{picture}") if frame.get("videoName") else (picture,)
+            size = (int(size["height"]), int(size["width"])) if size else None
+            parsed.pictures.append(Picture(names, path, size, shapes))
     return parsed
 
 

@@ -16,7 +16,7 @@ def read_yolo(path: Path, inside: str, classes: list[str]) -> Parsed:
     """
     parsed, shapes = Parsed(classes=list(classes)), []
     with reading(path):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
             if not line.strip():
                 continue
             first, *values = line.split()
