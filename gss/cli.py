@@ -25,6 +25,7 @@ GROUPS = {
     "data": {
         "check": "gss check mine",
         "prepare": "gss prepare ade20k",
+        "labels": "gss labels mine",
         "toy-data": "gss toy-data data/toy",
         "mseg-labels": "gss mseg-labels camvid-11 ade20k-150",
     },
@@ -163,10 +164,11 @@ def parser() -> argparse.ArgumentParser:
 
     stages = list(all_stages().values())
     for row in stages:
-        if not row.verb and row.name not in ("check", "import", "evaluate", "summary"):
+        if not row.verb and row.name not in ("labels", "check", "import", "evaluate", "summary"):
             verb(row.name, _stage, row.text, stage).set_defaults(stage=row.name)
-    checked = verb("check", _check, all_stages()["check"].text, stage)
-    checked.add_argument("--only", metavar="PART", help="`data`, or a set of evaluation.sets; default: all")
+    for name, act in {"labels": _labels, "check": _check}.items():
+        parted = verb(name, act, all_stages()[name].text, stage)
+        parted.add_argument("--only", metavar="PART", help="`data`, or a set of evaluation.sets; default: all")
     parts = {row.trains: row.name for row in stages if row.trains}
     trained = verb("train", _train, "train a network (inside `gss launch`)")
     trained.add_argument("part", choices=[*parts], help="what to train")
@@ -326,16 +328,35 @@ def _summary(given: argparse.Namespace) -> None:
     _call_stage(run, "summary", _model(run, given.model))
 
 
+def _labels(given: argparse.Namespace) -> None:
+    run = _run(given)
+    experiment, make = run.experiment, imported("gss.stages.labels:labels")
+    annotated = {"data": experiment.data.annotated}
+    annotated |= {name: found.annotations is not None for name, found in experiment.evaluation.sets.items()}
+    chosen = _parts(run, given.only)
+    for part in [part for part in chosen if annotated[part]] or chosen[:1]:
+        make(run, None if part == "data" else part)
+
+
 def _check(given: argparse.Namespace) -> None:
     run = _run(given)
-    sets = run.experiment.evaluation.sets
-    if given.only not in (None, "data", *sets):
-        raise GssError(f"no set {given.only!r}; there are: {', '.join(('data', *sets))}")
-    if given.only in (None, "data"):
-        _call_stage(run, "check")
-    for name in sets:
-        if given.only in (None, name):
-            imported("gss.stages.check:check_set")(run, name)
+    for part in _parts(run, given.only):
+        if part == "data":
+            _call_stage(run, "check")
+        else:
+            imported("gss.stages.check:check_set")(run, part)
+
+
+def _parts(run: Any, only: str | None) -> list[str]:
+    """The data set and the sets that are meant.
+
+    Raises:
+        GssError: there is none of this name.
+    """
+    parts = ["data", *run.experiment.evaluation.sets]
+    if only not in (None, *parts):
+        raise GssError(f"no set {only!r}; there are: {', '.join(parts)}")
+    return [part for part in parts if only in (None, part)]
 
 
 def _call_stage(run: Any, name: str, *arguments: Any, work: str | None = None, **options: Any) -> None:

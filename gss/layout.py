@@ -3,9 +3,10 @@
 from pathlib import Path
 
 CONFIG, ORIGINS = "config.yaml", "config_origins.json"
-PREPARED, MANIFEST, STATISTICS, FAULTS = (
-    f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
+PREPARED, LABELS, MANIFEST, STATISTICS, FAULTS = (
+    f"data/{name}" for name in ("prepared.json", "labels.json", "manifest.json", "statistics.json", "faults.txt")
 )
+ANNOTATED = "annotated"  # beside LABELS: the label files of each source, and pictures that annotations hold
 RELABELLED = "relabelled"  # the split of a set's manifest that has its other labels
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
 SUMMARY = "evaluation/*/summary.json"  # of a model, on the sets of `evaluation.sets`
@@ -21,6 +22,11 @@ def evaluation(model: str, split: str) -> str:
 def of_set(name: str) -> tuple[str, str, str]:
     """Of a set of `evaluation.sets`: its manifest, its statistics, and what the model's classes become there."""
     return (f"data/sets/{name}/manifest.json", f"data/sets/{name}/statistics.json", f"data/sets/{name}/taxonomy.csv")
+
+
+def labels_of_set(name: str) -> str:
+    """Of a set of `evaluation.sets` with annotations: what label files were made of these."""
+    return f"data/sets/{name}/labels.json"
 
 
 def metrics(model: str, split: str) -> str:

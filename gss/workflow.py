@@ -37,7 +37,7 @@ from gss.config import (
     tables_of,
     taxonomy_file,
 )
-from gss.config.schema import Source
+from gss.config.schema import OF_ANNOTATIONS, EvaluationSet, Source
 from gss.data.mseg.sets import PREPARED, RELABELLED, SETS, record_file, root_of
 from gss.errors import ConfigError
 from gss.files import sha256_file
@@ -146,17 +146,35 @@ def set_inputs(wildcards: Any) -> list[str]:
     Raises:
         ConfigError: there is no such set.
     """
+    found = _set(wildcards)
+    root = data_folder() / found.root
+    tables = [class_file(found.class_table, root)] if found.class_table else []
+    sources = [found, *([found.relabelled_source()] if found.relabelled else [])]
+    tables += [path for source in sources for path in tables_of(source, root)]
+    tables += [taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else []
+    labels = [layout.labels_of_set(wildcards.split)] if found.annotations else []
+    if find_experiment(wildcards.experiment).data.classes == OF_ANNOTATIONS:
+        labels.append(layout.LABELS)
+    labels = [f"results/{wildcards.experiment}/{file}" for file in labels]
+    return list(dict.fromkeys([*_data_tables(wildcards), *_of_user(tables), *labels, *_records(found)]))
+
+
+def _set(wildcards: Any) -> EvaluationSet:
+    """The test set that is meant.
+
+    Raises:
+        ConfigError: there is none.
+    """
     sets = find_experiment(wildcards.experiment).evaluation.sets
     if wildcards.split not in sets:
         there = ", ".join(sets) or "none"
         raise ConfigError(f"no set {wildcards.split!r}; there are: {there}", where="evaluation.sets")
-    found = sets[wildcards.split]
-    root = data_folder() / found.root
-    tables = [class_file(found.classes, root)] if isinstance(found.classes, str) else []
-    sources = [found, *([found.relabelled_source()] if found.relabelled else [])]
-    tables += [path for source in sources for path in tables_of(source, root)]
-    tables += [taxonomy_file(found.model_taxonomy)] if found.model_taxonomy else []
-    return list(dict.fromkeys([*_data_tables(wildcards), *_of_user(tables), *_records(found)]))
+    return sets[wildcards.split]
+
+
+def labels_of_set() -> str:
+    """What making the labels of a test set leaves, as a pattern."""
+    return f"results/{{experiment}}/{layout.labels_of_set('{split}')}"
 
 
 def set_makes() -> list[str]:
@@ -349,14 +367,31 @@ def data_inputs(wildcards: Any) -> list[str]:
     Folders of photographs are no inputs: a dry run works without them, and the verb says what is missing.
     """
     data = find_experiment(wildcards.experiment).data
-    return [*_data_tables(wildcards), *(record for source in (data, *data.sources) for record in _records(source))]
+    labels = [f"results/{wildcards.experiment}/{layout.LABELS}"] if data.annotated else []
+    return [*_data_tables(wildcards), *labels, *(each for source in (data, *data.sources) for each in _records(source))]
+
+
+def annotations(wildcards: Any) -> list[str]:
+    """What making labels of annotations waits for: these, where they are files, and unpacked archives.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    name = getattr(wildcards, "split", None)
+    experiment = find_experiment(wildcards.experiment)
+    if not (experiment.data.annotated if name is None else _set(wildcards).annotations):
+        raise ConfigError(f"no `annotations` to make labels of: {wildcards.experiment}", where=name or "data")
+    if name is None:
+        return _data_tables(wildcards)
+    found = _set(wildcards)
+    return _of_user(tables_of(found, data_folder() / found.root))
 
 
 def _data_tables(wildcards: Any) -> list[str]:
     data = find_experiment(wildcards.experiment).data
     if data.generate:
         return [user_file(data_set_folder(data) / "classes.csv")]
-    tables = [class_file(data.classes, data_set_folder(data))] if isinstance(data.classes, str) else []
+    tables = [class_file(data.class_table, data_set_folder(data))] if data.class_table else []
     for source in (data, *data.sources):
         tables += tables_of(source, data_folder() / source.root)
     prepared = [f"results/{wildcards.experiment}/{layout.PREPARED}"] if data.archives else []

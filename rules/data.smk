@@ -22,6 +22,34 @@ rule prepare:
     shell: "python -m gss prepare {wildcards.experiment:q} > {log:q} 2>&1"
 
 
+rule labels:
+    input: workflow_of.annotations
+    output: workflow_of.makes("labels")
+    params: config=workflow_of.config_slice("labels")
+    log: "results/{experiment}/logs/labels.log"
+    benchmark: "results/{experiment}/benchmarks/labels.tsv"
+    group: "data"
+    conda: "../envs/cpu.yaml"
+    threads: ask.threads("labels")
+    resources: **ask.resources("labels")
+    retries: 0
+    shell: "python -m gss labels {wildcards.experiment:q} --only data > {log:q} 2>&1"
+
+
+rule labels_of_set:
+    input: workflow_of.annotations
+    output: workflow_of.labels_of_set()
+    params: config=workflow_of.config_slice("labels")
+    log: "results/{experiment}/logs/set_labels_{split}.log"
+    benchmark: "results/{experiment}/benchmarks/set_labels_{split}.tsv"
+    group: "data"
+    conda: "../envs/cpu.yaml"
+    threads: ask.threads("labels")
+    resources: **ask.resources("labels")
+    retries: 0
+    shell: "python -m gss labels {wildcards.experiment:q} --only {wildcards.split} > {log:q} 2>&1"
+
+
 rule check:
     input: workflow_of.data_inputs
     output: workflow_of.makes("check")

@@ -82,7 +82,7 @@ class Experiment(Section):
     """Stages that need less memory with a smaller number at a dotted key, which makes another network."""
     without_effect: ClassVar[tuple[str, ...]] = ("data.obtain", "data.archives", "evaluation.splits")
     """Dotted keys that change no result."""
-    unhashed: ClassVar[tuple[str, ...]] = ("summary",)
+    unhashed: ClassVar[tuple[str, ...]] = ("summary", "labels")
     """Stages that came after results were made: where none of what they read is set, the hash of everything is still
     that of before."""
     idle_keys: ClassVar[tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...]] = (
@@ -275,6 +275,8 @@ class Experiment(Section):
         self._drop_measured(dumped)
         self._narrow(dumped, stage)
         content: dict[str, Any] = {"version": row.version}
+        if stage == "labels" and not self.data.annotated:
+            return content  # nothing is made
         reads = row.reads + (row.reads_for_reference if self.numerics == "reference" else ())
         if stage in self.trainings and self.at(self.trainings[stage]).keep == "best":  # chosen by this protocol
             beside = ("splits", "pictures", "sets")

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gss.errors import ConfigError
-from gss.layout import MANIFEST, PREPARED, STATISTICS, SUMMARY, metrics
+from gss.layout import LABELS, MANIFEST, PREPARED, STATISTICS, SUMMARY, metrics
 
 if TYPE_CHECKING:
     from gss.config.experiment import Experiment
@@ -184,6 +184,20 @@ PREPARE = Stage(
     "gss.stages.prepare:prepare",
     reads=("data.archives",),
     makes=(PREPARED,),
+)
+MAKE_LABELS = Stage(
+    "labels",
+    "make label files of annotation files",
+    "gss.stages.labels:labels",
+    reads=(
+        "data.root",
+        "data.splits",
+        "data.annotations",
+        "data.native_classes",
+        "data.exif_orientation",
+        "data.sources",
+    ),
+    makes=(LABELS,),
 )
 CHECK = Stage(
     "check",

@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[Positive, Positive]
 
 
+OF_ANNOTATIONS = "annotations"  # as `classes`
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -31,7 +34,8 @@ class Split(Section):
     images: Place
     """Folder of photographs, relative to `data.root`; searched recursively."""
     labels: Place
-    """Folder of one-channel PNG labels with the same relative names."""
+    """Folder of one-channel PNG labels with the same relative names; with `annotations` the file of these, or a folder
+    of such files."""
     list: Place | None = None
     """Text file with an image in each line: only these count. Found like `data.root`, or shipped (`mseg/voc2012`). A
     line is a path below `images` or below the root, with extension and `image_suffix` or without; what follows behind a
@@ -58,6 +62,19 @@ class Taxonomy(Section):
     """Column of the names in `data.classes`; empty, `ignore`, `unlabeled` or `void`: ignored."""
     rows: dict[str, str] = {}
     """What columns hold in the rows that count, `{dataset: kitti}`."""
+
+
+class Annotations(Section):
+    format: Literal["coco", "coco_panoptic", "labelme", "labelme_xml", "cvat", "scalabel", "yolo"]
+    """What the files are."""
+    overlap: Literal["last", "smallest", "error"] | None = None
+    """Which of two shapes of different classes has a pixel: the later one in the file (of `cvat` the one with
+    the higher `z_order` before that), the smaller one, or it is a fault. Default: `last`, as the tools show and export
+    them; of `yolo` `smallest`, as its own training paints them."""
+    background: str = "ignore"
+    """What no shape covers: ignored, or a class of this name among those of the annotations, which it joins."""
+    line_width: Rate = 10.0
+    """Pixels across of lines and points, which have no area; 10 as LabelMe paints them."""
 
 
 class Source(Section):
@@ -91,6 +108,9 @@ class Source(Section):
     prepared: Place | None = None
     """Record of labels that are made of those the data set is published with, found like `data.root`:
     `mseg_dataset/prepared/camvid-11.json` of `gss mseg-labels camvid-11`. Snakemake makes them where it is missing."""
+    annotations: Annotations | None = None
+    """`labels` are annotations, such as polygons in COCO's JSON: `gss labels` makes label files of them, among the
+    results. Their classes are native ones; `native_classes` names them only where the files do not (`yolo`)."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
 
@@ -103,16 +123,41 @@ class Source(Section):
             raise ValueError(f"no regular expression and replacement: {error}") from error
         return label_name
 
+    @property
+    def has_own_classes(self) -> bool:
+        """Whether the labels hold others than ids of `classes`: then every one of them is sent to one of these."""
+        return self.native_classes is not None or self.annotations is not None
+
+    @model_validator(mode="after")
+    def _annotations_say_what_they_are(self) -> Self:
+        if self.annotations is None:
+            files = [split.labels for split in self.splits.values() if split.labels.endswith((".json", ".xml"))]
+            if files:
+                known = ", ".join(get_args(Annotations.model_fields["format"].annotation))
+                raise ValueError(
+                    f"`labels: {files[0]}` is no folder: name its format, `annotations: {{format: ...}}` of {known}"
+                )
+            return self
+        for key in ("encoding", "image_suffix", "label_suffix", "label_name", "prepared"):
+            if getattr(self, key) != Source.model_fields[key].default:
+                raise ValueError(f"`{key}` is of label files: with `annotations` these are made")
+        if (self.native_classes is None) == (self.annotations.format == "yolo"):
+            raise ValueError(
+                "`native_classes` names the classes of `annotations` with `format: yolo`, whose files have numbers, "
+                "and of no other format"
+            )
+        if not self.annotations.background.strip():
+            raise ValueError("`annotations.background` is a class, or `ignore`")
+        return self
+
     @model_validator(mode="after")
     def _labels_are_read_in_one_way(self) -> Self:
-        if self.native_classes is None and (self.mapping or self.taxonomy):
+        if not self.has_own_classes and (self.mapping or self.taxonomy):
             raise ValueError("`mapping` and `taxonomy` are of `native_classes`: name what the labels hold")
-        if (self.native_classes is not None or self.encoding == "colours") and (
-            self.label_map or self.reduce_zero_label
-        ):
+        if (self.has_own_classes or self.encoding == "colours") and (self.label_map or self.reduce_zero_label):
             raise ValueError(
-                "`label_map` and `reduce_zero_label` are of ids of `data.classes`: with `native_classes` or `encoding: "
-                "colours` name what a class becomes in `mapping`"
+                "`label_map` and `reduce_zero_label` are of ids of `data.classes`: with `native_classes`, "
+                "`annotations` or `encoding: colours` name what a class becomes in `mapping`"
             )
         if self.native_classes in ((), ""):
             raise ValueError("`native_classes` needs a name for every id")
@@ -123,7 +168,8 @@ class Source(Section):
 
 class DataSet(Source):
     classes: Place | tuple[str, ...]
-    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`, `mseg/bdd`), or names."""
+    """CSV `index,name[,r,g,b]` in its root, a shipped list (`ade20k`, `cityscapes`, `mseg`, `mseg/bdd`), or names; or
+    `annotations`: those of its `annotations`, in their order."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -135,8 +181,16 @@ class DataSet(Source):
                 raise ValueError(f"the class name {name!r} is no text; in quotes it is")
         return classes
 
+    @property
+    def class_table(self) -> str | None:
+        """The table that names the classes, as the configuration names it; None where it has the names, or the
+        annotations have."""
+        return self.classes if isinstance(self.classes, str) and self.classes != OF_ANNOTATIONS else None
+
     @model_validator(mode="after")
     def _classes_have_names(self) -> Self:
+        if self.classes == OF_ANNOTATIONS and self.annotations is None:
+            raise ValueError(f"`classes: {OF_ANNOTATIONS}` is of labels that are made of `annotations`")
         names = list(self.classes) if isinstance(self.classes, tuple) else ["a table"]
         if not names or not all(name.strip() for name in names):
             raise ValueError("`classes` needs a name for every class")
@@ -177,6 +231,11 @@ class Data(DataSet):
         if self.sampling == "balanced" and len(self.balanced) < 2:
             raise ValueError("`sampling: balanced`: nothing to balance, one source alone has training pairs")
         return self
+
+    @property
+    def annotated(self) -> bool:
+        """Whether label files are made of annotations."""
+        return any(source.annotations for source in (self, *self.sources))
 
     @property
     def balanced(self) -> tuple[str, ...]:
@@ -358,7 +417,7 @@ class EvaluationSet(DataSet):
             raise ValueError(f"a set has one split; `splits` has {', '.join(self.splits) or 'none'}")
         if self.repeat > 1:
             raise ValueError("`repeat` is of trainings")
-        if self.counted == "mapped" and self.native_classes is None:
+        if self.counted == "mapped" and not self.has_own_classes:
             raise ValueError("`counted: mapped` is of `native_classes`: without them all classes are mapped")
         if self.relabelled:
             self.relabelled_source()  # refuses what no source may have

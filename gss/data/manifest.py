@@ -22,6 +22,7 @@ from gss.data.images import Orientation, read_image, read_label
 from gss.errors import DataError, GssError
 from gss.files import json_text, write_atomic
 
+BESIDE = "beside:"  # begins names of files that were made for a data set: they lie beside the manifest, not in the root
 _DIGEST = 32  # bytes of a SHA-256
 # The keys of a row below each other as `json_text` has them, by the encoder in C, which knows no indentation.
 _ROW = json.JSONEncoder(ensure_ascii=False, separators=(",\n    ", ": "))
@@ -117,6 +118,7 @@ class Source:
         orientation: what to do with an EXIF orientation of the images.
         counts: number of pairs by split.
         repeat: how often a pass of a training takes each of them.
+        beside: folder of the manifest.
     """
 
     root: Path
@@ -124,6 +126,11 @@ class Source:
     orientation: Orientation = "apply"
     counts: Mapping[str, int] = field(default_factory=dict)
     repeat: int = 1
+    beside: Path = Path()
+
+    def file(self, name: str) -> Path:
+        """A file by its name in a row."""
+        return self.beside / name.removeprefix(BESIDE) if name.startswith(BESIDE) else self.root / name
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ class Pairs(Sequence[Pair]):
         row, place = self.rows[index], range(len(self))[index]
         number = bisect_right(self.ends, place)
         source = self.sources[number]
-        image, label = source.root / row["image"], source.root / row["label"]
+        image, label = source.file(row["image"]), source.file(row["label"])
         return Pair(image, label, row["height"], row["width"], source.space, source.orientation, number)
 
     def repeated(self) -> Sequence[Pair]:
@@ -258,7 +265,8 @@ def read_manifest(path: Path) -> Manifest:
         if ends[-1] != len(rows):
             raise ValueError(f"{ends[-1] - len(rows)} rows have no SHA-256")
         parts = {split: rows.part(*ends[place : place + 2]) for place, split in enumerate(content["splits"])}
-        sources = tuple(map(_source, content.get("sources") or [_only_source(content, parts)]))
+        beside = path.resolve().parent  # of a link to what others made, that of their files
+        sources = tuple(_source(each, beside) for each in content.get("sources") or [_only_source(content, parts)])
         if any(sum(source.counts.get(split, 0) for source in sources) != len(part) for split, part in parts.items()):
             raise ValueError("the sources do not add up to the rows")
         return Manifest(sources, sha256, parts)
@@ -275,9 +283,26 @@ def _only_source(content: Mapping[str, Any], rows: Mapping[str, Rows]) -> dict[s
     return {**one, "pairs": {split: len(part) for split, part in rows.items()}}
 
 
-def _source(content: Mapping[str, Any]) -> Source:
+def _source(content: Mapping[str, Any], beside: Path) -> Source:
     space, orientation = ClassSpace.from_dict(content["classes"]), content.get("exif_orientation", "apply")
-    return Source(Path(content["root"]), space, orientation, content["pairs"], content.get("repeat", 1))
+    return Source(Path(content["root"]), space, orientation, content["pairs"], content.get("repeat", 1), beside)
+
+
+def named_beside(rows: Rows, root: Path, folder: Path) -> Rows:
+    """The same rows, in which files that lie in the folder of the manifest are named as such.
+
+    Args:
+        root: folder that names start from.
+        folder: of the manifest.
+    """
+    renamed = Rows()
+    for row in rows:
+        for kind in ("image", "label"):
+            path = (root / row[kind]).absolute()
+            if path.is_relative_to(folder.absolute()):
+                row[kind] = BESIDE + path.relative_to(folder.absolute()).as_posix()
+        renamed.append(row)
+    return renamed
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ class SplitFolders:
         label_name: a regular expression, and what takes the place of what it finds in the name of an image (below its
             folder, without suffix and extension) in that of its label; None: names are equal.
         list: text file with the name of an image in each line, the only ones that count; None: all in the folders do.
+        labelled_only: images without a label are passed over.
     """
 
     images: str
@@ -41,6 +42,7 @@ class SplitFolders:
     count: int | None = None
     label_name: tuple[str, str] | None = None
     list: Path | None = None
+    labelled_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,12 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
     faults += _wrong_count(split, found, folders.count, nothing)
     no_label = sorted(images.extensions.keys() - labels.extensions.keys())
     no_image = sorted(labels.extensions.keys() - images.extensions.keys())
+    told = []
+    if folders.labelled_only and no_label:
+        told = [
+            f"{split}: {len(no_label)} images have no annotation and are passed over, e.g. {images.name(no_label[0])}"
+        ]
+        no_label = []
     reasons = _suffixes(no_label, no_image, folders)
     for key, files, walk in (("image_suffix", images, image_walk), ("label_suffix", labels, label_walk)):
         if not files.extensions and files.passed_over and files.suffix:
@@ -169,7 +177,7 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
     faults += [_no_label(images, key, folders) for key in no_label]
     faults += [f"{labels.name(key)}: its image is missing in {folders.images}" for key in no_image]
     pairs = PairNames(sorted(images.extensions.keys() & labels.extensions.keys()), images, labels)
-    return Listing(pairs, reasons, faults, walks)
+    return Listing(pairs, reasons, faults, walks, told)
 
 
 def _wrong_count(split: str, found: int, count: int | None, nothing: str) -> list[str]:

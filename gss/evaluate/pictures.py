@@ -83,6 +83,51 @@ def panel(
     write_atomic(path, lambda file: canvas.save(file, "PNG", optimize=True))
 
 
+def sheet(
+    path: Path,
+    tiles: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    names: Sequence[str],
+    colours: np.ndarray,
+    title: str,
+) -> None:
+    """Draw images with the colours of their labels over them, four in a row, and a legend of the classes that occur.
+
+    Args:
+        path: PNG to write, atomically.
+        tiles: of each its name, the image uint8 [H, W, 3], RGB, and the label [H, W], 0..N-1 or the largest value of
+            its type: ignored, where the image alone is seen.
+        names: N class names.
+        colours: uint8 [N, 3].
+        title: the heading.
+
+    Raises:
+        GssError: the file cannot be written.
+    """
+    text, side, in_a_row = _font(14), TILE * 3 // 4, min(4, len(tiles))
+    present = sorted({int(index) for _, _, label in tiles for index in np.unique(label) if index < len(names)})
+    entries = [(shorten(names[index], 30), _rgb(colours[index])) for index in present]
+    step, top = side + GAP, MARGIN + 36
+    inner, rows = max(in_a_row * step - GAP, MIN_INNER), -(-len(tiles) // in_a_row)
+    columns = max(1, inner // (3 * SWATCH + max((int(text.getlength(name)) for name, _ in entries), default=1)))
+    bottom = top + rows * (step + LINE)
+    height = bottom + -(-len(entries) // columns) * LINE + MARGIN
+    canvas = Image.new("RGB", (inner + 2 * MARGIN, height), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, MARGIN), shorten(title, 90), INK, _font(20))
+    for place, (name, image, label) in enumerate(tiles):
+        x, y = MARGIN + place % in_a_row * step, top + place // in_a_row * (step + LINE)
+        mixed = (image.astype(np.uint16) + paint_ids(label, colours)) // 2
+        shown = np.where((label < len(names))[..., None], mixed, image).astype(np.uint8)
+        height, width = (max(1, round(each * side / max(label.shape))) for each in label.shape)
+        draw.text((x, y), shorten(name, 40), INK, text)
+        canvas.paste(_fit(shown, width, height), (x, y + LINE))
+    for place, (name, colour) in enumerate(entries):
+        x, y = MARGIN + place % columns * (inner // columns), bottom + place // columns * LINE
+        _swatch(draw, x, y, colour, colour)
+        draw.text((x + 2 * SWATCH, y), name, INK, text)
+    write_atomic(path, lambda file: canvas.save(file, "PNG"))
+
+
 def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Picture:
     """Red where the prediction is wrong, grey where the label is ignored, the faded photograph elsewhere."""
     faded = 160 + image.mean(axis=2, keepdims=True) * (95 / 255)  # [H, W, 1], 160..255

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from gss import layout
-from gss.config import class_file, data_folder, list_file, prepared_file, require_data, schema, tables_of, taxonomy_file
-from gss.config.schema import Source
+from gss.config import class_file, list_file, prepared_file, schema, tables_of, taxonomy_file
+from gss.config.schema import OF_ANNOTATIONS, Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
-from gss.data.manifest import Rows, manifest_sha256, read_manifest, write_manifest
+from gss.data.manifest import Rows, manifest_sha256, named_beside, read_manifest, write_manifest
 from gss.data.mseg.sets import root_of
 from gss.data.native import NativeClasses, read_native_classes, some
 from gss.data.pairing import SplitFolders
@@ -18,9 +18,10 @@ from gss.data.sources import Found, join, relabelled
 from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
-from gss.layout import FAULTS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.layout import FAULTS, LABELS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.stages.labels import Annotated, labels
 from gss.stages.rehearse import rehearse
-from gss.stages.run import Run, class_space
+from gss.stages.run import Run, class_space, source_folder
 
 
 def check(run: Run) -> None:
@@ -34,12 +35,18 @@ def check(run: Run) -> None:
             the data set was not looked at.
         DataError: any fault of the data; the message shows the first ones, `data/faults.txt` all of them.
     """
-    data, space = run.experiment.data, run.declared_space()
+    data = run.experiment.data
+    annotated = labels(run) if data.classes == OF_ANNOTATIONS else {}
+    space = run.declared_space()
     rehearse(run, space)
+    if data.annotated and not annotated:  # what settings stop at is said before labels are made for an hour
+        annotated = labels(run)
     records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
-    places = {data.root: run.root} | {source.root: _folder(source, "source") for source in data.sources}
+    places = {data.root: run.root} | {source.root: source_folder(source, "source") for source in data.sources}
     spaces = {
-        source.root: _space(source, space, places[source.root], run.class_table, f"source {source.root!r}")
+        source.root: _space(
+            source, space, places[source.root], run.class_table, f"source {source.root!r}", annotated.get(source.root)
+        )
         for source in (data, *data.sources)
     }
     records: list[Path] = []
@@ -54,16 +61,20 @@ def check(run: Run) -> None:
             spaces[source.root],
             places[source.root],
             records[-1],
+            annotated.get(source.root),
             obtain=data.obtain if source is data else None,
             is_part=bool(data.sources),
         )
+        if source.annotations:
+            folder = (run.folder / MANIFEST).parent
+            manifest["splits"] = _beside(manifest["splits"], places[source.root], folder)
         repeat = {"repeat": source.repeat} if source.repeat > 1 else {}
         found[source.root] = {**manifest, **repeat}, statistics, faults
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
     _tell(statistics)
     _require_sound(faults, run.folder / FAULTS, run.root)
-    looked_into = [run.folder / PREPARED, *filter(None, (run.class_table, *records_of_labels))]
+    looked_into = [run.folder / PREPARED, run.folder / LABELS, *filter(None, (run.class_table, *records_of_labels))]
     looked_into += [path for source in (data, *data.sources) for path in tables_of(source, places[source.root])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
@@ -86,12 +97,16 @@ def check_set(run: Run, name: str) -> None:
             nothing says what becomes of one.
         DataError: any fault of the data.
     """
-    config, model = run.experiment.evaluation.sets[name], run.declared_space()
+    config = run.experiment.evaluation.sets[name]
+    if run.experiment.data.classes == OF_ANNOTATIONS:
+        labels(run)
+    model = run.declared_space()
     where = f"evaluation.sets.{name}"
     made = _made_labels(config, where)
-    root = _folder(config, "evaluation set")
-    table = class_file(config.classes, root) if isinstance(config.classes, str) else None
-    own = class_space(config, table)
+    root = source_folder(config, "evaluation set")
+    annotated = labels(run, name)[config.root] if config.annotations else None
+    table = class_file(config.class_table, root) if config.class_table else None
+    own = class_space(config, table, run.folder / layout.labels_of_set(name))
     asked = config.model_taxonomy
     found = targets(
         NativeClasses(dict(enumerate(model.names))),
@@ -103,11 +118,13 @@ def check_set(run: Run, name: str) -> None:
         key="model_mapping",
         partial=True,  # a model of many classes, tested on a few
     )
-    space = _space(config, own, root, table, where)
+    space = _space(config, own, root, table, where, annotated)
     manifest_file, statistics_file, targets_file = (run.folder / file for file in layout.of_set(name))
     record = run.folder / WORK / f"check_pairs_{name}.jsonl"
     print(f"evaluation set {name}", flush=True)
-    found_in = _scan(run, config, space, root, record, is_part=True)
+    found_in = _scan(run, config, space, root, record, annotated, is_part=True)
+    if annotated:
+        found_in[0]["splits"] = _beside(found_in[0]["splits"], root, manifest_file.parent)
     records, sources = [record], [config]
     if config.relabelled:
         other = config.relabelled_source()
@@ -129,7 +146,14 @@ def check_set(run: Run, name: str) -> None:
         print(f"warning: {told_of_training(seen, name)}")
     _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
     tables = [path for source in sources for path in tables_of(source, root)]
-    looked_into = [table, run.class_table, made, *tables, *([taxonomy_file(asked)] if asked else [])]
+    looked_into = [
+        table,
+        run.class_table,
+        made,
+        run.folder / layout.labels_of_set(name),
+        *tables,
+        *([taxonomy_file(asked)] if asked else []),
+    ]
     inputs = {"manifest": manifest_sha256(manifest)}
     rule = f"set_{name}"  # its own: records of the check are of the data set
     with run.stage("check", inputs, name=rule, split=name, looked_into=filter(None, looked_into)) as journal:
@@ -160,6 +184,7 @@ def _scan(
     space: ClassSpace,
     root: Path,
     record: Path,
+    annotated: Annotated | None = None,
     *,
     obtain: str | None = None,
     is_part: bool = False,
@@ -167,7 +192,9 @@ def _scan(
     """What `gss.data.check.scan` finds in a source."""
     return scan(
         root,
-        {
+        annotated.folders
+        if annotated
+        else {
             name: SplitFolders(
                 split.images,
                 split.labels,
@@ -189,6 +216,11 @@ def _scan(
     )
 
 
+def _beside(splits: Mapping[str, Rows], root: Path, folder: Path) -> dict[str, Rows]:
+    """Rows whose files may lie in the folder of the manifest."""
+    return {split: named_beside(rows, root, folder) for split, rows in splits.items()}
+
+
 def _require_sound(faults: Sequence[str], path: Path, root: Path) -> None:
     """Raise DataError and write all faults down where there are some."""
     if faults:
@@ -202,13 +234,6 @@ def _tell(statistics: Mapping[str, Any]) -> None:
         print(line)
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
-
-
-def _folder(source: Source, what: str) -> Path:
-    """Where a source lies, or an evaluation set."""
-    folders = sorted({folder for split in source.splits.values() for folder in (split.images, split.labels)})
-    kind, todo = f"folder of the {what} {source.root!r}", f"expected in it: {', '.join(folders)}"
-    return require_data(data_folder() / source.root, kind=kind, todo=todo)
 
 
 def _made_labels(source: Source, where: str) -> Path | None:
@@ -233,17 +258,28 @@ def _made_labels(source: Source, where: str) -> Path | None:
     return record
 
 
-def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | None, where: str) -> ClassSpace:
+def _space(
+    source: Source,
+    space: ClassSpace,
+    root: Path,
+    class_table: Path | None,
+    where: str,
+    annotated: Annotated | None = None,
+) -> ClassSpace:
     """The classes, and the way from what the labels of a source hold to them.
 
     Args:
         class_table: of `space`, where it has one.
         where: what messages call the source.
+        annotated: the labels that were made for it.
 
     Raises:
         ConfigError, DataError: see `gss.data.native` and `gss.data.taxonomy`.
     """
     painted, native = source.encoding == "colours", source.native_classes
+    if annotated is not None:
+        found = _of_annotations(source, space, annotated, where)
+        return _sent(space, annotated.classes, found)
     if native is None and not painted:
         return replace(space, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map)
     if isinstance(native, tuple):
@@ -258,8 +294,30 @@ def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | No
             )
         classes = read_native_classes(table, painted=painted)
     found = targets(classes, space.names, source.mapping, _read(source.taxonomy), where)
+    return _sent(space, classes, found)
+
+
+def _sent(space: ClassSpace, native: NativeClasses, found: Mapping[int, int | None]) -> ClassSpace:
     label_map = {native: IGNORE if target is None else target for native, target in found.items()}
-    return ClassSpace(space.names, space.colours, label_map=label_map, native=classes)
+    return ClassSpace(space.names, space.colours, label_map=label_map, native=native)
+
+
+def _of_annotations(source: Source, space: ClassSpace, annotated: Annotated, where: str) -> dict[int, int | None]:
+    """The class that each id of made labels becomes; of classes without a shape nothing has to be said."""
+    names, taxonomy = annotated.classes.names, _read(source.taxonomy)
+    if not taxonomy:
+        said = {*space.names, *source.mapping}
+        unsaid = [name for name in names.values() if name not in said]
+        if missing := [f"{name} ({annotated.shapes[name]} shapes)" for name in unsaid if annotated.shapes[name]]:
+            raise ConfigError(
+                f"nothing says what becomes of {len(missing)} classes of the annotations: {some(missing)}",
+                where=where,
+                todo="name them in `classes`, or say what each becomes: "
+                f"mapping: {{{missing[0].rpartition(' (')[0]}: CLASS}} or `ignore`",
+            )
+        mapping = {**dict.fromkeys(unsaid, IGNORE), **source.mapping}
+        return targets(annotated.classes, space.names, mapping, None, where)
+    return targets(annotated.classes, space.names, source.mapping, taxonomy, where, partial=True)
 
 
 def _read(asked: schema.Taxonomy | None) -> Taxonomy | None:

@@ -90,7 +90,8 @@ def _wanted(root: Path, data: Data) -> dict[Path, set[str]]:
     wanted: dict[Path, set[str]] = {}
     for split in data.splits.values():
         wanted.setdefault(root / split.images, set()).add(data.image_suffix)
-        wanted.setdefault(root / split.labels, set()).add(data.label_suffix)
+        if not data.annotations:  # only pictures are unpacked
+            wanted.setdefault(root / split.labels, set()).add(data.label_suffix)
     return {
         folder: set().union(*(wanted[inner] for inner in wanted if inner.is_relative_to(folder)))
         for folder in wanted

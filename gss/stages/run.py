@@ -26,12 +26,12 @@ from gss.config import (
     require_data,
     shipped,
 )
-from gss.config.schema import DataSet
+from gss.config.schema import OF_ANNOTATIONS, DataSet, Source
 from gss.data.classes import ClassSpace, read_class_space
 from gss.data.manifest import Manifest, read_manifest
 from gss.errors import ConfigError, DataError
-from gss.files import json_text, remove, sha256_file, sha256_json, write_error, write_text
-from gss.layout import CONFIG, MANIFEST, ORIGINS, WORK
+from gss.files import json_text, read_json, remove, sha256_file, sha256_json, write_error, write_text
+from gss.layout import CONFIG, LABELS, MANIFEST, ORIGINS, WORK
 from gss.results.journal import Journal
 from gss.results.records import Made, as_made, made_sha256, record_file, write_record
 from gss.results.work import open_work
@@ -137,13 +137,13 @@ class Run(Generic[E]):
     @property
     def class_table(self) -> Path | None:
         """The file that names the classes; None where the configuration does."""
-        classes = self.experiment.data.classes
+        table = self.experiment.data.class_table
         # A shipped one needs no folder: a test set can be looked at where the training data are not.
-        return (shipped("classes", classes) or self.root / classes) if isinstance(classes, str) else None
+        return (shipped("classes", table) or self.root / table) if table else None
 
     def declared_space(self) -> ClassSpace:
         """The class space that configuration and class table describe now."""
-        return class_space(self.experiment.data, self.class_table)
+        return class_space(self.experiment.data, self.class_table, self.file(self.folder / LABELS))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -266,16 +266,30 @@ class Run(Generic[E]):
         }
 
 
-def class_space(data: DataSet, table: Path | None) -> ClassSpace:
+def class_space(data: DataSet, table: Path | None, labels: Path) -> ClassSpace:
     """The class space that the section of a data set describes.
 
     Args:
-        table: of its classes; None: the section names them.
+        table: of its classes; None: the section names them, or the annotations do.
+        labels: what was made of these.
     """
+    if data.classes == OF_ANNOTATIONS:
+        return ClassSpace(tuple(read_json(labels)["sources"][data.root]["classes"]))
     if isinstance(data.classes, str):
         assert table is not None
         return read_class_space(table, reduce_zero_label=data.reduce_zero_label, label_map=data.label_map)
     return ClassSpace(data.classes, None, data.reduce_zero_label, data.label_map)
+
+
+def source_folder(source: Source, what: str) -> Path:
+    """Where a source lies, or an evaluation set.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    folders = sorted({folder for split in source.splits.values() for folder in (split.images, split.labels)})
+    kind, todo = f"folder of the {what} {source.root!r}", f"expected in it: {', '.join(folders)}"
+    return require_data(data_folder() / source.root, kind=kind, todo=todo)
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:

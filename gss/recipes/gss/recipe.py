@@ -1,6 +1,6 @@
 """Generative Semantic Segmentation: its stages and what they depend on."""
 
-from gss.config.recipe import CHECK, PREPARE, SUMMARISE, Recipe, Stage, evaluate
+from gss.config.recipe import CHECK, MAKE_LABELS, PREPARE, SUMMARISE, Recipe, Stage, evaluate
 from gss.layout import MANIFEST
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.layout import (
@@ -25,6 +25,7 @@ RECIPE = Recipe(
     publish="gss.recipes.gss.stages.exchange:export",
     stages=(
         PREPARE,
+        MAKE_LABELS,
         CHECK,
         Stage(
             "palette",

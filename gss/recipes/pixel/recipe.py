@@ -1,6 +1,6 @@
 """Per-pixel networks: their stages and what they depend on."""
 
-from gss.config.recipe import CHECK, PREPARE, SUMMARISE, Recipe, Stage, evaluate
+from gss.config.recipe import CHECK, MAKE_LABELS, PREPARE, SUMMARISE, Recipe, Stage, evaluate
 from gss.layout import MANIFEST
 from gss.recipes.pixel.experiment import PixelExperiment
 
@@ -11,6 +11,7 @@ RECIPE = Recipe(
     publish="gss.recipes.pixel.exchange:export",
     stages=(
         PREPARE,
+        MAKE_LABELS,
         CHECK,
         Stage(
             "pixel",
