@@ -37,7 +37,7 @@ TEMPERATURES = (None, 0.5, 1.0)  # None: the most probable tokens
 TOKEN_WEIGHTS, PIXEL_WEIGHTS = (0.0, 0.5, 1.0, 2.0), (0.0, 0.5, 1.0, 2.0)
 OPTIONS = ["token_temperature", "token_weight", "pixel_weight"]
 KEYS = ["experiment", "settings", "split", "model", *OPTIONS]
-MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT", "pixel_branch": "pixel branch alone"}
+MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT", "pixel_branch": "pixel branch"}
 
 Choice = tuple[str, str, float, float]  # model and options, as in KEYS
 
@@ -60,7 +60,7 @@ def main() -> None:
                 is_same = (kept["experiment"] == name) & (kept["settings"] == settings) & (kept["split"] == split)
                 rows = pd.concat([kept[~is_same], rows])
             rows.to_csv(TABLE, index=False)
-    table = page.table(("", "options", "val", "test", "difference", "seeds"), compared(read()))
+    table = page.table(("networks", "prediction", "val", "test", "difference", "seeds"), compared(read()))
     page.write(PAGE, "\n".join(table))
 
 
@@ -70,27 +70,43 @@ def read() -> pd.DataFrame:
 
 
 def compared(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Cells of the page's table, by experiment (its seeds together), model and kind of options."""
-    rows = rows.assign(group=(rows["experiment"].str.partition("/seed_")[0] + " " + rows["settings"]).str.strip())
-    for group, found in rows.groupby("group"):
+    """Cells of the page's table, by experiment (its seeds together), model and kind of options.
+
+    A difference is that to the published method of the same seeds.
+    """
+    rows = rows.assign(group=rows["experiment"].str.partition("/seed_")[0])
+    for (group, settings), found in rows.groupby(["group", "settings"]):
         for model, title in MODELS.items():
             of_model = found[found["model"] == model]
-            hard = None
+            is_published = (rows["group"] == group) & (rows["settings"] == "") & (rows["model"] == model)
+            published = _test(_kinds(rows[is_published])["published"])
             for kind, wanted in _kinds(of_model).items():
                 means = wanted[wanted["split"] == "val"].groupby(OPTIONS)["mIoU"].mean()
+                if means.empty:
+                    continue
                 chosen = means.idxmax()
                 same = wanted[(wanted[OPTIONS].apply(tuple, axis=1)) == chosen]
-                val, test = (same[same["split"] == split].set_index("experiment")["mIoU"] for split in ("val", "test"))
-                hard = test if hard is None else hard
-                cells = (title, kind, _spread(val), _spread(test), _spread(test - hard, "+.2f"), str(len(test)))
-                yield (f"{group}: {cells[0]}", f"{cells[1]} ({_said(chosen)})", *cells[2:])
+                test = _test(same)
+                difference = _spread((test - published).dropna(), "+.2f") if kind != "alone" else ""
+                yield (
+                    f"{group} {settings}".strip(),
+                    f"{title}, {kind} ({_said(chosen)})",
+                    _spread(same[same["split"] == "val"]["mIoU"]),
+                    _spread(test),
+                    difference,
+                    str(len(test)),
+                )
+
+
+def _test(rows: pd.DataFrame) -> pd.Series:
+    return rows[rows["split"] == "test"].set_index("experiment")["mIoU"]
 
 
 def _kinds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Rows by kind of options: the published ones, and each option alone and together."""
     hard, shares, branch = rows["token_temperature"] == "hard", rows["token_weight"] > 0, rows["pixel_weight"] > 0
     if (rows["model"] == "pixel_branch").all():
-        return {"": rows}
+        return {"published": rows[:0], "alone": rows}
     return {
         "published": rows[hard & ~shares & ~branch],
         "soft": rows[~hard & ~shares & ~branch],
