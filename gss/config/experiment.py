@@ -28,7 +28,7 @@ class Job(NamedTuple):
     Args:
         name: of its log, its record and its benchmark.
         stage: whose settings it reads.
-        split: of an evaluation, or of the check of a test set.
+        split: of an evaluation, or of the labels and the check of a test set.
         until: of a training in segments, the step this one ends at.
     """
 
@@ -167,6 +167,10 @@ class Experiment(Section):
         for row in self.kind.stages:
             if row.name == "prepare":
                 yield from [Job("prepare", "prepare")] if self.data.archives else []
+            elif row.name == "labels":
+                yield from [Job("labels", "labels")] if self.data.annotated else []
+                sets = self.evaluation.sets
+                yield from (Job(f"set_labels_{name}", "labels", name) for name in sets if sets[name].annotations)
             elif row.name == "check":
                 yield Job("check", "check")
                 yield from (Job(f"set_{name}", "check", name) for name in self.evaluation.sets)

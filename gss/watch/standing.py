@@ -12,7 +12,7 @@ from typing import Any, Literal
 from gss.cluster.lock import is_held
 from gss.config import Experiment, Job, Stage
 from gss.files import sha256_file
-from gss.layout import WORK, of_set
+from gss.layout import WORK, labels_of_set, of_set
 from gss.results.journal import last_event
 from gss.results.records import made_by, record_file
 from gss.watch.log import Reading, read_log
@@ -112,6 +112,8 @@ class Watched:
         """The files that a job leaves, as patterns."""
         if job.stage == "check" and job.split:
             return of_set(job.split)
+        if job.stage == "labels" and job.split:
+            return (labels_of_set(job.split),)
         row = self._row(job)
         return row.makes if row else ()
 

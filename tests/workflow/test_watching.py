@@ -15,8 +15,21 @@ from gss.config import load_experiment
         {"latent_prior__milestones": [100, 200, 450], "posterior__start_step": 200},
         {"latent_prior__checkpoint": "there.pth", "posterior__checkpoint": "there.pth", "posterior__start_step": None},
         {"data__archives": [{"file": "toy.tar"}], "data__generate": None, "data__classes": ["a", "b"]},
+        {
+            "data__annotations": {"format": "labelme"},
+            "data__generate": None,
+            "data__classes": "annotations",
+            "evaluation__sets": {
+                "yard": {
+                    "root": "toy",
+                    "annotations": {"format": "labelme"},
+                    "classes": "annotations",
+                    "splits": {"val": {"images": "images/val", "labels": "labels/val"}},
+                }
+            },
+        },
     ],
-    ids=["toy", "segments", "imported", "archives"],
+    ids=["toy", "segments", "imported", "archives", "annotations"],
 )
 def test_the_jobs_of_an_experiment_are_those_of_the_workflow(project: Project, changes: dict) -> None:
     project.configure("toy", **changes)
