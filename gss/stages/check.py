@@ -73,7 +73,7 @@ def check(run: Run) -> None:
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
     _tell(statistics)
-    _require_sound(faults, run.folder / FAULTS, run.root)
+    _require_sound(faults, statistics["faults"], run.folder / FAULTS, run.root)
     looked_into = [run.folder / PREPARED, run.folder / LABELS, *filter(None, (run.class_table, *records_of_labels))]
     looked_into += [path for source in (data, *data.sources) for path in tables_of(source, places[source.root])]
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
@@ -144,7 +144,7 @@ def check_set(run: Run, name: str) -> None:
     rows, *_ = manifest["splits"].values()
     if seen := in_training(run, rows):
         print(f"warning: {told_of_training(seen, name)}")
-    _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
+    _require_sound(faults, statistics["faults"], manifest_file.with_name(Path(FAULTS).name), root)
     tables = [path for source in sources for path in tables_of(source, root)]
     looked_into = [
         table,
@@ -221,11 +221,11 @@ def _beside(splits: Mapping[str, Rows], root: Path, folder: Path) -> dict[str, R
     return {split: named_beside(rows, root, folder) for split, rows in splits.items()}
 
 
-def _require_sound(faults: Sequence[str], path: Path, root: Path) -> None:
-    """Raise DataError and write all faults down where there are some."""
+def _require_sound(faults: Sequence[str], summed: Sequence[str], path: Path, root: Path) -> None:
+    """Raise DataError with the equal ones as one line, and write all faults down, where there are some."""
     if faults:
         write_text(path, "\n".join(faults) + "\n")
-        raise fault_error(faults, root)
+        raise fault_error(len(faults), summed, root)
     path.unlink(missing_ok=True)
 
 
