@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gss import layout
-from gss.config import class_file, list_file, prepared_file, schema, tables_of, taxonomy_file
+from gss.config import class_file, data_folder, list_file, prepared_file, schema, tables_of, taxonomy_file
 from gss.config.schema import OF_ANNOTATIONS, Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
@@ -18,7 +18,8 @@ from gss.data.sources import Found, join, relabelled
 from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
-from gss.layout import FAULTS, LABELS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.layout import FAULTS, LABELS, MANIFEST, OVERVIEW, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.report import overview
 from gss.stages.labels import Annotated, labels
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run, class_space, source_folder
@@ -82,6 +83,7 @@ def check(run: Run) -> None:
         remove(run.folder / MANIFEST)
         write_json(run.folder / STATISTICS, statistics)
         write_manifest(run.folder / MANIFEST, manifest)
+        _show(run.folder / MANIFEST, run.root, statistics, run.name)
     for record in records:
         record.unlink(missing_ok=True)  # the next check looks at everything again
 
@@ -163,6 +165,7 @@ def check_set(run: Run, name: str) -> None:
         rows = [(model.names[k], "" if target is None else own.names[target]) for k, target in found.items()]
         write_table(targets_file, ("model", "set"), rows)
         write_manifest(manifest_file, manifest)
+        _show(manifest_file, root, statistics, name)
     for record in records:
         record.unlink(missing_ok=True)
 
@@ -229,8 +232,14 @@ def _require_sound(faults: Sequence[str], summed: Sequence[str], path: Path, roo
     path.unlink(missing_ok=True)
 
 
+def _show(manifest: Path, root: Path, statistics: Mapping[str, Any], title: str) -> None:
+    page = manifest.with_name(OVERVIEW)
+    overview.write_overview(page, read_manifest(manifest).at(root, data_folder()), statistics, title)
+    print(f"pictures and counts: {page}")
+
+
 def _tell(statistics: Mapping[str, Any]) -> None:
-    for line in _table(statistics.get("becomes", {})):
+    for line in (*_table(statistics.get("becomes", {})), *overview.table(statistics)):
         print(line)
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")
