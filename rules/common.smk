@@ -5,6 +5,7 @@ from gss.config import RECIPES, all_models
 
 workflow_of.prefer_this_python()
 gss.snakemake_patches.trust_records()
+gss.snakemake_patches.look_at_data()
 gss.snakemake_patches.show_last_lines()
 ask = workflow_of.Requests(config)
 

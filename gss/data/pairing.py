@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gss.config import list_file
+from gss.config.schema import Source
 from gss.data.cases import Cases, Fault
 from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk, without_extension
 from gss.errors import DataError
@@ -125,6 +127,22 @@ class Listing:
         for key in sorted(set.symmetric_difference(*decomposed)):
             if key in images.extensions and key in labels.extensions:
                 yield images.name(key)
+
+
+def folders_of(source: Source) -> dict[str, SplitFolders]:
+    """The folders of the splits of a source, as the configuration names them."""
+    return {
+        name: SplitFolders(
+            split.images,
+            split.labels,
+            source.image_suffix,
+            source.label_suffix,
+            split.count,
+            source.label_name,
+            list_file(split.list) if split.list else None,
+        )
+        for name, split in source.splits.items()
+    }
 
 
 def spelled(root: Path, folders: SplitFolders) -> SplitFolders:

@@ -1,0 +1,117 @@
+"""Whether the files of a data set are still those that the check saw, which Snakemake asks before anything runs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gss.config import Experiment, data_folder, data_set_folder
+from gss.config.schema import Source
+from gss.data.annotations.formats import FORMATS
+from gss.data.annotations.make import annotation_files
+from gss.data.manifest import BESIDE, Manifest, read_manifest
+from gss.data.pairing import SplitFolders, folders_of
+from gss.data.seen import are_same, changed, look
+from gss.errors import GssError
+from gss.files import read_json
+from gss.layout import ANNOTATED, LABELS, MANIFEST, RELABELLED, labels_of_set, of_set
+from gss.stages.labels import made_folders
+
+Splits = tuple[tuple[str, SplitFolders], ...]
+
+
+class _Place(NamedTuple):
+    """The files of a source: its folder, its splits, and what else they are made of."""
+
+    root: Path
+    splits: dict[str, SplitFolders]
+    beside: dict[str, list[str]]
+
+
+def look_at(experiment: Experiment, folder: Path, name: str | None = None) -> dict[str, Any]:
+    """What the files of a data set look like, by root, see `gss.data.seen.look`.
+
+    Args:
+        folder: of the results, in which labels of annotations may lie.
+        name: of a set of `evaluation.sets`; None: the data set.
+    """
+    return {root: look(*place) for root, place in _places(experiment, folder, name).items()}
+
+
+def changes(
+    experiment: Experiment, folder: Path, seen: Mapping[str, Any], name: str | None = None
+) -> dict[str, tuple[str, str]]:
+    """By split whose files are others what there was and what there is, in words.
+
+    Args:
+        seen: what `look_at` found when the data set was checked.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for number, (root, (place, splits, beside)) in enumerate(_places(experiment, folder, name).items()):
+        if root in seen:
+            now = _looked(place, tuple(splits.items()), tuple((split, tuple(files)) for split, files in beside.items()))
+            file = folder / (MANIFEST if name is None else of_set(name)[0])
+            found |= changed(seen[root], now, _is_touched(place, splits, file, number))
+    return found
+
+
+@cache
+def _looked(root: Path, splits: Splits, beside: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, Any]:
+    """One look serves all experiments with the same data."""
+    return look(root, dict(splits), dict(beside))
+
+
+def _places(experiment: Experiment, folder: Path, name: str | None) -> dict[str, _Place]:
+    data = experiment.data
+    if name is None:
+        sources: Sequence[tuple[str, Source]] = [(source.root, source) for source in (data, *data.sources)]
+        labels = folder / LABELS
+    else:
+        own = experiment.evaluation.sets[name]
+        others = [(f"{own.root}, {RELABELLED}", own.relabelled_source())] if own.relabelled else []
+        sources, labels = [(own.root, own), *others], folder / labels_of_set(name)
+    found = {}
+    for number, (root, source) in enumerate(sources):
+        place = data_set_folder(data) if source is data else data_folder() / source.root
+        splits = folders_of(source)
+        beside = {}
+        if source.annotations:
+            if not labels.is_file():
+                continue
+            made = read_json(labels)["sources"][root]["splits"]
+            ending = FORMATS[source.annotations.format].ending
+            beside = {split: list(_annotations(place, asked.labels, ending)) for split, asked in splits.items()}
+            splits = made_folders(source, labels.parent / ANNOTATED / str(number), made)
+        found[root] = _Place(place, splits, beside)
+    return found
+
+
+def _annotations(root: Path, labels: str, ending: str) -> Iterator[str]:
+    """Annotation files in a folder; a single one is an input of the rule."""
+    if (root / labels).is_dir():
+        yield from (path.relative_to(root).as_posix() for path, _ in annotation_files(root / labels, ending))
+
+
+def _is_touched(root: Path, splits: Mapping[str, SplitFolders], file: Path, number: int) -> Callable[[str, int], bool]:
+    """For `changed`: looks whether newer files of the source have the content that the manifest says."""
+
+    def is_touched(split: str, newest: int) -> bool:
+        try:
+            return are_same(root, split, splits, newest, _digests(read_manifest(file), split, number))
+        except (GssError, OSError):
+            return False
+
+    return is_touched
+
+
+def _digests(manifest: Manifest, split: str, number: int) -> dict[str, str]:
+    """SHA-256 of the files of a source by name."""
+    counts = [source.counts.get(split, 0) for source in manifest.sources]
+    start = sum(counts[:number])
+    rows = (manifest.rows[split][index] for index in range(start, start + counts[number]))
+    return {
+        row[kind]: row[f"{kind}_sha256"]
+        for row in rows
+        for kind in ("image", "label")
+        if not row[kind].startswith(BESIDE)
+    }
