@@ -141,10 +141,14 @@ class Run(Generic[E]):
         return class_space(self.experiment.data, self.class_table, self.file(self.folder / LABELS))
 
     @cached_property
+    def _checked(self) -> Manifest:
+        """The pairs found by the check; the data may be gone."""
+        return read_manifest(self.file(self.folder / MANIFEST))
+
+    @cached_property
     def manifest(self) -> Manifest:
         """The pairs found by the check, at the data folder of today."""
-        found = read_manifest(self.file(self.folder / MANIFEST))
-        return found.at(self.root, data_folder())
+        return self._checked.at(self.root, data_folder())
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
@@ -239,7 +243,7 @@ class Run(Generic[E]):
             return inputs, inputs
         others = {name: digest for name, digest in inputs.items() if name != MANIFEST}
         reads, learns = (
-            {of_split(name): self.manifest.split_sha256(name) for name in names}
+            {of_split(name): self._checked.split_sha256(name) for name in names if name in self._checked.splits}
             for names in self.experiment.splits_of(stage, split)
         )
         return {**reads, **others}, {**learns, **others}
