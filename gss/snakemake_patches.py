@@ -38,10 +38,11 @@ def trust_records() -> None:
         PersistenceBase,
     )
 
-    own_memory, own_changes, own_checksums = (
+    own_memory, own_changes, own_checksums, own_restore = (
         PersistenceBase.has_metadata,
         PersistenceBase.params_changed,
         PersistenceBase.input_checksums,
+        PersistenceBase.restore_output,
     )
 
     def has_metadata(self: PersistenceBase, job: Any) -> bool:
@@ -70,6 +71,11 @@ def trust_records() -> None:
         digest = record["inputs"].get(os.path.relpath(input_path, _results_of(job)))
         return {f"sha256:{digest}"} if digest else set()
 
+    def restore_output(self: PersistenceBase, path: Path) -> bool:
+        is_kept: bool = self._get_backup_path(path).exists()  # of what is made for the first time it would warn
+        return is_kept and own_restore(self, path)
+
+    PersistenceBase.restore_output = restore_output
     PersistenceBase.has_metadata = has_metadata
     PersistenceBase.params_changed = params_changed
     PersistenceBase.input_checksums = input_checksums

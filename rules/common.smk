@@ -16,6 +16,11 @@ def shown(output, category, **labels):
     return report(output, category=category, subcategory="{experiment}", labels=labels, patterns=patterns)
 
 
+def kept(files):
+    """Outputs that stay as they were where their job fails: a broken photograph must not cost what was trained."""
+    return [update(file) for file in files]
+
+
 wildcard_constraints:
     folder=workflow_of.generated_folders(),
     experiment=workflow_of.EXPERIMENT,

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,7 +132,11 @@ data:
   splits: {train: {images: images/train, labels: labels/train}, test: {images: images/test, labels: labels/test}}
 augment: {base_scale: [96, 96], crop: [64, 64]}
 pixel: {backbone: {name: test_resnet}, channels: 8, steps: 2, training: {batch_size: 2, warmup_steps: 1}}
-evaluation: {splits: [test], pictures: 1}
+evaluation:
+  splits: [test]
+  pictures: 1
+  sets:
+    village: {root: toy, classes: classes.csv, splits: {val: {images: images/val, labels: labels/val}}}
 """
 
 
@@ -147,13 +150,21 @@ def test_a_test_photograph_is_measured_and_nothing_is_trained(project: Project) 
     before, model = read_record(folder, "pixel"), (folder / "pixel.pth").stat().st_mtime_ns
     shutil.rmtree(folder / "work")
     assert project.planned(target) == {}
-    time.sleep(0.01)
     add(data, "test")
+    broken = data / "labels" / "test" / "9999.png"
+    content, measured = broken.read_bytes(), {"check": 1, "evaluate": 1, "report": 1}
+    broken.write_bytes(b"no picture")
+    assert project.planned(target) == measured
+    done = project.snakemake("-c1", target)
+    assert done.returncode != 0 and "9999.png" in done.stdout and (folder / "data/manifest.json").is_file()
+    broken.write_bytes(content)
+    assert project.planned(target) == measured
     done = project.snakemake("-c1", target)
     assert done.returncode == 0, done.stdout
-    metrics = json.loads((folder / "evaluation/pixel/test/metrics.json").read_text())
-    assert metrics["images"] == 2 * len(json.loads((folder / "data/manifest.json").read_text())["splits"]["test"]) // 2
+    assert json.loads((folder / "evaluation/pixel/test/metrics.json").read_text())["images"] == 2
     assert (folder / "pixel.pth").stat().st_mtime_ns == model and read_record(folder, "pixel") == before
     assert project.planned(target) == {}  # the manifest is newer than the model, and another file
+    add(data, "val")
+    assert project.planned(target) == {"check_set": 1, "evaluate": 1, "summary": 1, "report": 1}
     add(data, "train")
     assert project.planned(target)["pixel"] == 1
