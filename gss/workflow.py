@@ -388,7 +388,8 @@ def data_inputs(wildcards: Any) -> list[str]:
 
 
 def annotations(wildcards: Any) -> list[str]:
-    """What making labels of annotations waits for: these, where they are files, and unpacked archives.
+    """What making labels of annotations waits for: tables and unpacked archives. These themselves are looked at like
+    photographs, see `other_files`.
 
     Raises:
         ConfigError: there are none.

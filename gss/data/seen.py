@@ -63,15 +63,21 @@ def changed(
 
 
 def are_same(
-    root: Path, split: str, splits: Mapping[str, SplitFolders], newest: int, digests: Mapping[str, str]
+    root: Path,
+    split: str,
+    splits: Mapping[str, SplitFolders],
+    newest: int,
+    digests: Mapping[str, str],
+    beside: Sequence[str] = (),
 ) -> bool:
     """Whether files that are newer than a time have the content that they had; False where that cannot be told.
 
     Args:
         newest: nanoseconds.
         digests: SHA-256 by name.
+        beside: as of `look`.
     """
-    newer = [(name, size) for name, size, time in _files(root, split, splits) if time > newest]
+    newer = [(name, size) for name, size, time in _files(root, split, splits, beside) if time > newest]
     if not newer or sum(size for _, size in newer) > _MOST_READ:
         return False
     return all(digests.get(name) == sha256_file(root / name) for name, _ in newer)

@@ -68,7 +68,7 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
         if source.annotations is None:
             continue
         root = run.root if source is data else source_folder(source, "source" if name is None else "evaluation set")
-        files += tables_of(source, root)
+        files += [*tables_of(source, root), *(root / split.labels for split in source.splits.values())]
         folder = output.parent / ANNOTATED / str(number)
         options = _options(source, root)
         made = make_labels(

@@ -1,12 +1,13 @@
 """Whether the files of a data set are still those that the check saw, which Snakemake asks before anything runs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gss.config import Experiment, data_folder, data_set_folder
-from gss.config.schema import Source
+from gss.config.schema import OF_ANNOTATIONS, Source
 from gss.data.annotations.formats import FORMATS
 from gss.data.annotations.make import annotation_files
 from gss.data.manifest import BESIDE, Manifest, read_manifest
@@ -15,6 +16,7 @@ from gss.data.seen import are_same, changed, look
 from gss.errors import GssError
 from gss.files import read_json
 from gss.layout import ANNOTATED, LABELS, MANIFEST, RELABELLED, labels_of_set, of_set
+from gss.results.records import read_record
 from gss.stages.labels import made_folders
 
 Splits = tuple[tuple[str, SplitFolders], ...]
@@ -51,7 +53,9 @@ def changes(
         if root in seen:
             now = _looked(place, tuple(splits.items()), tuple((split, tuple(files)) for split, files in beside.items()))
             file = folder / (MANIFEST if name is None else of_set(name)[0])
-            found |= changed(seen[root], now, _is_touched(place, splits, file, number))
+            record = read_record(folder, "labels" if name is None else f"set_labels_{name}") or {"inputs": {}}
+            hashes = {os.path.normpath(folder / made): digest for made, digest in record["inputs"].items()}
+            found |= changed(seen[root], now, _is_touched(_Place(place, splits, beside), file, number, hashes))
     return found
 
 
@@ -80,24 +84,36 @@ def _places(experiment: Experiment, folder: Path, name: str | None) -> dict[str,
                 continue
             made = read_json(labels)["sources"][root]["splits"]
             ending = FORMATS[source.annotations.format].ending
-            beside = {split: list(_annotations(place, asked.labels, ending)) for split, asked in splits.items()}
+            beside = {split: _annotations(place, asked.labels, ending) for split, asked in splits.items()}
+            if OF_ANNOTATIONS in (data.classes, getattr(source, "classes", None)):  # what one declares changes all
+                beside = {split: [file for files in beside.values() for file in files] for split in splits}
             splits = made_folders(source, labels.parent / ANNOTATED / str(number), made)
         found[root] = _Place(place, splits, beside)
     return found
 
 
-def _annotations(root: Path, labels: str, ending: str) -> Iterator[str]:
-    """Annotation files in a folder; a single one is an input of the rule."""
+def _annotations(root: Path, labels: str, ending: str) -> list[str]:
+    """The annotation files of a split, relative to the root."""
     if (root / labels).is_dir():
-        yield from (path.relative_to(root).as_posix() for path, _ in annotation_files(root / labels, ending))
+        return [os.path.relpath(path, root) for path, _ in annotation_files(root / labels, ending)]
+    return [labels]
 
 
-def _is_touched(root: Path, splits: Mapping[str, SplitFolders], file: Path, number: int) -> Callable[[str, int], bool]:
-    """For `changed`: looks whether newer files of the source have the content that the manifest says."""
+def _is_touched(place: _Place, file: Path, number: int, hashes: Mapping[str, str]) -> Callable[[str, int], bool]:
+    """For `changed`: looks whether newer files of a source have the content that the manifest says.
+
+    Args:
+        file: the manifest.
+        number: of the source.
+        hashes: SHA-256 of annotation files by their paths.
+    """
 
     def is_touched(split: str, newest: int) -> bool:
         try:
-            return are_same(root, split, splits, newest, _digests(read_manifest(file), split, number))
+            digests = _digests(read_manifest(file), split, number)
+            beside = place.beside.get(split, [])
+            digests |= {name: hashes.get(os.path.normpath(place.root / name), "") for name in beside}
+            return are_same(place.root, split, place.splits, newest, digests, beside)
         except (GssError, OSError):
             return False
 
