@@ -1,6 +1,7 @@
 # make demo   environment, then the whole pipeline on the built-in toy set, then its results
+# make env    the environment that running needs;  make dev  with tests, lint and types
 # make test   all tests;  make test-fast  those of a few minutes;  make lint  style, types, workflow
-# make lock   write constraints.txt and envs/ from this environment after requirements.in has changed
+# make lock   write constraints.txt and envs/ from this environment after requirements*.in have changed
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # GOMP_SPINCOUNT: a thread that waits leaves its core to the other tests; files in the order of tests/conftest.py
 PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo env test test-fast lint style types workflow lock
+.PHONY: demo env dev test test-fast lint style types workflow lock
 
 demo: env
 	snakemake all
@@ -29,25 +30,31 @@ $(VENV)/.stamp: requirements.in constraints.txt
 	$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true # pip does it on one core; some files are templates
 	@touch $@
 
-test: env
+dev: $(VENV)/.stamp-dev
+
+$(VENV)/.stamp-dev: requirements-dev.in $(VENV)/.stamp
+	$(VENV)/bin/pip install -r requirements-dev.in -c constraints.txt
+	@touch $@
+
+test: dev
 	$(PYTEST) -m "not slow"
 	$(PYTEST) -m slow
 
-test-fast: env
+test-fast: dev
 	$(PYTEST) -m "not slow"
 
 lint: style types workflow
 
-style: env
+style: dev
 	ruff check
 	ruff format --check
 
-types: env
+types: dev
 	mypy
 
 workflow: env
 	gss config-reference --check
 	snakemake --lint
 
-lock: env
+lock: dev
 	$(VENV)/bin/python envs/lock.py

@@ -7,6 +7,7 @@
 # Rules call the verbs of `python -m gss`, which a person can type as well; the logic is in the package.
 from gss.collector import spare_modules
 from gss.tracking.follower import Follower
+from gss.watch.status import Status
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -37,17 +38,22 @@ localrules:
 
 # Brings the numbers of all jobs to MLflow, wherever they run; the Snakemakes within SLURM jobs run no handlers.
 follower = Follower()
+# What runs, how far it is and when all is done, below the lines of Snakemake.
+status = Status()
 
 
 onstart:
     follower.start()
+    status.start(workflow)
 
 
 onsuccess:
+    status.end()
     follower.end()
 
 
 onerror:
+    status.end()
     follower.end()
 
 

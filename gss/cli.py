@@ -16,10 +16,48 @@ from typing import Any
 import gss
 from gss.collector import spare_modules
 from gss.config import all_models, all_stages, data_folder, imported, recipes
-from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
+from gss.errors import GssError, Interrupted, OutputClosed, did_you_mean, is_no_memory
 from gss.output import open_output
 
 SOME_FAILED = 3
+# The verbs as `gss --help` shows them, each with the example of its own help; a stage that is not named: in `training`.
+GROUPS = {
+    "data": {
+        "check": "gss check mine",
+        "prepare": "gss prepare ade20k",
+        "labels": "gss labels mine",
+        "toy-data": "gss toy-data data/toy",
+        "mseg-labels": "gss mseg-labels camvid-11 ade20k-150",
+    },
+    "training": {
+        "palette": "gss palette toy palette.seed=3",
+        "tokenizer": "gss tokenizer toy",
+        "reconstruct": "gss reconstruct toy reconstruction.max_rounds=0",
+        "train": "gss train latent-prior toy",
+        "merge": "gss merge toy",
+        "import": "gss import ade20k gss_swin_l.pth --as gss_ff",
+        "launch": "gss launch --work results/toy/work/posterior -- train posterior toy",
+    },
+    "results": {
+        "evaluate": "gss evaluate toy --model gss_ff --split val",
+        "summary": "gss summary mseg --model gss_ft",
+        "report": "gss report toy",
+        "compare": "gss compare camvid/gss_ff camvid camvid_pixel",
+        "watch": "gss watch camvid_pixel/seed_0",
+        "clean": "gss clean toy",
+        "mlflow-sync": "gss mlflow-sync results/toy",
+    },
+    "use": {
+        "predict": "gss predict results/toy/gss_ft.pth photos/ -o predicted",
+        "export": "gss export toy -o toy.onnx",
+        "benchmark": "gss benchmark toy --images 8",
+    },
+    "machine": {
+        "doctor": "gss doctor toy",
+        "completion": "gss completion bash > ~/.local/share/bash-completion/completions/gss",
+        "config-reference": "gss config-reference --check",
+    },
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,25 +111,54 @@ def _call(arguments: Sequence[str] | None) -> int:
     return given.act(given) or 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names what was meant by a word that is almost one of several."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = [*map(str, action.choices or ())]
+        if choices and value not in choices and (near := did_you_mean(str(value), choices)):
+            raise argparse.ArgumentError(action, f"unknown: {value!r}; {near}")
+        super()._check_value(action, value)
+
+
+class _Help(argparse.HelpFormatter):
+    """Leaves the verbs to the groups that they stand in, and the two options to the usage."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if isinstance(action, argparse._SubParsersAction._ChoicesPseudoAction):
+            super().add_argument(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole grammar: `gss VERB EXPERIMENT [section.key=value ...]`."""
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="gss",
+        formatter_class=_Help,
         description=gss.__doc__,
         epilog="example: gss check toy   (most people type: snakemake results/toy/gss_ft.pth)",
     )
     finals = " or ".join(recipe.final for recipe in recipes())
     files = ", ".join(f"{model}.pth" for model in all_models())
     root.add_argument("--version", action="version", version=gss.__version__)
-    verbs = root.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = root.add_subparsers(metavar="VERB", required=True)
+    titled = {title: root.add_argument_group(title) for title in GROUPS}
+    shown = {name: (titled[title], example) for title, names in GROUPS.items() for name, example in names.items()}
 
-    stage = argparse.ArgumentParser(add_help=False)
+    stage = _Parser(add_help=False)
     stage.add_argument("experiment", help="name in config/experiments, or a YAML file; one with seeds: NAME/seed_0")
     stage.add_argument("overrides", nargs="*", metavar="section.key=value", help="change a value of the configuration")
     stage.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
 
-    def verb(name: str, act: object, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=parents)
+    def verb(name: str, act: object, text: str, *parents: _Parser) -> _Parser:
+        group, example = shown.get(name, (titled["training"], f"gss {name} mine"))
+        added = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example: {example}",
+            parents=parents,
+        )
+        group._group_actions.append(verbs._choices_actions[-1])
         added.set_defaults(act=act)
         return added
 
@@ -104,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
         parted.add_argument("--only", metavar="PART", help="`data`, or a set of evaluation.sets; default: all")
     parts = {row.trains: row.name for row in stages if row.trains}
     trained = verb("train", _train, "train a network (inside `gss launch`)")
-    trained.add_argument("part", choices=parts, help="what to train")
+    trained.add_argument("part", choices=[*parts], help="what to train")
     for action in stage._actions:
         trained._add_action(action)
     trained.add_argument("--until", type=int, metavar="STEP", help="latent prior: milestone to reach")
@@ -125,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--as", metavar="MODEL", dest="kind", help="what to make of it, such as gss_ft; default: by its keys"
     )
-    exported = verb("export", _export, "write a model for others: published checkpoint, ONNX or model hub", stage)
+    exported = verb("export", _export, "write a model as published checkpoint, ONNX or hub folder", stage)
     exported.add_argument("--model", choices=all_models(), help=f"default: {finals}")
     exported.add_argument(
         "-o",
@@ -139,13 +206,13 @@ def parser() -> argparse.ArgumentParser:
         "--size",
         type=_size,
         metavar="WxH",
-        help="of .onnx: width and height of the images it takes; default: those of the data set",
+        help="of .onnx: size of its images; default: the data set's",
     )
     exported.add_argument(
         "--without-pixel-branch", action="store_true", help="of .pth: leave out what only training uses"
     )
     exported.add_argument("--with-tokenizer", action="store_true", help="of .pth: hold the dVAE too")
-    compared = verb("compare", _compare, "tell which differences of runs are more than the choice of test images")
+    compared = verb("compare", _compare, "tell which runs differ by more than the choice of images")
     compared.add_argument(
         "runs",
         nargs="+",
@@ -172,10 +239,9 @@ def parser() -> argparse.ArgumentParser:
     )
     predicted.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="where to write")
     predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
+    predicted.add_argument("--uncertainty", action="store_true", help="write how undecided the model is, too")
     predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
-    timed = verb(
-        "benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time", stage
-    )
+    timed = verb("benchmark", _benchmark, "measure speed on this machine, and what takes the time", stage)
     timed.add_argument("--images", type=int, default=32, metavar="N", help="measured for each row; default: 32")
     timed.add_argument(
         "-o",
@@ -184,14 +250,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="a picture goes beside it; default: benchmarks/speed.json of the results",
     )
-    verb("report", _report, "write report.html of an experiment, print its results and where to look", stage)
+    verb("report", _report, "write report.html, print the results and where to look", stage)
 
-    looked = verb("doctor", _doctor, "look whether this machine, the cluster and the experiments are ready")
+    watched = verb("watch", _watch, "show how far an experiment is, from any terminal")
+    watched.add_argument("experiment", help="name in config/experiments, with seeds all of them, or NAME/seed_0")
+    watched.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
+    watched.add_argument("--once", action="store_true", help="say it once and end; else until all is done, or Ctrl-C")
+
+    cleaned = verb("clean", _clean, "tell what of an experiment's results can go, or remove it")
+    cleaned.add_argument("experiment", help="name in config/experiments, with seeds all of them, or NAME/seed_0")
+    cleaned.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
+    cleaned.add_argument("--yes", action="store_true", help="remove it")
+
+    looked = verb("doctor", _doctor, "look whether machine, cluster and experiments are ready")
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
     looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     looked.add_argument("--cluster", action="store_true", help="try locks between two nodes, with a job of a second")
 
-    launched = verb("launch", _launch, "run a verb in one or many processes, in a SLURM job on its nodes")
+    launched = verb("launch", _launch, "run a verb in many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
     launched.add_argument(
         "--nproc", type=_count, metavar="P", help="processes on each machine; default: one per GPU, without GPUs one"
@@ -209,12 +285,14 @@ def parser() -> argparse.ArgumentParser:
     synced.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)  # end with this process
     made = verb("toy-data", _toy_data, "write the built-in synthetic data set")
     made.add_argument("folder", type=_path, help="where to")
-    labelled = verb("mseg-labels", _mseg_labels, "make the labels of MSeg's data sets of those they are published with")
+    labelled = verb("mseg-labels", _mseg_labels, "make MSeg's labels of those its data sets come with")
     labelled.add_argument("sets", nargs="+", metavar="SET", help="such as camvid-11, ade20k-150, ade20k-150-relabeled")
     labelled.add_argument("--root", type=_path, metavar="FOLDER", help="of all sets; default: mseg_dataset in GSS_DATA")
     labelled.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes; default: all cores"
     )
+    completed = verb("completion", _completion, "print a shell's completion of verbs, options, experiments")
+    completed.add_argument("shell", choices=("bash", "zsh"), help="whose language")
     described = verb("config-reference", _config_reference, "write config/schema.json and docs/reference/config.md")
     described.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return root
@@ -356,7 +434,14 @@ def _count(text: str) -> int | None:
 def _predict(given: argparse.Namespace) -> int:
     from gss.use.folder import predict_files
 
-    failed = predict_files(given.model, given.inputs, given.output, device=given.device, scores=given.scores)
+    failed = predict_files(
+        given.model,
+        given.inputs,
+        given.output,
+        device=given.device,
+        scores=given.scores,
+        uncertainty=given.uncertainty,
+    )
     return SOME_FAILED if failed else 0
 
 
@@ -392,6 +477,18 @@ def _compare(given: argparse.Namespace) -> None:
     from gss.compare.compare import compare
 
     print(compare(given.runs, split=given.split, output=given.output, results=given.results))
+
+
+def _watch(given: argparse.Namespace) -> None:
+    from gss.watch.watch import watch
+
+    watch(given.experiment, given.results, once=given.once)
+
+
+def _clean(given: argparse.Namespace) -> None:
+    from gss.clean import clean
+
+    print(clean(given.experiment, given.results, remove=given.yes))
 
 
 def _doctor(given: argparse.Namespace) -> int:
@@ -442,6 +539,36 @@ def _mseg_labels(given: argparse.Namespace) -> None:
 
     for name in given.sets:
         prepare(name, given.root or data_folder() / "mseg_dataset", min(given.workers, len(os.sched_getaffinity(0))))
+
+
+def _completion(given: argparse.Namespace) -> None:
+    import shtab
+
+    root = parser()
+    (verbs,) = (action for action in root._actions if isinstance(action, argparse._SubParsersAction))
+    for verb in verbs.choices.values():
+        for action in verb._actions:
+            if action.dest in ("experiment", "experiments", "runs"):
+                action.complete = _EXPERIMENTS  # type: ignore[attr-defined]
+            elif action.type is _path or action.dest in ("inputs", "file"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(root, given.shell, preamble=_EXPERIMENT_NAMES[given.shell]))
+
+
+# Experiments of the project folder that the shell is in.
+_EXPERIMENTS = {"bash": "_gss_experiments", "zsh": "_gss_experiments"}
+_EXPERIMENT_NAMES = {
+    "bash": """
+_gss_experiments() {
+  compgen -W "$(cd config/experiments 2> /dev/null && ls *.yaml 2> /dev/null | sed 's/\\.yaml$//')" -- "$1"
+}
+""",
+    "zsh": """
+_gss_experiments() {
+  compadd -- config/experiments/*.yaml(N:t:r)
+}
+""",
+}
 
 
 def _config_reference(given: argparse.Namespace) -> int:

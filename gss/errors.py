@@ -1,5 +1,7 @@
 """Errors a user can mend, and the signal of an orderly interruption."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 _NO_MEMORY = (
@@ -23,6 +25,12 @@ def shown(text: str | Path) -> str:
         return text
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'toy'?`, where one of the known names is near."""
+    near = difflib.get_close_matches(name, [*known], n=1)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 class GssError(Exception):

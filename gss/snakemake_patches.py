@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gss.cluster.log import last_lines
-from gss.config import all_stages, leaves
+from gss.config import all_stages
 from gss.errors import GssError
 from gss.files import sha256_file
 from gss.layout import MANIFEST, STATISTICS
 from gss.results.records import made_by, of_split
+from gss.text import differences
 from gss.workflow import other_files
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ def trust_records() -> None:
     Its own memory in `.snakemake` knows nothing of results that were copied here, nor of what was made by hand, and
     takes both for what today's configuration makes.
     """
-    from snakemake.persistence import (  # type: ignore[import-untyped]
-        NO_PARAMS_CHANGE,
-        ParamsChange,
-        PersistenceBase,
-    )
+    from snakemake.persistence import NO_PARAMS_CHANGE, PersistenceBase  # type: ignore[import-untyped]
 
     own_memory, own_changes, own_checksums, own_restore = (
         PersistenceBase.has_metadata,
@@ -52,14 +49,13 @@ def trust_records() -> None:
         record = _record(job)
         if record is None:
             return own_changes(self, job, file)
+        made, now = dict(record["settings"]), dict(job.params.get("config", {}))
         looked_into = job.params.get("oracles")
-        made, now = {*_lines(record["settings"])}, {*_lines(job.params.get("config", {}))}
         if looked_into is not None:
-            made |= {*_lines({name: sha for name, sha in record["inputs"].items() if name.startswith("..")})}
-            now |= {*_lines(looked_into)}
-        if made == now:
-            return NO_PARAMS_CHANGE
-        return ParamsChange(only_old=made - now, only_new=now - made, files={*job.output})
+            made |= {name: sha for name, sha in record["inputs"].items() if name.startswith("..")}
+            now |= looked_into
+        found = differences(made, now, absent="default")
+        return _change(found, job) if found else NO_PARAMS_CHANGE
 
     def input_checksums(self: PersistenceBase, job: Any, input_path: Any) -> set[Any]:
         record = _record(job)
@@ -89,7 +85,6 @@ def look_at_data() -> None:
     splits were read says the record of what was made.
     """
     from snakemake.dag import DAG  # type: ignore[import-untyped]
-    from snakemake.persistence import ParamsChange
 
     own_update = DAG.update_needrun
 
@@ -108,8 +103,7 @@ def look_at_data() -> None:
 
         for job in [job for job in self.jobs if job.rule.name in _CHECKS]:
             if job not in needed and not self.finished(job) and (found := _other_files(job)):
-                before, now = zip(*found.values(), strict=True)
-                self.reason(job).params_changed = ParamsChange({*before}, {*now}, {*job.output})
+                self.reason(job).params_changed = _change(found.values(), job)
                 add(job, {*found})
         while queue:
             job = queue.popleft()
@@ -146,12 +140,24 @@ def show_last_lines() -> None:
     logging.show_logs = show_logs
 
 
+def _change(texts: Iterable[str], job: Any) -> Any:
+    """What Snakemake says of a job whose settings or data are others; its own words list all old values, then all new
+    ones."""
+    from snakemake.persistence import ParamsChange
+
+    class Changed(ParamsChange):  # type: ignore[misc]
+        def __str__(self) -> str:
+            return ", ".join(sorted(self.only_new))
+
+    return Changed(only_new={*texts}, files={*job.output})
+
+
 def _record(job: Any) -> dict[str, Any] | None:
     """The record of what a job of Snakemake makes, as it was made last."""
     return made_by(_results_of(job), Path(job.log[0]).stem) if job.log else None
 
 
-def _other_files(check: Any) -> dict[str, tuple[str, str]]:
+def _other_files(check: Any) -> dict[str, str]:
     """What has changed in a data set since its check; nothing is known of one before checks looked."""
     seen = (_record(check) or {}).get("seen")
     if seen is None:
@@ -197,8 +203,3 @@ def _manifest(path: Path, time: int) -> "Manifest":
 
 def _results_of(job: Any) -> Path:
     return Path(job.log[0]).parents[1]
-
-
-def _lines(settings: Mapping[str, Any]) -> Iterator[str]:
-    """One text for each value, as Snakemake shows what has changed."""
-    return (f"{'.'.join(key)}={value}" for key, value in leaves(settings))

@@ -128,7 +128,7 @@ def summary_inputs(wildcards: Any) -> list[str]:
     return [f"results/{wildcards.experiment}/{layout.metrics(wildcards.model, name)}" for name in sets]
 
 
-def other_files(name: str, set_name: str | None, seen: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def other_files(name: str, set_name: str | None, seen: Mapping[str, Any]) -> dict[str, str]:
     """By split whose photographs or labels are others than when they were checked what there was and what there is.
 
     Args:

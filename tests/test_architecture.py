@@ -15,7 +15,7 @@ ROWS = (
     ("modelfile", "checkpoints", "data"),
     ("results", "nets"),
     ("train", "evaluate"),
-    ("report", "compare", "tracking"),
+    ("report", "compare", "tracking", "watch", "clean"),
     ("stages",),
     ("use", "benchmark"),
     ("cli", "workflow", "snakemake_patches", "doctor", "__main__"),

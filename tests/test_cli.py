@@ -1,5 +1,6 @@
 """The command line: exit codes, one clear message, nothing half-written, cheap start."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,29 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from gss.cli import main, parser
+from gss.cli import GROUPS, main, parser
 
-VERBS = (
-    "prepare",
-    "labels",
-    "check",
-    "palette",
-    "tokenizer",
-    "reconstruct",
-    "train",
-    "import",
-    "merge",
-    "evaluate",
-    "export",
-    "compare",
-    "predict",
-    "report",
-    "doctor",
-    "launch",
-    "mlflow-sync",
-    "toy-data",
-    "config-reference",
-)
+EXAMPLES = {name: example for names in GROUPS.values() for name, example in names.items()}
 
 
 @pytest.fixture
@@ -197,12 +178,13 @@ def test_home_is_known_where_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch
     assert (given.inputs, given.output) == (["/home/me/photos/**/*.jpg"], Path("/home/me/out"))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("verb", ["", *EXAMPLES])
+def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as leaving:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert leaving.value.code == 0
-    assert len(capsys.readouterr().out.splitlines()) <= 24
+    assert len(capsys.readouterr().out.splitlines()) <= (24 if verb else 40)
 
 
 def test_help_and_small_verbs_load_no_torch() -> None:
@@ -211,3 +193,65 @@ def test_help_and_small_verbs_load_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_verb_stands_in_a_group_and_its_example_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, example in EXAMPLES.items():
+        gss, verb, *rest = shlex.split(example.partition(" > ")[0])
+        assert (gss, verb) == ("gss", name)
+        parser().parse_args([verb, *rest])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for title, names in GROUPS.items():
+        section = said.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert {line.split()[0] for line in section.splitlines()} == set(names), title
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert f"example: {EXAMPLES['evaluate']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["chekc", "toy"], "check"),
+        (["evaluate", "toy", "--model", "gss_fff"], "gss_ff"),
+        (["train", "latent_prior", "toy"], "latent-prior"),
+        (["palette", "tyo"], "toy"),
+        (["watch", "camvid_pixle/seed_0"], "camvid_pixel"),
+        (["compare", "toy/gss_tf", "toy/gss_ff"], "gss_ft"),
+    ],
+)
+def test_what_is_almost_a_word_is_named(words: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(words)
+    except SystemExit as leaving:
+        code = leaving.code  # type: ignore[assignment]
+    assert code == 2 and f"did you mean '{meant}'?" in capsys.readouterr().err
+
+
+def test_results_of_almost_the_name_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
+    assert main(["report", "mien", "--results", str(tmp_path)]) == 2
+    assert "did you mean 'mine'?" in capsys.readouterr().err
+
+
+def test_a_shell_completes_verbs_options_values_and_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = (
+        capsys.readouterr().out
+        + """
+    try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _shtab_gss; echo "${COMPREPLY[*]}"; }
+    try gss wat; try gss watch toy; try gss evaluate toy --mo; try gss evaluate toy --model ''; try gss train pix
+    """
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["watch", "toy", "--model", "gss_ff gss_ft pixel", "pixel"]
+    assert main(["completion", "zsh"]) == 0
+    assert "#compdef gss" in capsys.readouterr().out
+
+
+def test_completion_costs_nothing_where_it_is_not_asked_for() -> None:
+    code = "import sys; from gss.cli import parser; parser(); print('shtab' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -111,7 +111,7 @@ def test_packages_are_those_of_the_constraints(tmp_path: Path) -> None:
     (found,) = machine.packages(tmp_path)
     assert found.state == "warn" and "torch 2.13.0 (tested: 2.14.1)" in found.found
 
-    (tmp_path / "requirements.in").write_text("torch>=2.14\nno-such-package\n# development\nno-such-tool\n")
+    (tmp_path / "requirements.in").write_text("torch>=2.14\n# a comment\nno-such-package\n")
     found = next(machine.packages(tmp_path))
     assert found.state == "FAIL" and "pip install" in found.todo
     assert found.found == "torch 2.13.0 (needed: >=2.14); no-such-package is missing (needed: any version)"

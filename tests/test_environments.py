@@ -1,7 +1,9 @@
 """The pins stand in one place: constraints.txt, from which the conda files are written."""
 
+import ast
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -44,9 +46,38 @@ def test_environments_differ_by_the_build_of_torch_alone() -> None:
 
 def test_every_required_package_is_pinned() -> None:
     pinned = {re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in CONSTRAINTS.splitlines()}
-    lines = (ROOT / "requirements.in").read_text().splitlines()
-    needed = {re.split(r"[<>=\[ ;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
-    assert needed <= pinned
+    assert required("requirements.in") | required("requirements-dev.in") <= pinned
+
+
+def required(file: str) -> set[str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return {re.split(r"[<>=\[ ;]", line)[0].lower() for line in lines if line and not line.startswith(("#", "-r"))}
+
+
+def test_running_imports_nothing_that_only_development_installs() -> None:
+    names = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
+    imported: set[str] = set()
+    for path in [*(ROOT / "gss").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    needed = {names.get(name, name).replace("_", "-").lower() for name in imported}
+    assert {"torch", "pyyaml", "shtab"} <= needed  # this does find what is imported
+    assert not needed & {name.removesuffix("-binary") for name in required("requirements-dev.in")}
+    assert not required("requirements.in") & required("requirements-dev.in")
+
+
+def test_make_env_installs_what_running_needs_and_make_test_the_rest() -> None:
+    def commands(target: str) -> str:
+        return subprocess.run(["make", "-nB", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "-r requirements.in -c constraints.txt" in commands("env") and "-dev.in" not in commands("env")
+    assert "-dev.in" not in commands("demo")
+    for target in ("dev", "test", "test-fast", "lint"):
+        assert "-r requirements-dev.in -c constraints.txt" in commands(target), target
+    assert (ROOT / "requirements-dev.in").read_text().splitlines()[1] == "-r requirements.in"
 
 
 def test_pins_name_no_build_and_no_address() -> None:

@@ -72,6 +72,24 @@ def wait_for_writer(work: Path, *, stopped: Callable[[], bool]) -> bool:
         return True
 
 
+def is_held(work: Path) -> bool:
+    """Whether a process works in this folder, by the names in its locks; nothing is written and nobody is held up.
+
+    One of another host has to have touched its lock during the last three heartbeats, by the clocks of both.
+    """
+    for path in (work / "writer.lock", work / "lock"):
+        owner, touched = _owner(path), _touched(path)
+        if owner is not None and touched is not None:
+            is_here = owner["host"] == _host()
+            if (
+                Path("/proc", str(owner["pid"])).exists()
+                if is_here
+                else time.time() - touched / 1e9 < 3 * HEARTBEAT_SECONDS
+            ):
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def _held(path: Path, stopped: Callable[[], bool]) -> Iterator[int | None]:
     """A lock file held inside; None inside after giving up."""

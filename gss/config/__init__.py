@@ -1,6 +1,6 @@
 """Configuration of a project and of its experiments."""
 
-from gss.config.experiment import Experiment, NamedFile
+from gss.config.experiment import Experiment, Job, NamedFile
 from gss.config.load import (
     data_folder,
     data_set_folder,
@@ -39,6 +39,7 @@ __all__ = [
     "Cluster",
     "Data",
     "Experiment",
+    "Job",
     "NamedFile",
     "Project",
     "Published",

@@ -22,6 +22,27 @@ class NamedFile(NamedTuple):
     todo: str
 
 
+class Job(NamedTuple):
+    """What Snakemake runs as one job.
+
+    Args:
+        name: of its log, its record and its benchmark.
+        stage: whose settings it reads.
+        split: of an evaluation, or of the labels and the check of a test set.
+        until: of a training in segments, the step this one ends at.
+    """
+
+    name: str
+    stage: str
+    split: str | None = None
+    until: int | None = None
+
+    @property
+    def work(self) -> str:
+        """Its work folder, which the segments of a training share."""
+        return self.name if self.until is None else self.stage
+
+
 class Experiment(Section):
     recipe: str = "gss"
     """The system; it decides which sections there are beside the common ones."""
@@ -140,6 +161,36 @@ class Experiment(Section):
     def borrowed(self) -> tuple[str | None, ...]:
         """Other experiments whose results it takes; what they made is known by its hashes, so they are in no slice."""
         return ()
+
+    def jobs(self) -> Iterator[Job]:
+        """The jobs behind its models and figures, in the order of the chain; the report comes after them."""
+        for row in self.kind.stages:
+            if row.name == "prepare":
+                yield from [Job("prepare", "prepare")] if self.data.archives else []
+            elif row.name == "labels":
+                yield from [Job("labels", "labels")] if self.data.annotated else []
+                sets = self.evaluation.sets
+                yield from (Job(f"set_labels_{name}", "labels", name) for name in sets if sets[name].annotations)
+            elif row.name == "check":
+                yield Job("check", "check")
+                yield from (Job(f"set_{name}", "check", name) for name in self.evaluation.sets)
+            elif row.name == "evaluate":
+                splits = (*self.evaluated, *self.evaluation.sets)
+                yield from (
+                    Job(f"evaluate_{model}_{split}", "evaluate", split)
+                    for model in self.kind.models
+                    for split in splits
+                )
+            elif row.name == "summary":
+                yield from (Job(f"summary_{model}", "summary") for model in self.kind.models if self.evaluation.sets)
+            elif row.model and getattr(getattr(self, row.name, None), "checkpoint", None):
+                yield Job(f"import_{Path(row.model).stem}", row.name)
+            elif row.makes:
+                yield from self._segments(row.name)
+
+    def _segments(self, stage: str) -> Iterator[Job]:
+        """The jobs of a stage of the recipe's own: several where a training writes models on the way."""
+        yield Job(stage, stage)
 
     def named_files(self) -> Iterator[NamedFile]:
         """What it reads beside its data set."""

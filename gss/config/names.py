@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from gss.config.recipe import all_models
+from gss.errors import did_you_mean
 
 _TAKEN = ("comparisons", "mlflow.log")  # what else lies in the results folder
 SEED_PATTERN = r"/seed_(?:0|[1-9]\d*)"
@@ -104,16 +105,17 @@ def run_parts(run: str) -> tuple[str, str]:
     Raises:
         ValueError: it is no such name.
     """
-    name, slash, model = run.rpartition("/")
-    if model not in all_models():
-        name, model = run, ""
+    name, slash, last = run.rpartition("/")
+    name, model = (name, last) if last in all_models() else (run, "")
     try:
         return results_name(name), model
     except ValueError as error:
         if not slash:
             raise
         ways = ", ".join(f"EXPERIMENT/{name}" for name in all_models())
-        raise ValueError(f"{run!r} is no run: write EXPERIMENT, or one of {ways}") from error
+        near = did_you_mean(last, all_models())
+        advice = f"; {near}" if near else ""
+        raise ValueError(f"{run!r} is no run: write EXPERIMENT, or one of {ways}{advice}") from error
 
 
 Name = Annotated[str, AfterValidator(valid_name)]

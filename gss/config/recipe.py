@@ -184,7 +184,7 @@ def imported(call: str) -> Callable[..., Any]:
 # Stages that every recipe has.
 PREPARE = Stage(
     "prepare",
-    "unpack the archives of a data set where its folders are missing",
+    "unpack a data set's archives where its folders are missing",
     "gss.stages.prepare:prepare",
     reads=("data.archives",),
     makes=(PREPARED,),
@@ -215,7 +215,7 @@ CHECK = Stage(
 
 SUMMARISE = Stage(
     "summary",
-    "sum up the figures of a model on all sets of `evaluation.sets`",
+    "sum up a model's figures on all sets of `evaluation.sets`",
     "gss.stages.evaluate:summarise",
     reads=("evaluation.sets",),
     makes=(SUMMARY,),

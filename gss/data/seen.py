@@ -41,24 +41,23 @@ def look(root: Path, splits: Mapping[str, SplitFolders], beside: Mapping[str, Se
     return {"place": os.stat(root).st_ino if found else 0, "splits": found}
 
 
-def changed(
-    then: Mapping[str, Any], now: Mapping[str, Any], is_touched: Callable[[str, int], bool]
-) -> dict[str, tuple[str, str]]:
+def changed(then: Mapping[str, Any], now: Mapping[str, Any], is_touched: Callable[[str, int], bool]) -> dict[str, str]:
     """By split with other files what there was and what there is, in words.
 
     Args:
         then, now: what `look` found.
         is_touched: whether the files of a split that are newer than a time are what they were.
     """
-    found = {}
+    found: dict[str, str] = {}
     for split, new in now["splits"].items():
         old = then["splits"].get(split)
         if old is None:
             continue
+        before = f"{old['files']} files of {split}"
         if new["names"] != old["names"]:
-            found[split] = f"{old['files']} files of {split}", f"{new['files']} files of {split}, other names or sizes"
+            found[split] = f"{before}, now {new['files']} with other names or sizes"
         elif new["times"] != old["times"] and now["place"] == then["place"] and not is_touched(split, old["newest"]):
-            found[split] = f"{old['files']} files of {split}", f"{new['files']} files of {split}, other times"
+            found[split] = f"{before}, now with other times"
     return found
 
 

@@ -54,7 +54,7 @@ def packages(project: Path) -> Iterator[Finding]:
             "packages", f"no requirements.in and constraints.txt in {project}", "call gss in the project's folder"
         )
         return
-    lines = (project / "requirements.in").read_text(encoding="utf-8").partition("# development")[0].splitlines()
+    lines = (project / "requirements.in").read_text(encoding="utf-8").splitlines()
     needed = [Requirement(line) for line in lines if line and not line.startswith("#")]
     refused = [
         f"{each.name} {found or 'is missing'} (needed: {each.specifier or 'any version'})"

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gss.errors import GssError
+from gss.errors import GssError, did_you_mean
 from gss.files import remove, replace_with_link, sha256_file, write_error
-from gss.layout import MANIFEST, REPORT, STATISTICS, SUMMARY
+from gss.layout import CONFIG, MANIFEST, REPORT, STATISTICS, SUMMARY
+from gss.report.calibration import calibration
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data
 from gss.report.html import write_page
@@ -23,6 +24,7 @@ SECTIONS: Sections = {
     "pictures": ("Pictures", layers),
     "classes": ("Classes", per_class),
     "confusion": ("Confusion", confusion),
+    "calibration": ("Calibration", calibration),
     "sets": ("Test sets", sets),
     "curves": ("Training", curves),
     "data": ("Data", data),
@@ -53,7 +55,8 @@ def write_report(folder: Path, *, notice: str = "") -> Path:
         GssError: the folder does not exist, or the page cannot be written.
     """
     if not folder.is_dir():
-        raise GssError("no results of this experiment", where=folder, todo=f"snakemake {folder}/report.html")
+        near = did_you_mean(folder.name, (path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")))
+        raise GssError("no results of this experiment", where=folder, todo=near or f"snakemake {folder}/report.html")
     results = Results(folder)
     found: dict[str, Any] = {}
     missing: dict[str, GssError] = {}

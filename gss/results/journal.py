@@ -18,6 +18,8 @@ from typing import Any
 from gss.errors import GssError, Interrupted
 from gss.text import flatten
 
+_LAST_BYTES = 100_000  # more than the longest line has
+
 
 class Journal:
     """Append-only journal. A resumed stage opens the same file again and writes only what is new.
@@ -155,6 +157,15 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """
     content = path.read_bytes() if path.is_file() else b""
     return _parse(path, content[: content.rfind(b"\n") + 1])
+
+
+def last_event(path: Path) -> dict[str, Any]:
+    """The last whole line of a journal, without reading the others; empty when there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+        *_, line = file.read().rpartition(b"\n")[0].splitlines()
+        return dict(json.loads(line))
+    return {}
 
 
 def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from gss.layout import CONFIG, LABELS, MANIFEST, ORIGINS, WORK
 from gss.results.journal import Journal
 from gss.results.records import Made, as_made, made_sha256, of_split, record_file, write_record
 from gss.results.work import open_work
+from gss.stages.machine import git, machine_facts
 
 if TYPE_CHECKING:
     from gss.train.distributed import World
@@ -107,6 +107,11 @@ class Run(Generic[E]):
                 except OSError as error:
                     raise write_error(path, error) from error
         return path
+
+    @property
+    def results(self) -> Path:
+        """The folder of all results; those of an experiment with seeds lie one folder deeper in it."""
+        return self.folder.parents[self.name.count("/")]
 
     @cached_property
     def root(self) -> Path:
@@ -226,7 +231,10 @@ class Run(Generic[E]):
         }
         with Journal(work / "journal.jsonl", header) as journal:
             journal.params(settings)
-            journal.tags({**{f"input {name}": digest for name, digest in inputs.items()}, **environment()})
+            read = {f"input {name}": digest for name, digest in inputs.items()}
+            journal.tags(
+                {**read, **environment(), **machine_facts(), "data": str(data_set_folder(self.experiment.data))}
+            )
             yield journal
             inputs = {**inputs, **self.inputs(*(path for path in looked_into if self.file(path).is_file()))}
             machine = {} if world is None else {"machine": world.machine}
@@ -315,16 +323,11 @@ def _dump(experiment: Experiment) -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """Versions, host and git state a number was made with."""
     packages = {name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")}
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    git = ""
-    with contextlib.suppress(OSError):  # no git on this machine
-        folder = Path(gss.__file__).parent
-        git = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False).stdout.strip()
     return {
         "gss": gss.__version__,
         "python": platform.python_version(),
         **packages,
         "host": platform.node(),
-        "git": git or "none",
+        "git": git("describe", "--always", "--dirty", "--abbrev=12") or "none",
         "command": " ".join(["gss", *sys.argv[1:]]),
     }

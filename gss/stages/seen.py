@@ -40,15 +40,13 @@ def look_at(experiment: Experiment, folder: Path, name: str | None = None) -> di
     return {root: look(*place) for root, place in _places(experiment, folder, name).items()}
 
 
-def changes(
-    experiment: Experiment, folder: Path, seen: Mapping[str, Any], name: str | None = None
-) -> dict[str, tuple[str, str]]:
+def changes(experiment: Experiment, folder: Path, seen: Mapping[str, Any], name: str | None = None) -> dict[str, str]:
     """By split whose files are others what there was and what there is, in words.
 
     Args:
         seen: what `look_at` found when the data set was checked.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, str] = {}
     for number, (root, (place, splits, beside)) in enumerate(_places(experiment, folder, name).items()):
         if root in seen:
             now = _looked(place, tuple(splits.items()), tuple((split, tuple(files)) for split, files in beside.items()))

@@ -29,6 +29,7 @@ from gss.layout import CONFIG, REPORT, WORK
 from gss.proxy import by_proxy
 from gss.tracking import overview
 from gss.tracking.registry import register
+from gss.tracking.source import PACKAGES, dataset_inputs, source_tags
 from gss.tracking.store import (
     alone,
     experiment_id,
@@ -264,7 +265,7 @@ class _Delivery:
             stage = overview.EVALUATED.sub(r"\1", header["stage"])
             child = f"{parent}/{stage}"
             self._open_runs(header, parent, child, stage, chunk)
-            self._log(child, chunk)
+            self._log(child, header, chunk)
             self._set_status(child, chunk.status, chunk.last_time)
             self._set_status(parent, self._joint_status(parent), chunk.last_time)
             self.done.offsets[header["journal"]] = chunk.end_offset
@@ -292,8 +293,8 @@ class _Delivery:
         )
         self.runs[child] = made.info.run_id
 
-    def _log(self, child: str, chunk: _Chunk) -> None:
-        """Everything of a chunk, into the stage's run."""
+    def _log(self, child: str, header: dict[str, Any], chunk: _Chunk) -> None:
+        """Everything of a chunk, into the stage's run; the data sets that it read into the pipeline's, too."""
         from mlflow.entities import Metric, Param, RunTag
 
         run, names = self.runs[child], self.done.names.setdefault(child, {})
@@ -304,9 +305,16 @@ class _Delivery:
             for name, value in chunk.params.items()
             if (key := sanitise(name, names)) not in present
         ]
+        packages = chunk.tags.pop(PACKAGES, None)
         tags = [RunTag(sanitise(name, names), str(value)) for name, value in chunk.tags.items()]
+        tags += [RunTag(name, value) for name, value in source_tags(chunk.tags).items()]
         if metrics or params or tags:
             self.client.log_batch(run, metrics, params, tags)
+        if packages:
+            self.client.log_text(run, packages + "\n", f"{PACKAGES}.txt")
+        if inputs := dataset_inputs(header["dataset"], header["stage"], chunk.tags):
+            for each in (run, self.runs[child.partition("/")[0]]):
+                self.client.log_inputs(each, inputs)
         for artifact in chunk.artifacts:
             path = self.folder / artifact
             if path.is_file():

@@ -22,6 +22,7 @@ from gss.files import read_json, sha256_file
 from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, STATISTICS, WORK
 from gss.results.journal import read_journal
 from gss.text import flatten, percent
+from gss.tracking.source import PACKAGES, source_tags
 from gss.tracking.store import sanitise
 
 EVALUATED = re.compile(r"(evaluate_.+)_[^_]+")  # one run for the splits and test sets of a model
@@ -85,7 +86,7 @@ def tell(journals: Iterable[Path], recipe: Recipe) -> list[Told]:
         )
         for event in events:
             told.params.update(event.get("params", {}))
-            told.tags.update({name: str(value) for name, value in event.get("tags", {}).items()})
+            told.tags.update({name: str(value) for name, value in event.get("tags", {}).items() if name != PACKAGES})
             told.points.extend(
                 Point(name, float(value), event["t"], event["step"]) for name, value in event.get("m", {}).items()
             )
@@ -363,6 +364,7 @@ def show(
         settings = results.settings
         tags |= {"backbone": results.backbone, "recipe": results.recipe}
         tags |= {"classes": str(results.classes)} if results.classes else {}
+    tags |= source_tags(told[-1].tags if (told := list(stages.values())) else {}) | {"mlflow.source.name": "Snakefile"}
     if text := description(points, recipe, report=results.report[0].startswith(config), model=model):
         tags["mlflow.note.content"] = text
     client.log_batch(

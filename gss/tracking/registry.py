@@ -49,7 +49,7 @@ def register(
     )
     if made is None:
         return None
-    name, sha, pipeline = f"gss-{seed_parts(made.experiment)[0]}", made.tags["sha256"], made.config[:8]
+    name, sha, pipeline = model_name(made.experiment), made.tags["sha256"], made.config[:8]
     tags = _tags(folder, made, told, recipe)
     text = _text(folder, made, tags, recipe)
     place = f"model/{sha[:8]}"
@@ -79,6 +79,16 @@ def register(
         if version.description != text:
             client.update_model_version(name, version.version, text)
     return f"{name}/{version.version}"
+
+
+def model_name(experiment: str) -> str:
+    """The registered model of an experiment, which has no `/`: models of its seeds are versions of one.
+
+    Args:
+        experiment: what it is run by, `camvid_pixel/seed_1`, or with other settings `camvid_pixel/seed_1+7d09849e`.
+    """
+    name, plus, settings = experiment.partition("+")
+    return f"gss-{seed_parts(name)[0]}{plus}{settings}"
 
 
 def _registered(client: Any, name: str, what: str) -> None:

@@ -142,7 +142,7 @@ def test_the_record_of_the_check_says_what_it_saw(toy: Callable[..., Run]) -> No
     changes.__globals__["_looked"].cache_clear()
     add("val")
     found = changes(run.experiment, run.folder, seen)
-    assert found == {"val": ("4 files of val", "6 files of val, other names or sizes")}
+    assert found == {"val": "4 files of val, now 6 with other names or sizes"}
 
 
 def test_annotations_in_folders_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

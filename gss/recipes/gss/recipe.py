@@ -50,7 +50,7 @@ RECIPE = Recipe(
         ),
         Stage(
             "reconstruct",
-            "check label -> maskige -> tokens -> label, refine the palette",
+            "check what tokens keep of labels, refine the palette",
             "gss.recipes.gss.stages.reconstruct:reconstruct",
             reads=("reconstruction", "tokenizer", "seed"),
             reads_for_reference=("numerics", "evaluation.scale"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gss.errors import ConfigError
 from gss.layout import MANIFEST
 from gss.modelfile import save_model, tensors_sha256
-from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer
+from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer, options
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.layout import GSS_FF, PALETTE, TOKENIZER, milestone
@@ -52,12 +52,11 @@ def latent_prior(run: Run[GSSExperiment], world: World, until: int | None = None
         pretrained(run.experiment.latent_prior.backbone) if world.is_main else None
     )  # the others read them when they train
     inputs = run.inputs(*(run.folder / file for file in (MANIFEST, PALETTE, TOKENIZER)), world=world)
-    counts, statistics = balance_inputs(run, config.training)
-    inputs |= counts
+    inputs |= balance_inputs(run, config.training)
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
     rule = None if until == steps else f"latent_prior_{until}"
-    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=[*statistics, *before]) as journal:
+    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=before) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, until, weights, inputs)
         if world.is_main:
@@ -93,8 +92,9 @@ def _train(
         return frozen_tokenizer(run, "decoder", world.device)
 
     def segmenter(module: nn.Module) -> GSS:
-        nearest = NearestPosterior(torch.from_numpy(colours.colours), run.experiment.evaluation.vote_temperature)
-        return GSS(cast(LatentPrior, module), decoder(), nearest.to(world.device)).eval()
+        protocol = run.experiment.protocol()
+        nearest = NearestPosterior(torch.from_numpy(colours.colours), protocol["vote_temperature"]).to(world.device)
+        return GSS(cast(LatentPrior, module), decoder(), nearest, **options(protocol, colours.colours.tolist())).eval()
 
     steps = config.milestones[-1]
     exported, origin = train_network(

@@ -1,0 +1,1 @@
+"""Looking at results while they come into being. Nothing is written."""
