@@ -6,6 +6,7 @@ CONFIG, ORIGINS = "config.yaml", "config_origins.json"
 PREPARED, LABELS, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "labels.json", "manifest.json", "statistics.json", "faults.txt")
 )
+OVERVIEW = "overview.html"  # beside a manifest
 ANNOTATED = "annotated"  # beside LABELS: the label files of each source, and pictures that annotations hold
 RELABELLED = "relabelled"  # the split of a set's manifest that has its other labels
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"

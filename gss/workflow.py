@@ -128,6 +128,22 @@ def summary_inputs(wildcards: Any) -> list[str]:
     return [f"results/{wildcards.experiment}/{layout.metrics(wildcards.model, name)}" for name in sets]
 
 
+def other_files(name: str, set_name: str | None, seen: Mapping[str, Any]) -> dict[str, str]:
+    """By split whose photographs or labels are others than when they were checked what there was and what there is.
+
+    Args:
+        name: of the experiment.
+        set_name: the set of `evaluation.sets` that is meant; None: the data set.
+        seen: what the record of the check says of them.
+    """
+    experiment = find_experiment(name)
+    if not experiment.run.watch_data:
+        return {}
+    from gss.stages.seen import changes
+
+    return changes(experiment, Path("results", name), seen, set_name)
+
+
 def oracles(wildcards: Any) -> dict[str, str]:
     """For `params` of the summary: SHA-256 of the figures of oracles that are there, by their paths from the results of
     the experiment, as its record has them. As inputs they would be made, which trains a network."""
@@ -372,7 +388,8 @@ def data_inputs(wildcards: Any) -> list[str]:
 
 
 def annotations(wildcards: Any) -> list[str]:
-    """What making labels of annotations waits for: these, where they are files, and unpacked archives.
+    """What making labels of annotations waits for: tables and unpacked archives. These themselves are looked at like
+    photographs, see `other_files`.
 
     Raises:
         ConfigError: there are none.

@@ -5,6 +5,7 @@ from gss.config import RECIPES, all_models
 
 workflow_of.prefer_this_python()
 gss.snakemake_patches.trust_records()
+gss.snakemake_patches.look_at_data()
 gss.snakemake_patches.show_last_lines()
 ask = workflow_of.Requests(config)
 
@@ -13,6 +14,11 @@ def shown(output, category, **labels):
     """An output that `snakemake --report` shows; of a folder, its pictures MODEL/SPLIT/IMAGE.png."""
     patterns = ["{model}/{split}/{image}.png"] if category == "Pictures" else []
     return report(output, category=category, subcategory="{experiment}", labels=labels, patterns=patterns)
+
+
+def kept(files):
+    """Outputs that stay as they were where their job fails: a broken photograph must not cost what was trained."""
+    return [update(file) for file in files]
 
 
 wildcard_constraints:

@@ -52,7 +52,7 @@ rule labels_of_set:
 
 rule check:
     input: workflow_of.data_inputs
-    output: workflow_of.makes("check")
+    output: kept(workflow_of.makes("check"))
     params: config=workflow_of.config_slice("check")
     log: "results/{experiment}/logs/check.log"
     benchmark: "results/{experiment}/benchmarks/check.tsv"
@@ -66,7 +66,7 @@ rule check:
 
 rule check_set:
     input: workflow_of.set_inputs
-    output: workflow_of.set_makes()
+    output: kept(workflow_of.set_makes())
     params: config=workflow_of.config_slice("check")
     log: "results/{experiment}/logs/set_{split}.log"
     benchmark: "results/{experiment}/benchmarks/set_{split}.tsv"

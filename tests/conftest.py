@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GSS_DATA", ROOT.parent / "shared" / "data"))
 PARITY = Path(os.environ.setdefault("GSS_PARITY", str(ROOT.parent / "shared" / "parity")))
+CASES = Path(os.environ.get("GSS_CASES", ROOT.parent / "shared" / "cases"))
 LONGEST = (  # files, by the minutes they take
     "slurm/test_interruptions.py",
     "workflow/test_pipeline.py",
@@ -50,6 +51,14 @@ def parity() -> Path:
     if not PARITY.is_dir():
         pytest.skip(f"no recorded numbers at {PARITY}: set GSS_PARITY to run this test")
     return PARITY
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder with `make.py`, which writes data sets that users have; tests that need it are skipped without it."""
+    if not CASES.is_dir():
+        pytest.skip(f"no cases at {CASES}: set GSS_CASES to run this test")
+    return CASES
 
 
 @pytest.fixture(scope="module")

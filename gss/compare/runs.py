@@ -230,8 +230,7 @@ def _require_same_images(first: Evaluated, other: Evaluated) -> None:
     if first.evaluation.metrics["data"] == other.evaluation.metrics["data"]:
         return
     for run in (first, other):
-        manifest, _ = run.results.measured_on(run.split)
-        if manifest.sha256 != run.evaluation.metrics["data"]["manifest_sha256"]:
+        if not run.results.is_of_today(run.evaluation):
             raise DataError(
                 f"the data set was checked anew after {run.name} was evaluated",
                 where=run.results.folder,

@@ -313,6 +313,19 @@ class Experiment(Section):
                 if any(found) and not dumped[section][training]:
                     drop(dumped, key)
 
+    def splits_of(self, stage: str, split: str | None = None) -> tuple[list[str], list[str]]:
+        """Splits of the data set that a stage reads, where there are such, and those that all it makes depends on but
+        its figures.
+
+        Args:
+            split: what it is of, where it may be of one.
+        """
+        row = self.kind.stage(stage)
+        best = stage in self.trainings and self.at(self.trainings[stage]).keep == "best"  # chosen by what `val` has
+        reads = [*(row.splits or (split or "",)), *(("val",) if best else ())]
+        learns = [*row.learns, *(("val",) if best else ())] if row.learns else reads
+        return reads, learns
+
     def settings(self) -> dict[str, Any]:
         """Everything that can change a result, with the values of defaults: what runs are compared by."""
         dumped = self.model_dump(mode="json")

@@ -41,6 +41,8 @@ class Stage:
         makes: files that it leaves there, in that order; `*` stands for a name.
         unread: keys inside of `reads` that do not.
         reads_for_reference: what it reads beside `reads` with `numerics: reference`.
+        splits: of the data set, that it reads; none: the one that it is of.
+        learns: those that all it makes depends on but what is in `figures`; default: all it reads.
         figures: the folder of its tables and pictures, for MLflow; its figures are shown under this name.
         title: what a report calls it; default: its name in words.
     """
@@ -56,6 +58,8 @@ class Stage:
     makes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     reads_for_reference: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train", "val", "test")
+    learns: tuple[str, ...] = ()
     figures: str = ""
     title: str = ""
 
@@ -232,6 +236,7 @@ def evaluate(*reads: str, version: int = 1) -> Stage:
         version=version,
         in_processes=True,
         inputs=(MANIFEST,),
+        splits=(),
         makes=(metrics("*", "*"),),
         unread=("evaluation.sets",),
     )

@@ -553,5 +553,8 @@ class Run(Section):
     """Checkpoints kept for a restart."""
     deadline_margin: Annotated[float, Field(ge=0)] = 60
     """Seconds before the end of a job's time at which a training stops with a checkpoint; more when saving is slow."""
+    watch_data: bool = True
+    """Whether Snakemake looks through the folders of the data set before anything runs and has it checked again where
+    files are new, gone or changed; false: where that takes too long. `gss check` always does."""
     deterministic: bool = False
     """On GPUs only algorithms that give the same bits every time: slower; on CPUs it is always so."""

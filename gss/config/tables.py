@@ -48,15 +48,13 @@ def prepared_file(source: Source) -> Path | None:
 
 
 def tables_of(source: Source, root: Path) -> list[Path]:
-    """The files that say which pairs of a source count, what its labels hold or are made of, and what becomes of them.
+    """The files that say which pairs of a source count, what its labels hold, and what becomes of them.
 
     Args:
         root: its folder.
     """
     native = source.native_classes
-    annotated = source.splits.values() if source.annotations else ()
     return [
-        *(root / split.labels for split in annotated if (root / split.labels).is_file()),
         *(list_file(split.list) for split in source.splits.values() if split.list),
         *([class_file(native, root)] if isinstance(native, str) else []),
         *([taxonomy_file(source.taxonomy)] if source.taxonomy else []),

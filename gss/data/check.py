@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from gss.data.borders import count_borders
-from gss.data.cases import Cases
+from gss.data.cases import Cases, Fault, summed
 from gss.data.classes import ClassSpace, format_ids
 from gss.data.conventions import SplitLabels, compare
-from gss.data.images import ImageFacts, Orientation, inspect_image, inspect_label
+from gss.data.images import PAINTED, ImageFacts, Orientation, inspect_image, inspect_label
 from gss.data.manifest import Rows
 from gss.data.native import NativeClasses
 from gss.data.pairing import Listing, SplitFolders, list_pairs, spelled
 from gss.data.photographs import SplitImages, judge
 from gss.data.processes import in_order
+from gss.data.propose import colour_table, lists
 from gss.data.record import PairScan, Record, stamp
 from gss.data.walk import composed, remarks
 from gss.errors import DataError, shown
@@ -55,9 +56,9 @@ def scan(
 
     Returns:
         manifest (what `write_manifest` writes), statistics (per split: images, sizes, native ids, class table,
-        ignored pixels; warnings; faults) and faults: one line each, with file, values found and values
-        allowed, empty when the data set is sound. The first lines say what many files have in common, and the key that
-        mends it where there is one.
+        ignored pixels; warnings; faults, equal ones as one line) and all faults: one line each, with file, values found
+        and values allowed, empty when the data set is sound. The first lines say what many files have in common, and
+        the key that mends it where there is one.
 
     Raises:
         DataError: folders are missing.
@@ -82,9 +83,14 @@ def scan(
     label_faults, label_warnings = compare({split: tally.labels for split, tally in tallies.items()}, is_part=is_part)
     image_faults, image_warnings = judge({split: tally.images for split, tally in tallies.items()}, orientation)
     reasons = [reason for listing in listings.values() for reason in listing.reasons]
+    in_lists, same_files = lists(root, splits, listings)
     of_files = [fault for listing in listings.values() for fault in listing.faults]
     of_files += [fault for tally in tallies.values() for fault in tally.faults]
-    faults = list(dict.fromkeys(map(shown, (*image_faults, *label_faults, *reasons, *of_files))))
+    painted = next((fault.name for fault in of_files if fault.kind == PAINTED), None)
+    in_tables = [colour_table(root, painted)] if painted else []
+    of_all = [*image_faults, *label_faults, *reasons, *in_lists, *filter(None, in_tables)]
+    found = [Fault("", shown(text)) for text in dict.fromkeys(of_all)]
+    found += [Fault(shown(name), shown(text), kind) for name, text, kind in dict.fromkeys(of_files)]
     manifest = {
         "version": 1,
         "root": str(root),
@@ -92,22 +98,27 @@ def scan(
         **({"exif_orientation": orientation} if orientation == "stored" else {}),
         "splits": {split: tally.rows for split, tally in tallies.items()},
     }
-    warnings = [*_passed_over(listings.values()), *_similar_names(space), *image_warnings, *label_warnings]
+    warnings = [*same_files, *_passed_over(listings.values()), *_similar_names(space), *image_warnings, *label_warnings]
     statistics = {
         "version": 1,
         "splits": {split: tally.statistics() for split, tally in tallies.items()},
         "warnings": [*repeated({split: tally.rows for split, tally in tallies.items()}), *map(shown, warnings)],
-        "faults": faults,
+        "faults": list(summed(found)),
     }
-    return manifest, statistics, faults
+    return manifest, statistics, list(map(str, found))
 
 
-def fault_error(faults: Sequence[str], root: Path, *, limit: int = 20) -> DataError:
-    """The error that reports the faults of a scan; lines beyond `limit` are counted."""
+def fault_error(count: int, faults: Sequence[str], root: Path, *, limit: int = 20) -> DataError:
+    """The error that reports the faults of a scan.
+
+    Args:
+        count: their number.
+        faults: equal ones as one line; lines beyond `limit` are counted.
+    """
     lines = [f"  {fault}" for fault in faults[:limit]]
     if len(faults) > limit:
-        lines.append(f"  ... and {len(faults) - limit} more")
-    what = "\n".join([f"the data set has {len(faults)} fault{'s' * (len(faults) > 1)}:", *lines])
+        lines.append(f"  ... and {len(faults) - limit} other kinds")
+    what = "\n".join([f"the data set has {count} fault{'s' * (count > 1)}:", *lines])
     return DataError(what, where=root, todo="mend the files, or the data section of the experiment, and run again")
 
 
@@ -151,7 +162,7 @@ def _scan_pair(
     now = [*stamp(root, image, label), *([painted.code] if painted else [])]
     if known is not None and now == known.stamp:
         return known
-    faults: list[str] = []
+    faults: list[Fault] = []
     image_size = label_size = None
     image_facts, ids, counts, colours, borders = (list[int]() for _ in range(5))
     hashes = {image: "", label: ""}
@@ -177,12 +188,12 @@ def _scan_pair(
 
 
 @contextlib.contextmanager
-def _noting(faults: list[str], name: str) -> Iterator[None]:
-    """Add what is wrong with a file as a line."""
+def _noting(faults: list[Fault], name: str) -> Iterator[None]:
+    """Add what is wrong with a file."""
     try:
         yield
     except DataError as error:
-        faults.append("; ".join(filter(None, (f"{name}: {error.what}", error.todo))))
+        faults.append(Fault(name, "; ".join(filter(None, (error.what, error.todo))), error.todo or ""))
 
 
 # ---- sums
@@ -197,7 +208,7 @@ class _Tally:
         self.rows = Rows()
         self.images, self.labels = SplitImages(), SplitLabels(space)
         self.sizes: Counter[str] = Counter()
-        self.faults: list[str] = []
+        self.faults: list[Fault] = []
 
     def add(self, image: str, label: str, result: PairScan) -> None:
         """Count one pair."""
@@ -219,11 +230,11 @@ class _Tally:
         self.sizes[f"{height}x{width}"] += 1
         if result.label_size != [height, width]:
             found = "{}x{}".format(*result.label_size)
-            fault = f"{label}: the label is {found}, its image {image} is {height}x{width} (height x width)"
+            fault = f"the label is {found}, its image {image} is {height}x{width} (height x width)"
             if by_quarter and result.label_size == [width, height]:
                 when = "before" if self.orientation == "stored" else "after"
                 fault += f", {when} its EXIF orientation {facts.orientation} turns it: see data.exif_orientation"
-            self.faults.append(fault)
+            self.faults.append(Fault(label, fault, f"size, turned {by_quarter}"))
         self.rows.append(
             {
                 "image": image,
@@ -241,9 +252,8 @@ class _Tally:
         if unknown:
             ids = format_ids(np.array([result.ids[place] for place in unknown]))
             count = sum(result.counts[place] for place in unknown)
-            self.faults.append(
-                f"{label}: ids found that are no class: {ids} ({count} pixels); allowed: {self.space.allowed()}"
-            )
+            what = f"ids found that are no class: {ids} ({count} pixels); allowed: {self.space.allowed()}"
+            self.faults.append(Fault(label, what, f"no class: {ids}"))
 
     def statistics(self) -> dict:
         table, native = np.array(self.table), self.labels.pixels

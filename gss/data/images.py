@@ -23,6 +23,10 @@ from gss.files import write_atomic
 _ID_MODES = ("L", "P", "1", "I;16", "I;16B")
 _COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 _TO_IDS = "save labels as one-channel 8-bit PNG whose values are class ids (255 = ignored; above 254 classes 16-bit)"
+PAINTED = (
+    "labels that are painted are read with `encoding: colours` and a table of their colours: see `Labels as "
+    f"colours` in docs/how-to/check.md; or {_TO_IDS}"
+)
 NEARLY_BLACK = 16  # of 255: 12 bits in a 16-bit file give no value as large as this
 
 Orientation = Literal["apply", "stored"]
@@ -345,10 +349,7 @@ def _refuse_other_than_ids(file: Image.Image, path: Path) -> None:
         colours = file.convert("RGB").getcolors(maxcolors=1 << 12) or []
         examples = ", ".join(str(colour) for _, colour in sorted(colours, reverse=True)[:3]) or "those of a photograph"
         found = f"a label with {len(file.getbands())} channels ({file.mode}), colours such as {examples}"
-        todo = (
-            "labels that are painted are read with `encoding: colours` and a table of their colours: see `Labels as "
-            f"colours` in docs/how-to/check.md; or {_TO_IDS}"
-        )
+        todo = PAINTED
     raise DataError(found, where=path, todo=todo)
 
 

@@ -223,6 +223,23 @@ class Manifest:
     def splits(self) -> tuple[str, ...]:
         return tuple(self.rows)
 
+    def split_sha256(self, split: str) -> str:
+        """The hash of all that a reader of one split sees: its rows and how they are read; the other splits, and where
+        the files lie, may change.
+
+        Raises:
+            DataError: no such split.
+        """
+        pairs = self.pairs(split)
+        read = [
+            [source.space.as_dict(), source.orientation, source.repeat, source.counts[split]]
+            for source in pairs.sources
+        ]
+        digest = hashlib.sha256(json_text(read).encode())
+        for part in (pairs.rows.names, pairs.rows.ends, pairs.rows.sizes, pairs.rows.digests):
+            digest.update(memoryview(part))
+        return digest.hexdigest()
+
     def pairs(self, split: str) -> Pairs:
         """The pairs of a split.
 

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gss.data.cases import Cases
+from gss.config import list_file
+from gss.config.schema import Source
+from gss.data.cases import Cases, Fault
 from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk, without_extension
 from gss.errors import DataError
 
@@ -106,15 +108,17 @@ class Listing:
 
     Args:
         reasons: why many partners are missing, a line each.
-        faults: a line for each file.
+        faults: of single files.
+        lacks_labels: whether images have none.
         told: what to say besides.
     """
 
     pairs: PairNames
     reasons: list[str]
-    faults: list[str]
+    faults: list[Fault]
     walks: list[Walk]
     told: list[str] = field(default_factory=list)
+    lacks_labels: bool = False
 
     def differently_spelled(self) -> Iterator[str]:
         """Images whose name has another Unicode form than that of their label."""
@@ -123,6 +127,22 @@ class Listing:
         for key in sorted(set.symmetric_difference(*decomposed)):
             if key in images.extensions and key in labels.extensions:
                 yield images.name(key)
+
+
+def folders_of(source: Source) -> dict[str, SplitFolders]:
+    """The folders of the splits of a source, as the configuration names them."""
+    return {
+        name: SplitFolders(
+            split.images,
+            split.labels,
+            source.image_suffix,
+            source.label_suffix,
+            split.count,
+            source.label_name,
+            list_file(split.list) if split.list else None,
+        )
+        for name, split in source.splits.items()
+    }
 
 
 def spelled(root: Path, folders: SplitFolders) -> SplitFolders:
@@ -175,28 +195,28 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
     if no_label:
         reasons += _other_format(label_walk, [f"{key}{labels.suffix}" for key in no_label], "labels")
     faults += [_no_label(images, key, folders) for key in no_label]
-    faults += [f"{labels.name(key)}: its image is missing in {folders.images}" for key in no_image]
+    faults += [Fault(labels.name(key), f"its image is missing in {folders.images}") for key in no_image]
     pairs = PairNames(sorted(images.extensions.keys() & labels.extensions.keys()), images, labels)
-    return Listing(pairs, reasons, faults, walks, told)
+    return Listing(pairs, reasons, faults, walks, told, bool(no_label))
 
 
-def _wrong_count(split: str, found: int, count: int | None, nothing: str) -> list[str]:
+def _wrong_count(split: str, found: int, count: int | None, nothing: str) -> list[Fault]:
     """What is wrong with the number of images.
 
     Args:
         nothing: what to say of none.
     """
     if not found:
-        return [f"split {split} is empty: {nothing}"]
+        return [Fault("", f"split {split} is empty: {nothing}")]
     if count in (None, found):
         return []
     mend = f"complete it, or change or remove data.splits.{split}.count"
-    return [f"split {split} has {found} images, expected {count}: {mend}"]
+    return [Fault("", f"split {split} has {found} images, expected {count}: {mend}")]
 
 
-def _no_label(images: Files, key: str, folders: SplitFolders) -> str:
+def _no_label(images: Files, key: str, folders: SplitFolders) -> Fault:
     expected = f"{folders.labels}/{key}{folders.label_suffix}.png"
-    return f"{images.name(key)}: its label is missing, expected {expected}"
+    return Fault(images.name(key), f"its label is missing, expected {expected}", f"no label in {folders.labels}")
 
 
 # ---- pairs that a list names
@@ -210,15 +230,16 @@ def _listed(root: Path, split: str, folders: SplitFolders, images: Files, labels
         reason = error.strerror if isinstance(error, OSError) else error
         todo = "name a text file with an image in each line, relative to GSS_DATA, or a shipped list"
         raise DataError(f"the list of images of {split} cannot be read: {reason}", where=path, todo=todo) from error
-    names = Counter(_name(line.split()[0], images) for line in lines if line.strip())
-    faults, pairs = [], []
+    names = Counter(listed_name(line.split()[0], images) for line in lines if line.strip())
+    faults: list[Fault] = []
+    pairs = []
     for name in names:
         file = _picture(root, f"{images.folder}{name}{images.suffix}", IMAGE_SUFFIXES)
         if file is None:
-            faults.append(f"{images.folder}{name}{images.suffix}: the image is missing; {path.name} lists it")
+            faults.append(Fault(f"{images.folder}{name}{images.suffix}", f"the image is missing; {path.name} lists it"))
             continue
         if other := images.add("", file.removeprefix(images.folder)):
-            faults.append(f"{file}: {os.path.basename(other)} has the same label by label_name; keep one of them")
+            faults.append(_same(file, other, "has the same label by label_name"))
             continue
         key = images.key(name + images.suffix)
         label = _picture(root, f"{labels.folder}{key}{labels.suffix}", sorted(IMAGE_SUFFIXES, key=_png_first))
@@ -232,7 +253,7 @@ def _listed(root: Path, split: str, folders: SplitFolders, images: Files, labels
     return Listing(PairNames(sorted(pairs), images, labels), [], faults, [], told)
 
 
-def _name(line: str, images: Files) -> str:
+def listed_name(line: str, images: Files) -> str:
     """The name of an image below its folder, without suffix and extension, however a list writes it."""
     return without_extension(line).removeprefix(images.folder).removesuffix(images.suffix)
 
@@ -263,9 +284,9 @@ def _walk(root: Path, folder: str, others: Collection[str]) -> Walk:
     return Walk(root / folder, _relative(root, folder), leave_out)
 
 
-def _take(files: Files, pictures: Iterable[tuple[str, str]], not_ending: str | None = None) -> list[str]:
-    """Add the files that have the suffix, and not that of the other kind; returns a line for each that cannot be."""
-    faults = []
+def _take(files: Files, pictures: Iterable[tuple[str, str]], not_ending: str | None = None) -> list[Fault]:
+    """Add the files that have the suffix, and not that of the other kind; returns those that cannot be."""
+    faults: list[Fault] = []
     for inside, name in pictures:
         stem = composed(os.path.splitext(name)[0])
         if not stem.endswith(files.suffix) or (not_ending is not None and stem.endswith(not_ending)):
@@ -273,16 +294,21 @@ def _take(files: Files, pictures: Iterable[tuple[str, str]], not_ending: str | N
             continue
         place = f"{files.folder}{inside}{name}"
         if not _is_utf8(place):
-            faults.append(f"{place}: the name is not UTF-8; rename it, e.g. with convmv -r -f latin1 -t utf8 --notest")
+            todo = "rename it, e.g. with convmv -r -f latin1 -t utf8 --notest"
+            faults.append(Fault(place, f"the name is not UTF-8; {todo}"))
         elif other := files.add(inside, name):
             same = os.path.splitext(os.path.basename(other))[0] == os.path.splitext(name)[0]
             form = "" if same else " in another Unicode form"
             what = f"has the same name{form}" if files.renamed is None else "has the same label by label_name"
-            faults.append(f"{place}: {os.path.basename(other)} {what}; keep one of them")
+            faults.append(_same(place, other, what))
     return faults
 
 
-def _sort_out(images: Files, labels: Files, pictures: list[tuple[str, str]]) -> list[str]:
+def _same(name: str, other: str, what: str) -> Fault:
+    return Fault(name, f"{os.path.basename(other)} {what}; keep one of them", what)
+
+
+def _sort_out(images: Files, labels: Files, pictures: list[tuple[str, str]]) -> list[Fault]:
     """Tell images and labels in one folder apart: by their suffixes, else by their formats."""
     if images.suffix != labels.suffix:
         # A name that ends in both has the longer one: `a_mask` is no image although it ends in nothing.
@@ -291,7 +317,7 @@ def _sort_out(images: Files, labels: Files, pictures: list[tuple[str, str]]) -> 
             *_take(images, pictures, labels.suffix if longer else None),
             *_take(labels, pictures, None if longer else images.suffix),
         ]
-    faults = []
+    faults: list[Fault] = []
     found: dict[str, list[tuple[str, str]]] = {}
     for inside, name in pictures:
         found.setdefault(composed(inside + os.path.splitext(name)[0]), []).append((inside, name))
@@ -301,13 +327,15 @@ def _sort_out(images: Files, labels: Files, pictures: list[tuple[str, str]]) -> 
         if len(same) == 2 and ranks[0] < ranks[1]:
             faults += _take(images, same[:1]) + _take(labels, same[1:])
         elif len(same) == 1 and same[0][1].endswith(images.suffix):
-            faults.append(
-                f"{images.folder}{''.join(same[0])}: no other file of this name: a pair is two, such as a.jpg and "
-                "a.png, or a.jpg and a_mask.png with label_suffix: _mask"
+            what = (
+                "no other file of this name: a pair is two, such as a.jpg and a.png, or a.jpg and a_mask.png with "
+                "label_suffix: _mask"
             )
+            faults.append(Fault(images.folder + "".join(same[0]), what))
         elif len(same) > 1:
             names = ", ".join(images.folder + "".join(file) for file in same)
-            faults.append(f"{names}: image and label cannot be told apart: give the labels an ending, see label_suffix")
+            what = "image and label cannot be told apart: give the labels an ending, see label_suffix"
+            faults.append(Fault(names, what))
     return faults
 
 

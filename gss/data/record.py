@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from gss.data.cases import Fault
 from gss.files import write_error
 
 
@@ -19,7 +20,7 @@ class PairScan(NamedTuple):
         ids, counts: native ids of the label and the pixels of each.
         colours: 0xRRGGBB of each of the ids in the palette of an indexed label; else empty.
         borders: of classes, see `gss.data.borders.count_borders`.
-        faults: one line each.
+        faults: each a `gss.data.cases.Fault`.
     """
 
     stamp: list[int]
@@ -32,7 +33,7 @@ class PairScan(NamedTuple):
     counts: list[int]
     colours: list[int]
     borders: list[int]
-    faults: list[str]
+    faults: list[Fault]
 
 
 def stamp(root: Path, image: str, label: str) -> list[int]:

@@ -49,9 +49,10 @@ def join(found: Mapping[str, Found]) -> Found:
         "becomes": becomes,
     }
     faults = [f"{root}: {fault}" for root, (_, _, faults) in found.items() for fault in faults]
+    summed = [f"{root}: {line}" for root, (_, each, _) in found.items() for line in each["faults"]]
     statistics["warnings"] = [*_repeated(manifests), *_warnings(found), *_unseen(statistics["splits"])]
-    statistics["faults"] = faults or _one_to_learn(statistics["splits"])
-    return manifest, statistics, statistics["faults"]
+    statistics["faults"] = summed or _one_to_learn(statistics["splits"])
+    return manifest, statistics, faults or statistics["faults"]
 
 
 def relabelled(root: str, found: Found, other: Found, split: str) -> Found:
@@ -76,7 +77,9 @@ def relabelled(root: str, found: Found, other: Found, split: str) -> Found:
     only = [warning for warning in second_statistics["warnings"] if warning not in statistics["warnings"]]
     said = [*statistics["warnings"], *(f"{split}: {warning}" for warning in only)]
     faults = [*faults, *(f"{split}: {fault}" for fault in second_faults if fault not in faults)]
-    return joined, {**statistics, "becomes": becomes, "warnings": said, "faults": faults}, faults
+    first, other_lines = statistics["faults"], second_statistics["faults"]
+    summed = [*first, *(f"{split}: {line}" for line in other_lines if line not in first)]
+    return joined, {**statistics, "becomes": becomes, "warnings": said, "faults": summed}, faults
 
 
 def _becomes(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[dict[str, Any]]:

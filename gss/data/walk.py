@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from gss.data.cases import Fault
 from gss.errors import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -71,7 +72,7 @@ class Walk:
     Attributes:
         hidden: folders that were passed over because they are hidden.
         again: links that were not followed, because what they lead to is looked at anyway.
-        faults: what should have been looked at and cannot be: a line each.
+        faults: what should have been looked at and cannot be.
         others: files that are no pictures, by extension as it is written.
     """
 
@@ -81,7 +82,7 @@ class Walk:
     enters: Callable[[str], bool] = lambda inside: True
     hidden: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -118,7 +119,7 @@ class Walk:
             with os.scandir(real) as entries:
                 return sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            self.faults.append(f"{self._shown(inside)}: the folder cannot be read: {error.strerror}")
+            self.faults.append(Fault(self._shown(inside), f"the folder cannot be read: {error.strerror}"))
             return []
 
     def _kind(self, entry: os.DirEntry[str], inside: str) -> str:
@@ -139,7 +140,7 @@ class Walk:
         if is_file:
             self.others[extension] += 1
         elif is_picture or entry.is_symlink():
-            self.faults.append(f"{self._shown(inside + entry.name)}: {reason}")
+            self.faults.append(Fault(self._shown(inside + entry.name), reason))
         return ""
 
     def _shown(self, inside: str) -> str:

@@ -116,16 +116,28 @@ def sheet(
     draw.text((MARGIN, MARGIN), shorten(title, 90), INK, _font(20))
     for place, (name, image, label) in enumerate(tiles):
         x, y = MARGIN + place % in_a_row * step, top + place // in_a_row * (step + LINE)
-        mixed = (image.astype(np.uint16) + paint_ids(label, colours)) // 2
-        shown = np.where((label < len(names))[..., None], mixed, image).astype(np.uint8)
-        height, width = (max(1, round(each * side / max(label.shape))) for each in label.shape)
         draw.text((x, y), shorten(name, 40), INK, text)
-        canvas.paste(_fit(shown, width, height), (x, y + LINE))
+        canvas.paste(overlay(image, label, colours, side), (x, y + LINE))
     for place, (name, colour) in enumerate(entries):
         x, y = MARGIN + place % columns * (inner // columns), bottom + place // columns * LINE
         _swatch(draw, x, y, colour, colour)
         draw.text((x + 2 * SWATCH, y), name, INK, text)
     write_atomic(path, lambda file: canvas.save(file, "PNG"))
+
+
+def overlay(image: np.ndarray, label: np.ndarray, colours: np.ndarray, side: int) -> Image.Image:
+    """An image with the colours of its label over it; where that is ignored, the image alone.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        label: [H, W], 0..N-1 or the largest value of its type: ignored.
+        colours: uint8 [N, 3].
+        side: pixels of the longer side of the result.
+    """
+    mixed = (image.astype(np.uint16) + paint_ids(label, colours)) // 2
+    shown = np.where((label < len(colours))[..., None], mixed, image).astype(np.uint8)
+    height, width = (max(1, round(each * side / max(label.shape))) for each in label.shape)
+    return _fit(shown, width, height)
 
 
 def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Picture:

@@ -52,6 +52,7 @@ def write_evaluation(
     model: Path,
     model_sha256: str,
     manifest_sha256: str,
+    split_sha256: str,
     base_sizes: Mapping[int, Evaluation] = {},
     trained_on: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def write_evaluation(
     Args:
         protocol: `Inference.as_dict()`.
         model: the file measured; its name is recorded.
+        split_sha256: of the split in the manifest.
         base_sizes: where it was measured at several of them, all evaluations; `evaluation` is one of these.
         trained_on: names of images that are in the training data, too.
 
@@ -73,7 +75,7 @@ def write_evaluation(
         **summarise(evaluation, names),
         "protocol": protocol,
         "model": {"file": model.name, "sha256": model_sha256},
-        "data": {"manifest_sha256": manifest_sha256},
+        "data": {"manifest_sha256": manifest_sha256, "split_sha256": split_sha256},
         "version": __version__,
     }
     if trained_on:

@@ -1,6 +1,7 @@
 """Sections of the report about what the figures rest on: data, palette, configuration, time."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gss.config import leaves, reference
@@ -29,9 +30,18 @@ def data(results: Results) -> dict[str, Any]:
     if refused.is_file():
         raise GssError("the check refused the data set", where=refused, todo="mend the faults this file lists")
     statistics = read_json(results.folder / STATISTICS)
+    return counted(statistics, class_colours(results, len(next(iter(statistics["splits"].values()))["classes"])))
+
+
+def counted(statistics: Mapping[str, Any], colours: Sequence[str | None]) -> dict[str, Any]:
+    """What the check counted, as pages and the terminal show it.
+
+    Args:
+        statistics: content of `data/statistics.json`.
+        colours: of the classes, as CSS.
+    """
     splits = statistics["splits"]
     names = [row["name"] for row in next(iter(splits.values()))["classes"]]
-    colours = class_colours(results, len(names))
     classes = []
     for index, name in enumerate(names):
         of = {split: found["classes"][index] for split, found in splits.items()}
@@ -69,6 +79,7 @@ def _split(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "images": found["images"],
         "pixels": found["pixels"],
         "ignored": found["ignored_pixels"] / max(found["pixels"], 1),
+        "ignored_pixels": found["ignored_pixels"],
         "sizes": [(size.replace("x", " × "), count) for size, count in sizes[:SIZES]],
         "more_sizes": max(0, len(sizes) - SIZES),
         "unknown": found["unknown_ids"],

@@ -33,7 +33,7 @@ def layers(results: Results) -> dict[str, Any]:
     """
     require_evaluations(results)
     for found in results.evaluations.values():
-        if found.metrics["data"]["manifest_sha256"] != results.manifest.sha256:
+        if not results.is_of_today(found):
             raise GssError(
                 f"the data set was checked anew since {results.models[found.model]} was measured on {found.split}, and "
                 "is another one: which picture is which is not known any more",

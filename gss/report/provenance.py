@@ -1,13 +1,16 @@
 """The section of the report that leads from a number back to the data: who made what, from what, and is it still so."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gss.errors import GssError
 from gss.layout import MANIFEST
 from gss.results.reader import Results
+from gss.results.records import of_split
 
 VERSIONS = ("gss", "git", "python", "torch", "timm", "numpy", "opencv-python-headless", "host", "command")
 
@@ -31,8 +34,11 @@ class Record:
 def provenance(results: Results) -> dict[str, Any]:
     """Stages with their inputs and versions, and files with their hashes of then and now."""
     records = _records(results)
-    seen = _seen(results, records)
     today = {file: results.sha256(file) for _, file in _files(results)}
+    with contextlib.suppress(GssError):
+        manifest = results.manifest
+        today |= {of_split(split): manifest.split_sha256(split) for split in manifest.splits}
+    seen = _seen(results, records, today)
     return {
         "stages": [
             {**vars(record), "inputs": [_input(name, sha, today) for name, sha in record.inputs.items()]}
@@ -87,8 +93,8 @@ def _from_journal(stage: str, events: list[dict[str, Any]]) -> Record:
     return Record(stage, inputs, environment, when, f"work/{stage}/journal.jsonl")
 
 
-def _seen(results: Results, records: dict[str, Record]) -> dict[str, dict[str, list[str]]]:
-    """File -> SHA-256 -> who found it so."""
+def _seen(results: Results, records: dict[str, Record], today: dict[str, str]) -> dict[str, dict[str, list[str]]]:
+    """File -> SHA-256 -> who found it so; who found a split as it is today found the file so."""
     found: dict[str, dict[str, list[str]]] = {}
 
     def note(file: str, digest: str, who: str) -> None:
@@ -97,11 +103,14 @@ def _seen(results: Results, records: dict[str, Record]) -> dict[str, dict[str, l
             readers.append(who)
 
     for name, record in records.items():
-        for file, digest in record.inputs.items():
-            note(file, digest, name)
+        for named, digest in record.inputs.items():
+            file, _, split = named.partition("#")
+            note(file, today[file] if split and today.get(named) == digest else digest, name)
     for (model, split), evaluation in results.evaluations.items():
         note(f"{model}.pth", evaluation.metrics["model"]["sha256"], f"evaluate_{model}_{split}")
-        note(MANIFEST, evaluation.metrics["data"]["manifest_sha256"], f"evaluate_{model}_{split}")
+        is_same = split in results.manifest.splits and results.is_of_today(evaluation)
+        digest = today[MANIFEST] if is_same else evaluation.metrics["data"]["manifest_sha256"]
+        note(MANIFEST, digest, f"evaluate_{model}_{split}")
     return found
 
 

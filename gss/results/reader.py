@@ -169,7 +169,7 @@ class Results:
                     f"The figures of {self.models[model]} on {split} are those of another {path.name}; {again}"
                 )
             with contextlib.suppress(GssError):
-                if self.measured_on(split)[0].sha256 != found.metrics["data"]["manifest_sha256"]:
+                if not self.is_of_today(found):
                     notes.append(
                         f"The data set was checked anew since {self.models[model]} was measured on {split}, and is "
                         f"another one; {again}"
@@ -268,6 +268,17 @@ class Results:
             return self.manifest, split
         found = read_manifest(self.folder / layout.of_set(split)[0])
         return found.at(data_folder() / found.root, data_folder()), found.splits[0]
+
+    def is_of_today(self, found: "Evaluation") -> bool:
+        """Whether the images and labels of the split are still those that were measured.
+
+        Raises:
+            GssError: see `read_manifest`.
+        """
+        (manifest, split), data = self.measured_on(found.split), found.metrics["data"]
+        if "split_sha256" in data:
+            return manifest.split_sha256(split) == data["split_sha256"]
+        return manifest.sha256 == data["manifest_sha256"]  # measured by an earlier version
 
     def colours_of(self, split: str) -> np.ndarray:
         """uint8 [N, 3] of the classes of a split or a test set.

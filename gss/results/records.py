@@ -18,7 +18,7 @@ from gss.config import Experiment, Stage, experiment_class, find_recipe
 from gss.errors import ConfigError, GssError
 from gss.filekind import sight
 from gss.files import read_json, write_json
-from gss.layout import WORK
+from gss.layout import MANIFEST, WORK
 
 
 class Made(NamedTuple):
@@ -31,6 +31,11 @@ class Made(NamedTuple):
 
     config: dict[str, Any]
     origins: dict[str, str]
+
+
+def of_split(split: str) -> str:
+    """What inputs call the rows of a split in the manifest."""
+    return f"{MANIFEST}#{split}"
 
 
 def record_file(folder: Path, name: str) -> Path:

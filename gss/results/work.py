@@ -17,7 +17,7 @@ _TOLD = {"fingerprint.json", "journal.jsonl"}
 LAUNCHER_FILES = {"lock", "writer.lock", "owners.jsonl", "exit.json"}
 
 
-def open_work(work: Path, fingerprint: Mapping[str, Any]) -> str | None:
+def open_work(work: Path, fingerprint: Mapping[str, Any], older: Mapping[str, Any] | None = None) -> str | None:
     """Make sure that what lies in a work folder belongs to this configuration and these inputs.
 
     Foreign content is moved to `stale/<stage>-<hash>` beside the work folder and never used; of those of a stage the
@@ -27,6 +27,7 @@ def open_work(work: Path, fingerprint: Mapping[str, Any]) -> str | None:
     Args:
         work: the stage's work folder.
         fingerprint: JSON value of all that the content depends on.
+        older: how an earlier version would have said the same.
 
     Returns:
         A message that says which keys differ and where the old content is; None when nothing was moved.
@@ -39,10 +40,11 @@ def open_work(work: Path, fingerprint: Mapping[str, Any]) -> str | None:
     old: Any = None
     with contextlib.suppress(GssError):
         old = read_json(record)
-    if old is not None and sha256_json(old) == sha256_json(fingerprint):
+    known = sha256_json(old)
+    if known == sha256_json(fingerprint):
         return None
     message = None
-    if content:
+    if content and (older is None or known != sha256_json(older)):
         target = _stale_folder(work, "unknown" if old is None else sha256_json(old)[:8])
         try:
             target.mkdir(parents=True)

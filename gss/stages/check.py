@@ -6,22 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from gss import layout
-from gss.config import class_file, list_file, prepared_file, schema, tables_of, taxonomy_file
+from gss.config import class_file, data_folder, prepared_file, schema, tables_of, taxonomy_file
 from gss.config.schema import OF_ANNOTATIONS, Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import Rows, manifest_sha256, named_beside, read_manifest, write_manifest
 from gss.data.mseg.sets import root_of
 from gss.data.native import NativeClasses, read_native_classes, some
-from gss.data.pairing import SplitFolders
+from gss.data.pairing import folders_of
 from gss.data.sources import Found, join, relabelled
 from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
-from gss.layout import FAULTS, LABELS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.layout import FAULTS, LABELS, MANIFEST, OVERVIEW, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.report import overview
 from gss.stages.labels import Annotated, labels
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run, class_space, source_folder
+from gss.stages.seen import look_at
 
 
 def check(run: Run) -> None:
@@ -49,6 +51,7 @@ def check(run: Run) -> None:
         )
         for source in (data, *data.sources)
     }
+    seen = look_at(run.experiment, run.folder)
     records: list[Path] = []
     found: dict[str, Found] = {}
     for number, source in enumerate((data, *data.sources)):
@@ -73,15 +76,17 @@ def check(run: Run) -> None:
     # The roots are as the configuration names them: the manifest is the same on every machine.
     manifest, statistics, faults = join(found)
     _tell(statistics)
-    _require_sound(faults, run.folder / FAULTS, run.root)
+    _require_sound(faults, statistics["faults"], run.folder / FAULTS, run.root)
     looked_into = [run.folder / PREPARED, run.folder / LABELS, *filter(None, (run.class_table, *records_of_labels))]
     looked_into += [path for source in (data, *data.sources) for path in tables_of(source, places[source.root])]
-    with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
+    inputs = {"manifest": manifest_sha256(manifest)}
+    with run.stage("check", inputs, looked_into=looked_into, noted={"seen": seen}) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
         remove(run.folder / MANIFEST)
         write_json(run.folder / STATISTICS, statistics)
         write_manifest(run.folder / MANIFEST, manifest)
+        _show(run.folder / MANIFEST, run.root, statistics, run.name)
     for record in records:
         record.unlink(missing_ok=True)  # the next check looks at everything again
 
@@ -120,6 +125,7 @@ def check_set(run: Run, name: str) -> None:
     )
     space = _space(config, own, root, table, where, annotated)
     manifest_file, statistics_file, targets_file = (run.folder / file for file in layout.of_set(name))
+    seen = look_at(run.experiment, run.folder, name)
     record = run.folder / WORK / f"check_pairs_{name}.jsonl"
     print(f"evaluation set {name}", flush=True)
     found_in = _scan(run, config, space, root, record, annotated, is_part=True)
@@ -142,9 +148,9 @@ def check_set(run: Run, name: str) -> None:
     if out_of_reach := [own.names[index] for index in range(own.num_classes) if index not in reached]:
         print(f"warning: no class of the model becomes {some(out_of_reach)}: never predicted")
     rows, *_ = manifest["splits"].values()
-    if seen := in_training(run, rows):
-        print(f"warning: {told_of_training(seen, name)}")
-    _require_sound(faults, manifest_file.with_name(Path(FAULTS).name), root)
+    if known := in_training(run, rows):
+        print(f"warning: {told_of_training(known, name)}")
+    _require_sound(faults, statistics["faults"], manifest_file.with_name(Path(FAULTS).name), root)
     tables = [path for source in sources for path in tables_of(source, root)]
     looked_into = [
         table,
@@ -156,13 +162,15 @@ def check_set(run: Run, name: str) -> None:
     ]
     inputs = {"manifest": manifest_sha256(manifest)}
     rule = f"set_{name}"  # its own: records of the check are of the data set
-    with run.stage("check", inputs, name=rule, split=name, looked_into=filter(None, looked_into)) as journal:
+    noted, read = {"seen": seen}, filter(None, looked_into)
+    with run.stage("check", inputs, name=rule, split=name, looked_into=read, noted=noted) as journal:
         assert journal is not None
         remove(manifest_file)
         write_json(statistics_file, statistics)
         rows = [(model.names[k], "" if target is None else own.names[target]) for k, target in found.items()]
         write_table(targets_file, ("model", "set"), rows)
         write_manifest(manifest_file, manifest)
+        _show(manifest_file, root, statistics, name)
     for record in records:
         record.unlink(missing_ok=True)
 
@@ -192,20 +200,7 @@ def _scan(
     """What `gss.data.check.scan` finds in a source."""
     return scan(
         root,
-        annotated.folders
-        if annotated
-        else {
-            name: SplitFolders(
-                split.images,
-                split.labels,
-                source.image_suffix,
-                source.label_suffix,
-                split.count,
-                source.label_name,
-                list_file(split.list) if split.list else None,
-            )
-            for name, split in source.splits.items()
-        },
+        annotated.folders if annotated else folders_of(source),
         space,
         orientation=source.exif_orientation,
         workers=run.experiment.resources("check").threads,
@@ -221,16 +216,22 @@ def _beside(splits: Mapping[str, Rows], root: Path, folder: Path) -> dict[str, R
     return {split: named_beside(rows, root, folder) for split, rows in splits.items()}
 
 
-def _require_sound(faults: Sequence[str], path: Path, root: Path) -> None:
-    """Raise DataError and write all faults down where there are some."""
+def _require_sound(faults: Sequence[str], summed: Sequence[str], path: Path, root: Path) -> None:
+    """Raise DataError with the equal ones as one line, and write all faults down, where there are some."""
     if faults:
         write_text(path, "\n".join(faults) + "\n")
-        raise fault_error(faults, root)
+        raise fault_error(len(faults), summed, root)
     path.unlink(missing_ok=True)
 
 
+def _show(manifest: Path, root: Path, statistics: Mapping[str, Any], title: str) -> None:
+    page = manifest.with_name(OVERVIEW)
+    overview.write_overview(page, read_manifest(manifest).at(root, data_folder()), statistics, title)
+    print(f"pictures and counts: {page}")
+
+
 def _tell(statistics: Mapping[str, Any]) -> None:
-    for line in _table(statistics.get("becomes", {})):
+    for line in (*_table(statistics.get("becomes", {})), *overview.table(statistics)):
         print(line)
     for warning in statistics["warnings"]:
         print(f"warning: {warning}")

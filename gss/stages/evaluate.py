@@ -169,6 +169,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             model=path,
             model_sha256=file.sha256,
             manifest_sha256=measured.manifest.sha256,
+            split_sha256=measured.manifest.split_sha256(measured.split),
             base_sizes=evaluations if several else {},
             trained_on=measured.trained_on,
         )

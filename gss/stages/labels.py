@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gss.config import class_file, list_file, tables_of
+from gss.config import class_file, tables_of
 from gss.config.schema import Source
 from gss.data.annotations.formats import FORMATS
 from gss.data.annotations.make import Made, make_labels
@@ -13,7 +13,7 @@ from gss.data.annotations.paint import Options
 from gss.data.classes import IGNORE, default_colours
 from gss.data.images import Orientation, read_image, read_native_label
 from gss.data.native import NativeClasses, read_native_classes
-from gss.data.pairing import SplitFolders
+from gss.data.pairing import SplitFolders, folders_of
 from gss.errors import ConfigError
 from gss.evaluate.pictures import sheet
 from gss.files import read_json, remove, sha256_json, write_json
@@ -68,12 +68,12 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
         if source.annotations is None:
             continue
         root = run.root if source is data else source_folder(source, "source" if name is None else "evaluation set")
-        files += tables_of(source, root)
+        files += [*tables_of(source, root), *(root / split.labels for split in source.splits.values())]
         folder = output.parent / ANNOTATED / str(number)
         options = _options(source, root)
         made = make_labels(
             root,
-            _folders(source),
+            folders_of(source),
             options,
             folder,
             title=source.root,
@@ -104,23 +104,28 @@ def _options(source: Source, root: Path) -> Options:
     return Options(asked.format, overlap, asked.background, asked.line_width, names, source.exif_orientation or "apply")
 
 
-def _folders(source: Source) -> dict[str, SplitFolders]:
-    return {
-        name: SplitFolders(split.images, split.labels, list=list_file(split.list) if split.list else None)
-        for name, split in source.splits.items()
-    }
-
-
 def _annotated(source: Source, made: Made, folder: Path) -> Annotated:
-    folders: dict[str, SplitFolders] = {}
-    for name, split in source.splits.items():
-        place = (folder / name).absolute()
-        images = str(place / "images") if made.splits[name]["embedded"] else split.images
-        listed = list_file(split.list) if split.list and images == split.images else None
-        folders[name] = SplitFolders(images, str(place / "labels"), count=split.count, list=listed, labelled_only=True)
     splits = made.splits.values()
     shapes = {name: sum(split["shapes"][name] for split in splits) for name in made.classes}
-    return Annotated(NativeClasses(dict(enumerate(made.classes))), shapes, folders)
+    classes = NativeClasses(dict(enumerate(made.classes)))
+    return Annotated(classes, shapes, made_folders(source, folder, made.splits))
+
+
+def made_folders(source: Source, folder: Path, splits: Mapping[str, Any]) -> dict[str, SplitFolders]:
+    """Where label files lie that were made of annotations, and their pictures.
+
+    Args:
+        folder: of the labels.
+        splits: what the record of the stage says of them.
+    """
+    folders: dict[str, SplitFolders] = {}
+    for name, asked in folders_of(source).items():
+        place = (folder / name).absolute()
+        is_embedded = splits[name]["embedded"]
+        images, listed = (str(place / "images"), None) if is_embedded else (asked.images, asked.list)
+        labels = str(place / "labels")
+        folders[name] = SplitFolders(images, labels, count=asked.count, list=listed, labelled_only=True)
+    return folders
 
 
 def _table(made: Made) -> Iterator[str]:

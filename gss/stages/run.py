@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from gss.errors import ConfigError, DataError
 from gss.files import json_text, read_json, remove, sha256_file, sha256_json, write_error, write_text
 from gss.layout import CONFIG, LABELS, MANIFEST, ORIGINS, WORK
 from gss.results.journal import Journal
-from gss.results.records import Made, as_made, made_sha256, record_file, write_record
+from gss.results.records import Made, as_made, made_sha256, of_split, record_file, write_record
 from gss.results.work import open_work
 from gss.stages.machine import git, machine_facts
 
@@ -146,10 +146,14 @@ class Run(Generic[E]):
         return class_space(self.experiment.data, self.class_table, self.file(self.folder / LABELS))
 
     @cached_property
+    def _checked(self) -> Manifest:
+        """The pairs found by the check; the data may be gone."""
+        return read_manifest(self.file(self.folder / MANIFEST))
+
+    @cached_property
     def manifest(self) -> Manifest:
         """The pairs found by the check, at the data folder of today."""
-        found = read_manifest(self.file(self.folder / MANIFEST))
-        return found.at(self.root, data_folder())
+        return self._checked.at(self.root, data_folder())
 
     def work(self, stage: str) -> Path:
         """Work folder of a stage: checkpoints and journal; never a declared output."""
@@ -180,6 +184,7 @@ class Run(Generic[E]):
         reads: str | None = None,
         split: str | None = None,
         looked_into: Iterable[Path] = (),
+        noted: Mapping[str, Any] | None = None,
     ) -> Iterator[Journal | None]:
         """Work on a stage: its work folder is this configuration's, its journal is open and says how it ended.
 
@@ -195,6 +200,7 @@ class Run(Generic[E]):
             split: what it is of, where that may be one of `evaluation.sets`.
             looked_into: files of which `inputs` names only what was taken from them; the hashes of those that are
                 there are recorded.
+            noted: what else the record says.
 
         Yields:
             The journal; None in processes other than the main one.
@@ -202,9 +208,12 @@ class Run(Generic[E]):
         work = self.work(name or stage)
         is_main = world is None or world.is_main
         settings = self.experiment.slice(reads or stage, split)
-        message = open_work(work, {"stage": stage, "config": settings, "inputs": inputs}) if is_main else None
-        if message:
-            print(message, flush=True)
+        if is_main:
+            whole = {"stage": stage, "config": settings, "inputs": inputs}
+            inputs, learned = self._of_splits(stage, inputs, split)
+            # The whole manifest is what a work folder of before names.
+            if message := open_work(work, {**whole, "inputs": learned}, older=whole):
+                print(message, flush=True)
         if world is not None:
             world.barrier()
         if not is_main:
@@ -229,8 +238,23 @@ class Run(Generic[E]):
             yield journal
             inputs = {**inputs, **self.inputs(*(path for path in looked_into if self.file(path).is_file()))}
             machine = {} if world is None else {"machine": world.machine}
-            write_record(self.folder, rule, {**self.provenance(stage, inputs, reads=reads, split=split), **machine})
+            provenance = self.provenance(stage, inputs, reads=reads, split=split)
+            write_record(self.folder, rule, {**provenance, **machine, **(noted or {})})
             self.write_config(stage)
+
+    def _of_splits(
+        self, stage: str, inputs: dict[str, str], split: str | None
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Inputs in which the manifest is named by those of its splits that the stage reads, and by those alone that it
+        learns from: other splits may change."""
+        if MANIFEST not in inputs:
+            return inputs, inputs
+        others = {name: digest for name, digest in inputs.items() if name != MANIFEST}
+        reads, learns = (
+            {of_split(name): self._checked.split_sha256(name) for name in names if name in self._checked.splits}
+            for names in self.experiment.splits_of(stage, split)
+        )
+        return {**reads, **others}, {**learns, **others}
 
     def made(self, stage: str) -> Made:
         """The configuration of what a stage makes: before it, what is there was made with the values it says."""

@@ -235,11 +235,9 @@ def class_pixels(run: Run) -> list[float]:
     return pixels.tolist()
 
 
-def balance_inputs(run: Run, training: Training) -> tuple[dict[str, str], list[Path]]:
-    """For `Run.stage`: the hash of the counts that `class_balance` reads, and the file they stand in."""
-    if not training.class_balance:
-        return {}, []
-    return {"class pixels": sha256_json(class_pixels(run))}, [run.folder / STATISTICS]
+def balance_inputs(run: Run, training: Training) -> dict[str, str]:
+    """The hash of the counts that `class_balance` reads."""
+    return {"class pixels": sha256_json(class_pixels(run))} if training.class_balance else {}
 
 
 def class_weights(run: Run, exponent: float) -> Tensor | None:

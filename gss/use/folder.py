@@ -160,7 +160,7 @@ def find_jobs(inputs: Sequence[str], out: Path, endings: Sequence[str]) -> list[
     for text in inputs:
         matches = list(_images(text, out.resolve(), walks))
         if faults := [fault for walk in walks for fault in walk.faults]:
-            raise GssError("; ".join(faults), where=text, todo="mend this, or name what is to be predicted")
+            raise GssError("; ".join(map(str, faults)), where=text, todo="mend this, or name what is to be predicted")
         if not matches:
             what = "; ".join(("no image found", *remarks(walks)))
             raise GssError(what, where=text, todo="name an image, a folder of images or a pattern")

@@ -90,16 +90,18 @@ class Watched:
         record = _made_by(self.folder, job.name, stamp) if stamp else None
         if record is None or record["settings"] != self._settings(job):
             return False
+        # Rows of splits are taken for what they are until a check that runs again has found others.
         coming = [pattern for each in undone for pattern in self._makes(each.job)]
         if any(fnmatch(name, pattern) for name in record["inputs"] for pattern in coming):
             return False
         assert stamp is not None
         newer = [
-            (path, digest)
+            (path, split, digest)
             for name, digest in record["inputs"].items()
-            if (found := _stamp(path := self.folder / name)) and found[0] > stamp[0]
+            for file, _, split in [name.partition("#")]
+            if (found := _stamp(path := self.folder / file)) and found[0] > stamp[0]
         ]
-        return all(_sha256(path, _stamp(path)) == digest for path, digest in newer)
+        return all(_sha256(path, _stamp(path), split) == digest for path, split, digest in newer)
 
     def _settings(self, job: Job) -> dict[str, Any]:
         return {} if self.experiment is None or job is REPORT else self.experiment.slice(job.stage, job.split)
@@ -195,8 +197,14 @@ def _made_by(folder: Path, name: str, stamp: Stamp) -> dict[str, Any] | None:
 
 
 @lru_cache
-def _sha256(path: Path, stamp: Stamp | None) -> str:
-    return sha256_file(path)
+def _sha256(path: Path, stamp: Stamp | None, split: str) -> str:
+    """Of a file, or of the rows of a split in the manifest; empty where it has none."""
+    if not split:
+        return sha256_file(path)
+    from gss.data.manifest import read_manifest
+
+    manifest = read_manifest(path)
+    return manifest.split_sha256(split) if split in manifest.splits else ""
 
 
 @lru_cache(1024)

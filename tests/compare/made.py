@@ -10,6 +10,7 @@ from gss.config import load_experiment
 from gss.data.classes import ClassSpace, ids_dtype, ignore_index
 from gss.data.ids import ids_tensor
 from gss.data.images import write_png
+from gss.data.manifest import read_manifest
 from gss.data.metrics import confusion
 from gss.evaluate.inference import Inference
 from gss.evaluate.measure import Evaluation
@@ -114,7 +115,7 @@ class Made:
         evaluation = Evaluation(
             counts.sum(0), np.diagonal(counts, axis1=1, axis2=2).copy(), counts.sum(1), counts.sum(2), 0
         )
-        path = folder / "evaluation" / model / split
+        path, manifest = folder / "evaluation" / model / split, read_manifest(folder / "data/manifest.json")
         write_evaluation(
             path,
             evaluation,
@@ -122,7 +123,8 @@ class Made:
             protocol=inference.as_dict(),
             model=folder / f"{model}.pth",
             model_sha256=f"{name} {errors} {seed}",
-            manifest_sha256=sha256_file(folder / "data/manifest.json"),
+            manifest_sha256=manifest.sha256,
+            split_sha256=manifest.split_sha256(split),
         )
         if predictions:
             for index, ids in enumerate(predicted):

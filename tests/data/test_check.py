@@ -191,8 +191,8 @@ def test_progress(tiny, capsys):
 
 
 def test_many_faults_are_counted_and_the_first_ones_shown(tiny):
-    error = fault_error([f"fault {k}" for k in range(30)], tiny.root, limit=2)
-    assert str(error).startswith("the data set has 30 faults:\n  fault 0\n  fault 1\n  ... and 28 more\n")
+    error = fault_error(90, [f"fault {k}" for k in range(30)], tiny.root, limit=2)
+    assert str(error).startswith("the data set has 90 faults:\n  fault 0\n  fault 1\n  ... and 28 other kinds\n")
 
 
 def test_camvid_counts(gss_data, tmp_path):

@@ -108,7 +108,8 @@ def test_an_unknown_colour_is_a_fault_of_its_file(project: Path, capsys: pytest.
     table.write_text(COLOURS.replace("vehicle,8,0,0\n", ""))
     assert main(["check", "mine"]) == 2
     said = capsys.readouterr().err
-    assert "country: painted/7_label_0.png: colours found that are no class: (8, 0, 0) (192 pixels)" in said
+    assert "country: 3 files (painted/7_label_0.png, painted/7_label_1.png, painted/7_label_2.png): " in said
+    assert ": colours found that are no class: (8, 0, 0) (192 pixels)" in said
     assert not Path("results/mine/data/manifest.json").exists()
 
 

@@ -35,6 +35,7 @@ def _write(folder, evaluation=None):
         model=folder.parent / "gss_ft.pth",
         model_sha256="ab" * 32,
         manifest_sha256="cd" * 32,
+        split_sha256="ef" * 32,
     )
 
 
@@ -54,7 +55,7 @@ def test_metrics_json(tmp_path):
     assert (stored["images"], stored["pixels"], stored["ignored_pixels"]) == (2, 15, 9)
     assert stored["protocol"] == Inference().as_dict()
     assert stored["model"] == {"file": "gss_ft.pth", "sha256": "ab" * 32}
-    assert stored["data"] == {"manifest_sha256": "cd" * 32}
+    assert stored["data"] == {"manifest_sha256": "cd" * 32, "split_sha256": "ef" * 32}
     assert stored["version"] == gss.__version__
 
 

@@ -185,6 +185,7 @@ class SyntheticResults:
             model=self.folder / f"{model}.pth",
             model_sha256=sha256_file(self.folder / f"{model}.pth"),
             manifest_sha256=manifest.sha256,
+            split_sha256=manifest.split_sha256(split),
         )
 
     def _write_journals(self, steps: int) -> None:

@@ -131,7 +131,7 @@ class _Total:
 def _read(root: Path, folders: SplitFolders, options: Options, workers: int) -> Parsed:
     """What the annotation files of a split hold."""
     place, ending = root / folders.labels, FORMATS[options.format].ending
-    files = [(place, "")] if place.is_file() else list(_files(place, ending))
+    files = [(place, "")] if place.is_file() else list(annotation_files(place, ending))
     if not files:
         what = (
             f"no annotations: no file, and no folder with files *{ending}" if place.exists() else "no such annotations"
@@ -151,7 +151,7 @@ def _read(root: Path, folders: SplitFolders, options: Options, workers: int) -> 
     return whole
 
 
-def _files(folder: Path, ending: str) -> Iterator[tuple[Path, str]]:
+def annotation_files(folder: Path, ending: str) -> Iterator[tuple[Path, str]]:
     """The files with this ending in a folder and below it, and the folder that each lies in: `a/b/` or ``."""
     for place, below, names in os.walk(folder, followlinks=True):
         below[:] = sorted(name for name in below if not is_hidden(name))

@@ -33,6 +33,7 @@ RECIPE = Recipe(
             "gss.recipes.gss.stages.palette:palette",
             reads=("palette",),
             inputs=(MANIFEST,),
+            splits=("train",),
             makes=(START_PALETTE, "palette/quality.json"),
             figures="palette",
         ),
@@ -44,6 +45,7 @@ RECIPE = Recipe(
             version=2,
             in_processes=True,
             inputs=(MANIFEST, START_PALETTE),
+            splits=("train",),
             makes=(START_TOKENIZER,),
         ),
         Stage(
@@ -55,6 +57,7 @@ RECIPE = Recipe(
             version=2,
             in_processes=True,
             inputs=(MANIFEST,),
+            learns=("train",),
             makes=(PALETTE, TOKENIZER, RECONSTRUCTION, ROUNDS),
             figures="reconstruction",
         ),
@@ -67,6 +70,7 @@ RECIPE = Recipe(
             version=3,
             in_processes=True,
             inputs=(MANIFEST, PALETTE, TOKENIZER),
+            splits=("train",),
             makes=("latent_prior/*.pth", GSS_FF),
         ),
         Stage(
@@ -78,6 +82,7 @@ RECIPE = Recipe(
             version=3,
             in_processes=True,
             inputs=(MANIFEST, TOKENIZER),
+            splits=("train",),
             makes=(POSTERIOR,),
             title="X⁻¹ (posterior)",
         ),
@@ -86,6 +91,7 @@ RECIPE = Recipe(
             "make model files of checkpoints of the published code (mmseg)",
             "gss.recipes.gss.stages.exchange:import_checkpoints",
             inputs=(MANIFEST, PALETTE, TOKENIZER),
+            splits=("train",),
         ),
         Stage(
             "merge",

@@ -21,6 +21,7 @@ RECIPE = Recipe(
             reads=("pixel", "augment", "seed", "numerics", "data.sampling"),
             in_processes=True,
             inputs=(MANIFEST,),
+            splits=("train",),
             makes=("pixel.pth",),
         ),
         Stage(
@@ -28,6 +29,7 @@ RECIPE = Recipe(
             "make a model file of a checkpoint of published code",
             "gss.recipes.pixel.exchange:import_checkpoint",
             inputs=(MANIFEST,),
+            splits=("train",),
         ),
         evaluate(),
         SUMMARISE,

@@ -32,12 +32,10 @@ def pixel(run: Run[PixelExperiment], world: World) -> None:
     config, output = run.experiment.pixel, run.folder / "pixel.pth"
     finished = run.work("pixel") / "finished.pth"
     weights = pretrained(config.backbone) if world.is_main else None  # the others read them when they train
-    inputs = run.inputs(run.folder / MANIFEST, world=world)
-    counts, statistics = balance_inputs(run, config.training)
-    inputs |= counts
+    inputs = run.inputs(run.folder / MANIFEST, world=world) | balance_inputs(run, config.training)
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
-    with run.stage("pixel", inputs, world=world, looked_into=statistics) as journal:
+    with run.stage("pixel", inputs, world=world) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, weights, inputs)
         if journal is not None:

@@ -52,12 +52,11 @@ def latent_prior(run: Run[GSSExperiment], world: World, until: int | None = None
         pretrained(run.experiment.latent_prior.backbone) if world.is_main else None
     )  # the others read them when they train
     inputs = run.inputs(*(run.folder / file for file in (MANIFEST, PALETTE, TOKENIZER)), world=world)
-    counts, statistics = balance_inputs(run, config.training)
-    inputs |= counts
+    inputs |= balance_inputs(run, config.training)
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
     rule = None if until == steps else f"latent_prior_{until}"
-    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=[*statistics, *before]) as journal:
+    with run.stage("latent_prior", inputs, world=world, rule=rule, looked_into=before) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, until, weights, inputs)
         if world.is_main:

@@ -26,9 +26,8 @@ def posterior(run: Run[GSSExperiment], world: World) -> None:
     start = start_file(run)
     finished = run.work("posterior") / "finished.pth"
     inputs = run.inputs(run.folder / MANIFEST, start, run.folder / TOKENIZER, world=world)
-    counts, statistics = balance_inputs(run, run.experiment.posterior.training)
-    inputs |= counts
-    with run.stage("posterior", inputs, world=world, looked_into=statistics) as journal:
+    inputs |= balance_inputs(run, run.experiment.posterior.training)
+    with run.stage("posterior", inputs, world=world) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, start, inputs)
         if world.is_main:
