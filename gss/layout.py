@@ -6,6 +6,7 @@ CONFIG, ORIGINS = "config.yaml", "config_origins.json"
 PREPARED, MANIFEST, STATISTICS, FAULTS = (
     f"data/{name}" for name in ("prepared.json", "manifest.json", "statistics.json", "faults.txt")
 )
+LISTS = "data/lists"  # which image is in which split, where the check has divided them
 RELABELLED = "relabelled"  # the split of a set's manifest that has its other labels
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
 SUMMARY = "evaluation/*/summary.json"  # of a model, on the sets of `evaluation.sets`

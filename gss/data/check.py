@@ -13,6 +13,7 @@ from gss.data.borders import count_borders
 from gss.data.cases import Cases
 from gss.data.classes import ClassSpace, format_ids
 from gss.data.conventions import SplitLabels, compare
+from gss.data.divide import Division, divided
 from gss.data.images import ImageFacts, Orientation, inspect_image, inspect_label
 from gss.data.manifest import Rows
 from gss.data.native import NativeClasses
@@ -39,6 +40,7 @@ def scan(
     obtain: str | None = None,
     record: Path | None = None,
     is_part: bool = False,
+    divide: Division | None = None,
 ) -> tuple[dict, dict, list[str]]:
     """Pair, decode, hash and count every file of a data set.
 
@@ -52,6 +54,7 @@ def scan(
         record: file that keeps what was found in each pair, so that an interrupted scan goes on, and one after mended
             faults looks at changed files only; None: none.
         is_part: it is one of several sources: classes that it lacks may be in others.
+        divide: makes other splits of the pairs of `train`; None: each is what lies in its folders.
 
     Returns:
         manifest (what `write_manifest` writes), statistics (per split: images, sizes, native ids, class table,
@@ -60,11 +63,14 @@ def scan(
         mends it where there is one.
 
     Raises:
-        DataError: folders are missing.
+        DataError: folders are missing, or there are too few pairs to divide.
     """
     splits = {split: spelled(root, folders) for split, folders in splits.items()}
     _require_folders(root, splits, obtain)
-    listings = {split: list_pairs(root, split, splits) for split in splits}
+    made = divide.shares if divide else ()
+    found = {split: list_pairs(root, split, splits) for split in splits if split not in made}
+    listings = {**found, **(divided(found["train"], divide, root) if divide else {})}
+    listings = {split: listings[split] for split in splits}
     tallies = {split: _Tally(space, orientation) for split in splits}
     total = sum(len(listing.pairs) for listing in listings.values())
     with contextlib.closing(Record(record)) as kept:

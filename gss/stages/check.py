@@ -10,15 +10,16 @@ from gss.config import class_file, data_folder, list_file, prepared_file, requir
 from gss.config.schema import Source
 from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
+from gss.data.divide import Division
 from gss.data.manifest import Rows, manifest_sha256, read_manifest, write_manifest
 from gss.data.mseg.sets import root_of
-from gss.data.native import NativeClasses, read_native_classes, some
+from gss.data.native import NativeClasses, painted_classes, read_native_classes, some
 from gss.data.pairing import SplitFolders
 from gss.data.sources import Found, join, relabelled
 from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
-from gss.layout import FAULTS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.layout import FAULTS, LISTS, MANIFEST, PREPARED, RELABELLED, STATISTICS, WORK
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run, class_space
 
@@ -70,6 +71,8 @@ def check(run: Run) -> None:
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
         remove(run.folder / MANIFEST)
         write_json(run.folder / STATISTICS, statistics)
+        for number, source in enumerate((data, *data.sources)):
+            _write_lists(run.folder, source, found[source.root][0], f"_{number}" if number else "")
         write_manifest(run.folder / MANIFEST, manifest)
     for record in records:
         record.unlink(missing_ok=True)  # the next check looks at everything again
@@ -186,7 +189,26 @@ def _scan(
         obtain=obtain,
         record=record,
         is_part=is_part,
+        divide=division(source),
     )
+
+
+def division(source: Source) -> Division | None:
+    """How a source is divided into splits."""
+    if source.divide is None:
+        return None
+    return Division(source.divide.shares, source.divide.seed, source.divide.group)
+
+
+def _write_lists(folder: Path, source: Source, manifest: Mapping[str, Any], end: str) -> None:
+    """Write down which images of a divided source are in which split.
+
+    Args:
+        end: of the files' names.
+    """
+    for split in ("train", *source.divide.shares) if source.divide else ():
+        names = [row["image"] for row in manifest["splits"][split]]
+        write_text(folder / LISTS / f"{split}{end}.txt", "".join(f"{name}\n" for name in names))
 
 
 def _require_sound(faults: Sequence[str], path: Path, root: Path) -> None:
@@ -248,6 +270,8 @@ def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | No
         return replace(space, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map)
     if isinstance(native, tuple):
         classes = NativeClasses(dict(enumerate(native)))
+    elif isinstance(native, dict):
+        classes = painted_classes(native)
     else:
         table = class_table if native is None else class_file(native, root)
         if table is None:
