@@ -5,6 +5,7 @@ Modules are imported by the verb that needs them: `gss --help` loads no torch.
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import gss
 from gss.collector import spare_modules
-from gss.config import all_models, all_stages, data_folder, imported, recipes
+from gss.config import RECIPES, all_models, all_stages, data_folder, imported, recipes
 from gss.errors import GssError, Interrupted, OutputClosed, is_no_memory
 from gss.output import open_output
 
@@ -94,6 +95,15 @@ def parser() -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=parents)
         added.set_defaults(act=act)
         return added
+
+    begun = verb("init", _init, "look at photographs and labels and write an experiment for them")
+    begun.add_argument("name", metavar="NAME", help="of the experiment: config/experiments/NAME.yaml, or FILE.yaml")
+    begun.add_argument("folders", nargs="+", type=_path, metavar="FOLDER", help="of the data set, or of its parts")
+    begun.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="that a whole run may take; default: 1")
+    begun.add_argument("--recipe", choices=RECIPES, help="default: what is better in small")
+    begun.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    begun.add_argument("--download", action="store_true", help="fetch weights of an encoder where there are none")
+    begun.add_argument("--dry-run", action="store_true", help="only show the file")
 
     stages = list(all_stages().values())
     for row in stages:
@@ -219,6 +229,22 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _init(given: argparse.Namespace) -> None:
+    from gss.init.init import init
+
+    print(
+        init(
+            given.name,
+            given.folders,
+            hours=given.hours,
+            recipe=given.recipe,
+            device=given.device,
+            download=given.download,
+            dry_run=given.dry_run,
+        )
+    )
+
+
 def _run(given: argparse.Namespace) -> Any:
     from gss.stages.run import Run
 
@@ -324,6 +350,14 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 480x360")
     return int(height), int(width)
+
+
+def _hours(text: str) -> float:
+    """A number of hours above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (hours := float(text)) < math.inf:
+            return hours
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of hours, such as 0.5")
 
 
 def _count(text: str) -> int | None:

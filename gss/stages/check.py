@@ -40,7 +40,7 @@ def check(run: Run) -> None:
     records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
     places = {data.root: run.root} | {source.root: _folder(source, "source") for source in data.sources}
     spaces = {
-        source.root: _space(source, space, places[source.root], run.class_table, f"source {source.root!r}")
+        source.root: source_space(source, space, places[source.root], run.class_table, f"source {source.root!r}")
         for source in (data, *data.sources)
     }
     records: list[Path] = []
@@ -106,7 +106,7 @@ def check_set(run: Run, name: str) -> None:
         key="model_mapping",
         partial=True,  # a model of many classes, tested on a few
     )
-    space = _space(config, own, root, table, where)
+    space = source_space(config, own, root, table, where)
     manifest_file, statistics_file, targets_file = (run.folder / file for file in layout.of_set(name))
     record = run.folder / WORK / f"check_pairs_{name}.jsonl"
     print(f"evaluation set {name}", flush=True)
@@ -116,7 +116,7 @@ def check_set(run: Run, name: str) -> None:
         other = config.relabelled_source()
         records.append(record.with_stem(f"{record.stem}_{RELABELLED}"))
         sources.append(other)
-        other_space = _space(other, own, root, table, f"{where}.{RELABELLED}")
+        other_space = source_space(other, own, root, table, f"{where}.{RELABELLED}")
         found_too = _scan(run, other, other_space, root, records[-1], is_part=True)
         manifest, statistics, faults = relabelled(config.root, found_in, found_too, RELABELLED)
     else:
@@ -255,7 +255,7 @@ def _made_labels(source: Source, where: str) -> Path | None:
     return record
 
 
-def _space(source: Source, space: ClassSpace, root: Path, class_table: Path | None, where: str) -> ClassSpace:
+def source_space(source: Source, space: ClassSpace, root: Path, class_table: Path | None, where: str) -> ClassSpace:
     """The classes, and the way from what the labels of a source hold to them.
 
     Args:

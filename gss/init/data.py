@@ -1,0 +1,190 @@
+"""The section `data`: what lies in some folders, and what it means."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from gss.data.images import inspect_image
+from gss.data.manifest import evenly_spaced
+from gss.errors import ConfigError, DataError
+from gss.init import folders, labels, tables
+from gss.init.classes import decide_classes, explained
+from gss.init.folders import Pairing, Pictures
+from gss.init.labels import Labels
+from gss.init.plan import Plan
+from gss.init.splits import decide_splits, placed
+from gss.init.tables import Table
+
+_GLANCES = 8  # labels by which folders of labels are compared
+_OPENED = 32  # photographs
+
+
+class Found(NamedTuple):
+    """What the other decisions need of a data set.
+
+    Args:
+        root: its folder.
+        counts: pairs of each split.
+        pairs: names of image and label of those that were opened, below the root, and height and width.
+        seconds: that it took to read a pair.
+    """
+
+    root: Path
+    counts: dict[str, int]
+    pairs: list[tuple[str, str, tuple[int, int]]]
+    seconds: float
+
+
+def decide_data(plan: Plan, places: Sequence[Path], workers: int) -> Found:
+    """Look at folders and set `data`.
+
+    Args:
+        places: the folder of a data set, or those of its parts.
+        workers: processes that read labels.
+
+    Raises:
+        ConfigError: a folder is missing.
+        DataError: nothing belongs together there, or what only the owner can say.
+    """
+    root, only = _root(places)
+    pictures = folders.look(root, only)
+    files = folders.small_files(pictures)
+    found_tables = tables.find(files)
+    pairing = _chosen(plan, pictures, found_tables, places)
+    lists = folders.lists(root, pairing, files) if "all" in pairing.splits else {}
+    plan.put("data.root", placed(root))
+    counts = decide_splits(plan, pairing, lists, root)
+    images_and_labels = [names for listing in pairing.listings.values() for names in listing.pairs]
+    began = time.perf_counter()
+    read = labels.read([root / label for _, label in images_and_labels], workers=workers)
+    seconds = (time.perf_counter() - began) / read.read
+    decide_classes(plan, read, found_tables, root)
+    opened, more = _open(plan, root, images_and_labels)
+    _tell_rest(plan, pictures, pairing)
+    return Found(root, counts, opened, seconds + more / workers)
+
+
+def _root(places: Sequence[Path]) -> tuple[Path, list[Path]]:
+    """The folder that holds all places, and these."""
+    only = [place.resolve() for place in places]
+    for place in only:
+        if not place.is_dir():
+            raise ConfigError("no such folder" if not place.exists() else "this is no folder", where=place)
+    return Path(os.path.commonpath(only)), only
+
+
+# ---- which labels
+
+
+def _chosen(plan: Plan, pictures: Pictures, found_tables: list[Table], places: Sequence[Path]) -> Pairing:
+    """The likeliest pairing.
+
+    Raises:
+        DataError: there is none, or several are as likely.
+    """
+    pairings = folders.pairings(pictures)
+    if not pairings:
+        raise _nothing(pictures)
+    if len(pairings) == 1:
+        return pairings[0]
+    scores = {index: _score(pictures.root, pairing, found_tables) for index, pairing in enumerate(pairings)}
+    best, second = sorted(scores, key=lambda index: (scores[index], -index), reverse=True)[:2]
+    chosen, others = pairings[best], [each for index, each in enumerate(pairings) if index != best]
+    if scores[best] == scores[second]:
+        shown = "\n".join(
+            f"    {each.shown()}: gss init NAME {' '.join(_command(pictures.root, each))}"
+            for each in (chosen, pairings[second])
+        )
+        raise DataError(
+            "several folders may be the photographs and their labels", where=pictures.root, todo=f"say which:\n{shown}"
+        )
+    plan.notes.append(f"not taken: {'; '.join(each.shown() for each in others[:4])}. Named alone they are")
+    return chosen
+
+
+def _command(root: Path, pairing: Pairing) -> list[str]:
+    """The folders that name a pairing alone."""
+    names = [name for folders in pairing.splits.values() for name in (folders.images, folders.labels)]
+    return [str(root / name) for name in dict.fromkeys(names)]
+
+
+def _score(root: Path, pairing: Pairing, found_tables: list[Table]) -> tuple[bool, bool, int, bool]:
+    """How likely these are the labels that are meant: a table names what they hold, they can be classes, their folder
+    is called so, and they hold ids."""
+    names = [label for listing in pairing.listings.values() for _, label in listing.pairs]
+    read = Labels(len(names))
+    for index in evenly_spaced(len(names), _GLANCES):
+        read.add(labels.content(root / names[index]))
+    can_be = not read.faults and 1 < max(len(read.pixels), len(read.colours)) < 1000
+    is_named = can_be and any(explained(read, table) for table in found_tables)
+    return is_named, can_be, pairing.likelihood(), not read.kinds["painted"]
+
+
+def _nothing(pictures: Pictures) -> DataError:
+    """Why no photographs and labels belong together."""
+    root, groups = pictures.root, pictures.stems
+    if not groups:
+        return DataError("no pictures", where=root, todo="name a folder with photographs and their labels")
+    kinds = {
+        kind: [group for group in groups if (group in pictures.labels) == is_label]
+        for kind, is_label in (("photographs", False), ("labels", True))
+    }
+    lines = [
+        f"    {kind}: "
+        + (", ".join(f"{'/'.join(group.folder) or '.'} ({groups[group][0]})" for group in found[:4]) or "none")
+        for kind, found in kinds.items()
+    ]
+    advice = "name folders whose files have the same names, or such that differ by an ending or by one part"
+    if not kinds["labels"]:
+        advice = "labels are PNGs with a class in each pixel; name the folder that holds some"
+    return DataError(
+        "no photographs and labels that belong together by name:\n" + "\n".join(lines), where=root, todo=advice
+    )
+
+
+# ---- photographs
+
+
+def _open(plan: Plan, root: Path, names: list[tuple[str, str]]) -> tuple[list[tuple[str, str, tuple[int, int]]], float]:
+    """Open some photographs; set `exif_orientation` where they carry one. Returns them, and seconds for each."""
+    began = time.perf_counter()
+    opened, turned = [], []
+    for index in evenly_spaced(len(names), _OPENED):
+        image, label = names[index]
+        size, facts = inspect_image(root / image)
+        opened.append((image, label, size))
+        if facts.orientation != 1:
+            turned.append((label, size, facts.orientation))
+    seconds = (time.perf_counter() - began) / len(opened)
+    if turned:
+        fits = []
+        for label, (height, width), orientation in turned:
+            if orientation >= 5 and height != width:
+                with Image.open(root / label) as file:
+                    fits.append(file.size == (width, height))
+        stored = bool(fits) and not any(fits)
+        why = f"{len(turned)} of {len(opened)} photographs that were opened carry an EXIF orientation; "
+        why += (
+            f"labels have the size {'as stored' if stored else 'as viewers show them'}" if fits else "viewers turn them"
+        )
+        plan.put("data.exif_orientation", "stored" if stored else "apply", why)
+    return opened, seconds
+
+
+def _tell_rest(plan: Plan, pictures: Pictures, pairing: Pairing) -> None:
+    """Note photographs that no label belongs to."""
+    used = {folder for folders in pairing.splits.values() for folder in (folders.images, folders.labels)}
+    rest = sorted(
+        {
+            "/".join(group.folder)
+            for group in pictures.stems
+            if group not in pictures.labels
+            and not any(("/".join(group.folder) + "/").startswith(f"{folder}/") or folder == "." for folder in used)
+        }
+    )
+    if rest:
+        plan.notes.append(f"photographs without labels: {', '.join(rest[:4])}; `gss predict` reads them")
