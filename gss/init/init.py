@@ -1,5 +1,6 @@
 """What `gss init` does: look, decide, measure, write."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,11 +54,9 @@ def init(
     """
     path = _new_file(name)
     on = machine(device)
-    plan = Plan()
-    found = decide_data(plan, places, on.cores)
-    decide_sizes(plan, [size for *_, size in found.pairs], on)
-    decide_training(plan, recipe, on, download=download)
-    decide_machine(plan, on)
+    plan, found = decide(places, on, recipe=recipe, download=download)
+    if (load := os.getloadavg()[0]) > on.cores / 4:
+        plan.notes.append(f"others compute on this machine (load {load:.1f}): steps were measured too long")
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"{path.stem}.yaml"
         while True:
@@ -75,6 +74,18 @@ def init(
         return content
     _write(path, content)
     return "\n".join([content, *(f"note: {note}" for note in plan.notes), *_next(path, run.experiment)])
+
+
+def decide(
+    places: Sequence[Path], on: Machine, *, recipe: str | None = None, download: bool = False
+) -> tuple[Plan, Found]:
+    """All that needs no measurement; see `init`."""
+    plan = Plan()
+    found = decide_data(plan, places, on.cores)
+    decide_sizes(plan, [size for *_, size in found.pairs], on)
+    decide_training(plan, recipe, on, download=download)
+    decide_machine(plan, on)
+    return plan, found
 
 
 def _new_file(name: str) -> Path:
