@@ -12,6 +12,7 @@ from PIL import Image
 from gss.cli import main, parser
 
 VERBS = (
+    "init",
     "prepare",
     "check",
     "palette",

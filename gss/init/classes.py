@@ -50,8 +50,9 @@ def explained(labels: Labels, table: Table) -> bool:
         known = sum(count for colour, count in pixels.items() if _of(table, colour) is not None)
         return bool(table.colours) and known >= (1 - _UNNAMED) * sum(pixels.values())
     classes = {native: count for native, count in labels.pixels.items() if native != _IGNORED}
-    known = sum(count for native, count in classes.items() if native in table.names)
-    return len(classes.keys() & table.names.keys()) > 1 and known >= (1 - _UNNAMED) * sum(classes.values())
+    named = table.names.keys() | (set() if table.has_ids else {len(table.names)})  # they may count from 1
+    known = sum(count for native, count in classes.items() if native in named)
+    return len(classes.keys() & named) > 1 and known >= (1 - _UNNAMED) * sum(classes.values())
 
 
 def _of(table: Table, colour: Colour) -> int | None:

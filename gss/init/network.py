@@ -12,6 +12,7 @@ from gss.init.plan import Plan
 from gss.init.splits import placed
 
 DOWNLOADED = "weights"  # folder in that of the data sets
+_UNKNOWN = 100  # steps, until one is measured
 
 
 class Machine(NamedTuple):
@@ -190,6 +191,7 @@ def decide_training(plan: Plan, recipe: str | None, on: Machine, *, download: bo
     if recipe == "pixel":
         decide_encoder(plan, "pixel", on, download=download)
         plan.put("pixel.channels", size.channels)
+        plan.put("pixel.steps", _UNKNOWN)
         plan.put("pixel.training", training, "as the shipped CamVid experiments train")
         return recipe
     wide = size.channels
@@ -200,6 +202,7 @@ def decide_training(plan: Plan, recipe: str | None, on: Machine, *, download: bo
     )
     plan.put("reconstruction", {"max_rounds": 1, "retrain_steps": 300, "refine_images": 40})
     decide_encoder(plan, "latent_prior", on, download=download)
+    plan.put("latent_prior.milestones", [_UNKNOWN])
     plan.put("latent_prior.channels", wide)
     plan.put("latent_prior.seg_channels", 2 * wide)
     plan.put("latent_prior.cls_channels", 4 * wide)
@@ -207,6 +210,7 @@ def decide_training(plan: Plan, recipe: str | None, on: Machine, *, download: bo
     plan.put("latent_prior.training", training, "as the shipped CamVid experiments train")
     plan.put("posterior.variant", "conv", "the small X^-1")
     plan.put("posterior.channels", wide // 4)
+    plan.put("posterior.steps", _UNKNOWN)
     plan.put("posterior.training", {**shared, "lr": 4.0e-3, "class_balance": 0.25})
     return recipe
 

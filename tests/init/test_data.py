@@ -71,10 +71,10 @@ def test_what_holds_no_classes_is_refused(base: Path) -> None:
     pairs(base / "one", values=(3,))
     with pytest.raises(DataError, match="one class cannot be learned"):
         data(base / "one")
-    root = pairs(base / "depth", count=4)
+    root = pairs(base / "depth", count=8)
     for number, path in enumerate((root / "labels").iterdir()):
-        label(path, np.arange(32 * 48).reshape(32, 48) // 5 + 400 * number)
-    with pytest.raises(DataError, match="1232 different values"):
+        label(path, np.arange(32 * 48).reshape(32, 48) // 8 + 400 * number)
+    with pytest.raises(DataError, match="1536 different values"):
         data(root)
 
 
