@@ -1,4 +1,7 @@
-"""The section `data`: what lies in some folders, and what it means."""
+"""The section `data`: what lies in some folders, and what it means.
+
+Labels are pictures here. What makes pictures of annotation files comes before `decide_data`, which then finds them.
+"""
 
 import os
 import time

@@ -206,8 +206,7 @@ def _places(photographs: list[Group], labels: list[Group]) -> dict[object, dict[
         by_last[group.folder[-1:]].append(group)
         by_parent[group.folder[:-1]].append(group)
     found: dict[object, dict[str, tuple[Place, Place]]] = {}
-    shared = [group.folder for group in photographs if any(group.folder == other.folder for other in labels)]
-    common = _common(shared)
+    common = _common(sorted({group.folder for group in photographs} & {group.folder for group in labels}))
     for group in photographs:
         folder = group.folder
         few = labels if len(labels) <= _MANY_FOLDERS else []

@@ -121,7 +121,9 @@ def read(paths: Sequence[Path], *, workers: int, most: int = MOST_READ) -> Label
     """Read labels, of many an evenly spaced part."""
     chosen = [paths[index] for index in evenly_spaced(len(paths), most)]
     labels = Labels(len(paths))
-    for found in in_order(content, ((path,) for path in chosen), workers=workers, total=len(chosen), key="--workers"):
+    for found in in_order(
+        content, ((path,) for path in chosen), workers=workers, total=len(chosen), key="cores of this process"
+    ):
         labels.add(found)
     return labels
 

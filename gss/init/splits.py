@@ -15,8 +15,9 @@ from gss.init.plan import Plan
 
 _SHARES = {"test": 0.15, "val": 0.15}
 _FEW = 20  # pairs, of which `val` alone is divided
+_MANY = 10_000
 _FEWEST_FILMS = 5
-_FILM = r"^(.*\D)\d+$"  # what stands before the number of a frame
+_FILM = r"^(.*?)\d+$"  # what stands before the number of a frame
 _SEEDS = 100
 
 
@@ -74,7 +75,8 @@ def _divide(plan: Plan, keys: Sequence[str], missing: Sequence[str]) -> dict[str
     if len(keys) <= len(shares):
         raise DataError(f"{len(keys)} pairs are too few to train and to measure", todo="add photographs with labels")
     group, told = _films(keys)
-    seed = min(range(_SEEDS), key=lambda seed: (_miss(Division(shares, seed, group), keys), seed))
+    seeds = range(_SEEDS if len(keys) <= _MANY else 1)  # of many, any seed comes near the shares
+    seed = min(seeds, key=lambda seed: (_miss(Division(shares, seed, group), keys), seed))
     parts = Division(shares, seed, group).divide(keys)
     counts = ", ".join(f"{split} {len(parts[split])}" for split in SPLITS if split in parts)
     divide: dict[str, Any] = {split: shares[split] for split in ("val", "test") if split in shares}

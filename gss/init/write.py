@@ -19,8 +19,8 @@ def text(content: Mapping[str, Any], reasons: Mapping[str, str], head: list[str]
         head: lines above everything.
     """
     lines = [f"# {line}".rstrip() for line in head]
-    for key, value in content.items():
-        if isinstance(value, dict):
+    for index, (key, value) in enumerate(content.items()):
+        if isinstance(value, dict) or not index:
             lines.append("")
         lines += _lines(key, value, key, reasons, 0)
     return "\n".join(lines) + "\n"

@@ -74,7 +74,7 @@ def test_too_short_a_time_is_refused_with_the_least_that_does(base: Path) -> Non
 
 def test_few_photographs_need_no_more_than_some_passes(base: Path) -> None:
     plan, experiment = drafted(base, "pixel")
-    few = found(base)._replace(counts={"train": 16, "val": 4})
+    few = found(base)._replace(counts={"train": 16, "val": 4, "test": 4})
     decide_steps(plan, experiment, LAPS, few, 10.0)
     assert plan.content["pixel"]["steps"] == 200 * 16 // 8
     assert "would allow" in plan.reasons["pixel.steps"]
