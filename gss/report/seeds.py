@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gss.config import experiment_class, seed_parts
+from gss.config.experiment import Experiment
 from gss.errors import GssError
 from gss.files import sha256_file, sha256_json, write_table, write_text
 from gss.layout import CONFIG, REPORT, SEEDS, SEEDS_TABLE, SUMMARY, WORK
@@ -132,17 +133,22 @@ def _table(scores: "DataFrame", split: str, run: Results) -> dict[str, Any]:
     """What the page shows of a split: of each model the headline figures, of each class the models' IoU."""
     rows = {key[1:]: values for key, values in _rows(scores) if key[0] == split}
     models = [model for model in run.models if any(key[0] == model for key in rows)]
-    classes = dict.fromkeys(name.removeprefix("iou/") for _, name in rows if name.startswith("iou/"))
+    names = dict.fromkeys(name.removeprefix("iou/") for _, name in rows if name.startswith("iou/"))
+    classes = {name: {model: rows.get((model, f"iou/{name}")) for model in models} for name in names}
+    shown = {
+        name: found for name, found in classes.items() if any(each and each[0] is not None for each in found.values())
+    }
     return {
         "split": split,
         "headline": {model: {name: rows[model, name] for name in HEADLINE} for model in models},
-        "classes": {name: {model: rows.get((model, f"iou/{name}")) for model in models} for name in classes},
+        "classes": shown,
+        "absent": len(classes) - len(shown),
     }
 
 
 def _differing(runs: Sequence[Results]) -> Iterator[str]:
-    """What else than the seed the runs were made with."""
-    settings = [{key: value for key, value in flatten(run.config).items() if _counts(key)} for run in runs]
+    """What else than the seed the runs were made with; a key that an earlier version did not know has its default."""
+    settings = [{key: value for key, value in flatten(_complete(run.config)).items() if _counts(key)} for run in runs]
     for run, other in zip(runs[1:], settings[1:], strict=True):
         keys = [key for key in {**settings[0], **other} if settings[0].get(key) != other.get(key)]
         if keys:
@@ -161,12 +167,23 @@ def _lacking(every: Sequence[Results]) -> Iterator[str]:
             yield f"{run.name} lacks {', '.join(missing)}; to make it: snakemake {run.folder}/report.html"
 
 
+def _experiment(config: dict[str, Any]) -> Experiment | None:
+    """What a stored configuration says; None: this version does not understand it."""
+    try:
+        return experiment_class(config).model_validate(config)
+    except (GssError, ValueError):
+        return None
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    known = _experiment(config)
+    return known.model_dump(mode="json") if known else config
+
+
 def _sha256(config: dict[str, Any]) -> str:
     """Hash of what can change a result, as `gss.tracking.overview` works it out; of another version's, of all."""
-    try:
-        return experiment_class(config).model_validate(config).sha256
-    except (GssError, ValueError):
-        return sha256_json(config)
+    known = _experiment(config)
+    return known.sha256 if known else sha256_json(config)
 
 
 def _tell_mlflow(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from synthetic_results import EVIL, SyntheticResults
 
 from gss.cli import main
@@ -77,6 +78,28 @@ def test_seeds_that_are_no_match_are_said(folder: Path, capsys: pytest.CaptureFi
     for said in ("made/seed_3 was made with other settings than made/seed_0: posterior.steps 77 → 78", "seed_10 lacks"):
         assert said in printed and said in page
     assert "over 2 seeds" in printed
+
+
+def test_a_key_that_an_earlier_version_did_not_know_is_no_difference(folder: Path) -> None:
+    config = folder / "seed_3" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    assert content["posterior"].pop("channels") == 128  # the default
+    config.write_text(yaml.safe_dump(content))
+    assert main(["report", "made"]) == 0
+    assert "other settings" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_classes_that_no_seed_met_are_counted_and_not_listed(folder: Path) -> None:
+    for file in folder.glob("seed_*/evaluation/*/test/metrics.json"):
+        metrics = json.loads(file.read_text())
+        metrics["IoU"][NAMES[1]] = None
+        file.write_text(json.dumps(metrics))
+    assert main(["report", "made"]) == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    of_test = page.partition('<h2 id="test">')[2].partition("<h2")[0]
+    assert "Not listed: 1 that no label of test has and no seed predicted" in of_test
+    assert of_test.count('<td title="') == len(NAMES) - 1
+    assert "Not listed" not in page.partition('<h2 id="val">')[2].partition("<h2")[0]
 
 
 def test_seeds_are_those_of_the_file(folder: Path) -> None:
