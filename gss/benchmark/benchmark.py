@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,21 +61,9 @@ class NoRoom(GssError):
     """Something does not fit into the memory of this machine."""
 
 
-class Lap(NamedTuple):
-    """What one lap of a stage takes.
-
-    Args:
-        seconds: the median.
-        memory: the most that was held, bytes.
-    """
-
-    seconds: float
-    memory: int
-
-
-def laps(run: Run, threads: int) -> dict[str, Lap]:
-    """What a step of each training takes, loading included, a label of a reconstruction, an image of each evaluation;
-    and the start of a process (`start`), all with random weights.
+def laps(run: Run, threads: int) -> dict[str, float]:
+    """Seconds for a step of each training, loading included, a label of a reconstruction, an image of each evaluation,
+    the medians of some; and for the start of a process (`start`); all with random weights.
 
     Args:
         run: with a manifest.
@@ -90,14 +78,13 @@ def laps(run: Run, threads: int) -> dict[str, Lap]:
     recipe, config = run.experiment.kind, run.experiment
     began = time.perf_counter()
     _child("start", "", measure.hardware)
-    found = {"start": Lap(time.perf_counter() - began, 0)}
+    found = {"start": time.perf_counter() - began}
 
     def lap(title: str, stage: str, measurement: Callable[..., Section], *arguments: Any, **options: Any) -> None:
         section = _child(
             title, less_memory(config, stage), measure.threaded, threads, measurement, run, *arguments, **options
         )
-        whole = section.rows(title, defaultdict(lambda: 1.0))[0]
-        found[title] = Lap(whole["seconds"], int(whole["memory_mib"] * 2**20))
+        found[title] = section.rows(title, defaultdict(lambda: 1.0))[0]["seconds"]
 
     for title, stage, measurement, _ in recipe.part("benchmark").sections(config):
         lap(title, stage, measurement, measure.LEAST_LAPS)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from gss.benchmark.benchmark import Lap, NoRoom, laps
+from gss.benchmark.benchmark import NoRoom, laps
 from gss.config import Experiment
 from gss.errors import ConfigError
 from gss.init.data import Found
@@ -25,8 +25,8 @@ _SHOWN_BY = {"pixel": "pixel", "tokenizer": "gss_ff", "latent_prior": "gss_ff", 
 _STEPS = {"pixel": "pixel.steps", "tokenizer": "tokenizer.train.steps", "posterior": "posterior.steps"}
 
 
-def measured(run: Run, on: Machine) -> dict[str, Lap]:
-    """Laps of what a run will do, see `gss.benchmark.benchmark.laps`."""
+def measured(run: Run, on: Machine) -> dict[str, float]:
+    """Seconds of what a run will do, see `gss.benchmark.benchmark.laps`."""
     with _devices(on):
         return laps(run, on.cores)
 
@@ -47,12 +47,12 @@ def _devices(on: Machine) -> Iterator[None]:
 
 
 def decide_steps(
-    plan: Plan, experiment: Experiment, found: Mapping[str, Lap], data: Found, hours: float
+    plan: Plan, experiment: Experiment, found: Mapping[str, float], data: Found, hours: float
 ) -> list[tuple[str, float]]:
     """Set the numbers of steps, so that a run ends in time.
 
     Args:
-        found: laps by stage.
+        found: seconds by stage, see `measured`.
 
     Returns:
         What each stage will take, seconds.
@@ -61,25 +61,25 @@ def decide_steps(
         ConfigError: the time is too short.
     """
     is_gss, counts = experiment.recipe == "gss", data.counts
-    start = 2 * found["start"].seconds  # Snakemake's job, and the stage in it
+    start = 2 * found["start"]  # Snakemake's job, and the stage in it
     shown = min(_SHOWN, counts.get("val", 0))
     measured_images = sum(counts[split] for split in experiment.evaluated)
     fixed = {"check": start + data.seconds * sum(counts.values()), "report": start, "evaluate": 0.0}
     for model in experiment.kind.models:
-        fixed["evaluate"] += start * len(experiment.evaluated) + measured_images * found[f"evaluate {model}"].seconds
+        fixed["evaluate"] += start * len(experiment.evaluated) + measured_images * found[f"evaluate {model}"]
     shares = _GSS if is_gss else _PIXEL
-    beside = {stage: start + _VALIDATIONS * shown * found[f"evaluate {_SHOWN_BY[stage]}"].seconds for stage in shares}
+    beside = {stage: start + _VALIDATIONS * shown * found[f"evaluate {_SHOWN_BY[stage]}"] for stage in shares}
     if is_gss:
         config = experiment.at("reconstruction")
         labels = 2 * (config.refine_images + sum(counts.values()) - counts["train"])
-        retraining = config.max_rounds * config.retrain_steps * found["tokenizer"].seconds
+        retraining = config.max_rounds * config.retrain_steps * found["tokenizer"]
         fixed |= {"palette": start, "merge": start}
-        fixed["reconstruct"] = start + labels * found["reconstruction"].seconds + retraining
+        fixed["reconstruct"] = start + labels * found["reconstruction"] + retraining
     rest = sum(fixed.values()) + sum(beside.values())
     left = _USED * 3600 * hours - rest
     times = dict(fixed)
     for stage, share in shares.items():
-        lap = found[stage].seconds
+        lap = found[stage]
         steps, why = _round(max(0.0, left) * share / lap), f"{hours:g} h at {lap:.2g} s for a step, as measured here"
         if steps < _FEWEST:
             needed = (rest + _FEWEST * lap / share) / _USED / 3600

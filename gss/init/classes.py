@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gss.data.classes import IGNORE, format_ids
+from gss.data.classes import IGNORE, ClassSpace, format_ids
 from gss.errors import DataError
-from gss.init.labels import Colour, Labels, plain
+from gss.init.labels import Labels, plain
 from gss.init.plan import Plan
-from gss.init.tables import Table, without_numbers
+from gss.init.tables import Colour, Table, without_numbers
 
 _IGNORED = 255
 _UNNAMED = 0.2  # share of the pixels up to which values that a table does not name are ignored
@@ -41,6 +41,33 @@ def decide_classes(plan: Plan, labels: Labels, tables: Sequence[Table], root: Pa
         _painted(plan, labels, tables, root)
     else:
         _ids(plan, labels, tables, root)
+
+
+def add_shares(plan: Plan, labels: Labels, space: ClassSpace) -> None:
+    """Say of each class which share of the pixels it has, and how many are ignored.
+
+    Args:
+        space: what has been decided.
+    """
+    if space.native is not None and space.native.are_painted:
+        colours = _all_colours(labels)
+        native = space.native.ids(np.array([[*colours]], np.uint8))[0]
+        pixels = list(colours.values())
+    else:
+        native, pixels = np.array([*labels.pixels]), [*labels.pixels.values()]
+    led = space.table()[native]
+    counts = np.bincount(led, pixels, minlength=space.ignore_index + 1)
+    total = sum(pixels)
+    shares = [_share(count, total) for count in counts[: space.num_classes]]
+    if isinstance(plan.content["data"]["classes"], str):
+        order = np.argsort(-counts[: space.num_classes], kind="stable")
+        plan.reasons["data.classes"] += f": {', '.join(f'{space.names[k]} {shares[k]}' for k in order)}"
+    else:
+        plan.reasons |= {f"data.classes[{k}]": share for k, share in enumerate(shares)}
+    if ignored := counts[space.ignore_index]:
+        plan.reasons["data.classes"] = "; ".join(
+            filter(None, (plan.reasons.get("data.classes"), f"{_share(ignored, total)} of the pixels are ignored"))
+        )
 
 
 def explained(labels: Labels, table: Table) -> bool:
@@ -84,8 +111,8 @@ def _as_grey(table: Table) -> Table:
     return Table(table.path, table.names, colours, table.has_ids, table.ignored)
 
 
-def _share(count: int, total: int) -> str:
-    return f"{100 * count / max(1, total):.2f} %"
+def _share(count: float, total: int) -> str:
+    return f"{100 * count / total:.2f} %" if count else "none"
 
 
 # ---- ids
@@ -114,7 +141,6 @@ def _ids(plan: Plan, labels: Labels, tables: Sequence[Table], root: Path) -> Non
             plan.put("data.label_map", {_IGNORED: 1}, "the object is 255 in files")
     else:
         _numbered(plan, labels, seen)
-    _add_shares(plan, labels)
 
 
 def _is_mask(labels: Labels) -> bool:
@@ -178,13 +204,12 @@ def _numbered(plan: Plan, labels: Labels, seen: str) -> None:
     found = sorted(set(labels.pixels) - {_IGNORED})
     is_dense = found[-1] < _DENSE and 2 * len(found) > found[-1]
     natives = list(range(found[-1] + 1)) if is_dense else found
-    plan.put("data.classes", [f"class_{native}" for native in natives], f"{seen}, and nothing names them: rename here")
+    ignored = f"; {_IGNORED} is ignored" if _IGNORED in labels.pixels else ""
+    names = [f"class_{native}" for native in natives]
+    plan.put("data.classes", names, f"{seen}, and nothing names them: rename here{ignored}")
     if not is_dense:
         led = {native: label for label, native in enumerate(natives) if native != label}
         plan.put("data.label_map", led, "ids in files have gaps: each is led to its class")
-    if natives[0] != 0 or _IGNORED in labels.pixels:
-        ends = [f"{_IGNORED} is ignored"] if _IGNORED in labels.pixels else []
-        plan.reasons["data.classes"] += "".join(f"; {end}" for end in ends)
 
 
 # ---- colours
@@ -213,7 +238,6 @@ def _painted(plan: Plan, labels: Labels, tables: Sequence[Table], root: Path) ->
             "nothing names the colours: rename here, and the same in `classes`",
         )
         plan.put("data.classes", names)
-        plan.reasons |= {f"data.classes[{k}]": _share(pixels[colour], total) for k, colour in enumerate(found)}
         return
     name = table.path.relative_to(root).as_posix()
     unnamed = [colour for colour in found if _of(table, colour) is None]
@@ -221,7 +245,6 @@ def _painted(plan: Plan, labels: Labels, tables: Sequence[Table], root: Path) ->
     whole = not (unnamed or merged or table.ignored)
     if "classes" in table.reads and whole:
         plan.put("data.classes", name, f"the colours of {name}")
-        _note_shares(plan, labels, table, pixels)
         return
     if "native_classes" in table.reads and not unnamed:
         plan.put("data.native_classes", name, f"the colours of {name}")
@@ -267,35 +290,9 @@ def _put_merged(plan: Plan, natives: Iterable[str], ignored: Iterable[str], merg
     natives = list(dict.fromkeys(natives))
     ignored = set(ignored)
     classes = list(dict.fromkeys(merged.get(own, own) for own in natives if own not in ignored))
-    plan.put("data.classes", classes, "all but those that are ignored")
+    plan.put("data.classes", classes, "all of them" + (" but those that are ignored" if ignored else ""))
     mapping = {own: IGNORE if own in ignored else merged[own] for own in natives if own in ignored or own in merged}
     if mapping:
         told = ["no classes by their names or train ids"] if ignored else []
         told += ["numbers of one class"] if merged else []
         plan.put("data.mapping", mapping, "; ".join(told))
-
-
-def _add_shares(plan: Plan, labels: Labels) -> None:
-    """Behind each class that stands in the file its share of the pixels."""
-    classes = plan.content["data"]["classes"]
-    if isinstance(classes, str) or "native_classes" in plan.content["data"]:
-        return
-    total = sum(labels.pixels.values())
-    led = plan.content["data"].get("label_map", {})
-    shift = int(plan.content["data"].get("reduce_zero_label", False))
-    counts = [0] * len(classes)
-    for native, count in labels.pixels.items():
-        target = led.get(native, native - shift)
-        if isinstance(target, int) and 0 <= target < len(classes):
-            counts[target] += count
-    plan.reasons |= {f"data.classes[{k}]": _share(count, total) for k, count in enumerate(counts)}
-
-
-def _note_shares(plan: Plan, labels: Labels, table: Table, pixels: Mapping[Colour, int]) -> None:
-    total = sum(pixels.values())
-    counts: dict[str, int] = {}
-    for colour, count in pixels.items():
-        name = table.names[_of(table, colour) or 0]
-        counts[name] = counts.get(name, 0) + count
-    shown = ", ".join(f"{name} {_share(count, total)}" for name, count in sorted(counts.items(), key=lambda x: -x[1]))
-    plan.reasons["data.classes"] += f": {shown}"

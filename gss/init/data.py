@@ -11,16 +11,21 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from gss.config import class_file
+from gss.config.schema import DataSet
+from gss.data.classes import ClassSpace
 from gss.data.images import inspect_image
 from gss.data.manifest import evenly_spaced
 from gss.errors import ConfigError, DataError
 from gss.init import folders, labels, tables
-from gss.init.classes import decide_classes, explained
+from gss.init.classes import add_shares, decide_classes, explained
 from gss.init.folders import Pairing, Pictures
 from gss.init.labels import Labels
 from gss.init.plan import Plan
 from gss.init.splits import decide_splits, placed
 from gss.init.tables import Table
+from gss.stages.check import source_space
+from gss.stages.run import class_space
 
 _GLANCES = 8  # labels by which folders of labels are compared
 _OPENED = 32  # photographs
@@ -31,12 +36,14 @@ class Found(NamedTuple):
 
     Args:
         root: its folder.
+        space: its classes.
         counts: pairs of each split.
         pairs: names of image and label of those that were opened, below the root, and height and width.
         seconds: that it took to read a pair.
     """
 
     root: Path
+    space: ClassSpace
     counts: dict[str, int]
     pairs: list[tuple[str, str, tuple[int, int]]]
     seconds: float
@@ -66,9 +73,17 @@ def decide_data(plan: Plan, places: Sequence[Path], workers: int) -> Found:
     read = labels.read([root / label for _, label in images_and_labels], workers=workers)
     seconds = (time.perf_counter() - began) / read.read
     decide_classes(plan, read, found_tables, root)
+    add_shares(plan, read, space := _space(plan, root))
     opened, more = _open(plan, root, images_and_labels)
     _tell_rest(plan, pictures, pairing)
-    return Found(root, counts, opened, seconds + more / workers)
+    return Found(root, space, counts, opened, seconds + more / workers)
+
+
+def _space(plan: Plan, root: Path) -> ClassSpace:
+    """The classes that were decided, as the check understands them."""
+    data = DataSet.model_validate(plan.content["data"])
+    table = class_file(data.classes, root) if isinstance(data.classes, str) else None
+    return source_space(data, class_space(data, table), root, table, f"source {data.root!r}")
 
 
 def _root(places: Sequence[Path]) -> tuple[Path, list[Path]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gss.benchmark.benchmark import NoRoom
-from gss.config import Experiment, class_file, experiment_name, list_experiments, load_experiment
+from gss.config import Experiment, experiment_name, list_experiments, load_experiment
 from gss.config.load import EXPERIMENTS, SUFFIXES
 from gss.data.manifest import Manifest, Rows, Source
 from gss.errors import ConfigError
@@ -17,9 +17,8 @@ from gss.init.network import Machine, decide_machine, decide_sizes, decide_train
 from gss.init.plan import Plan
 from gss.init.write import text
 from gss.results.records import Made
-from gss.stages.check import source_space
 from gss.stages.rehearse import rehearse
-from gss.stages.run import Run, class_space
+from gss.stages.run import Run
 
 _MEASURED = 16  # pairs
 
@@ -120,14 +119,12 @@ def _run(experiment: Experiment, draft: Path, found: Found) -> Run:
     """A run of an experiment that is not there yet, on some of its pairs."""
     run: Run = Run(draft.stem, experiment, draft.parent / "results", Made({}, {}))
     data = experiment.data
-    table = class_file(data.classes, found.root) if isinstance(data.classes, str) else None
-    space = source_space(data, class_space(data, table), found.root, table, f"source {data.root!r}")
     rows = Rows()
     for image, label, (height, width) in found.pairs[:_MEASURED]:
         names = {"image": image, "label": label, "image_sha256": "", "label_sha256": ""}
         rows.append({**names, "height": height, "width": width})
     parts = {str(split): rows for split in data.splits}
-    source = Source(found.root, space, data.exif_orientation or "apply", dict.fromkeys(parts, len(rows)))
+    source = Source(found.root, found.space, data.exif_orientation or "apply", dict.fromkeys(parts, len(rows)))
     vars(run)["manifest"] = Manifest((source,), "", parts)
     return run
 
@@ -149,5 +146,5 @@ def _next(path: Path, experiment: Experiment) -> list[str]:
     return [
         f"wrote {path}; next:",
         f"  gss check {path.stem}",
-        f"  snakemake --cores all results/{path.stem}/report.html",
+        f"  snakemake results/{path.stem}/report.html",
     ]

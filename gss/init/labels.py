@@ -13,12 +13,11 @@ from gss.data.images import inspect_label, read_colours
 from gss.data.manifest import evenly_spaced
 from gss.data.processes import in_order
 from gss.errors import DataError, shown
+from gss.init.tables import Colour
 
 MOST_READ = 1000  # labels
 _MOST_VALUES = 4096  # of a file: more are no classes
 _FEW, _CHANGES = 32, 0.2  # colours, and the share of neighbours that differ, up to which a picture looks like a label
-
-Colour = tuple[int, ...]
 
 
 def looks_like_label(path: Path) -> bool:

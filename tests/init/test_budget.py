@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gss.benchmark.benchmark import Lap, NoRoom
+from gss.benchmark.benchmark import NoRoom
 from gss.config import Experiment, load_experiment
+from gss.data.classes import ClassSpace
 from gss.errors import ConfigError
 from gss.init.budget import decide_steps, fit_memory, told
 from gss.init.data import Found
@@ -17,18 +18,15 @@ from tests.init.made import CPU, decided, pairs
 
 GPU = Machine("cuda", 16, 80.0)
 LAPS = {
-    name: Lap(seconds, 0)
-    for name, seconds in {
-        "start": 4.0,
-        "pixel": 1.5,
-        "tokenizer": 0.2,
-        "reconstruction": 0.3,
-        "latent_prior": 4.0,
-        "posterior": 2.0,
-        "evaluate pixel": 0.2,
-        "evaluate gss_ff": 0.3,
-        "evaluate gss_ft": 0.4,
-    }.items()
+    "start": 4.0,
+    "pixel": 1.5,
+    "tokenizer": 0.2,
+    "reconstruction": 0.3,
+    "latent_prior": 4.0,
+    "posterior": 2.0,
+    "evaluate pixel": 0.2,
+    "evaluate gss_ff": 0.3,
+    "evaluate gss_ft": 0.4,
 }
 COUNTS = {"train": 367, "val": 101, "test": 233}
 
@@ -41,7 +39,7 @@ def drafted(base: Path, recipe: str) -> tuple[Plan, Experiment]:
 
 
 def found(base: Path) -> Found:
-    return Found(base / "set", COUNTS, [], 0.02)
+    return Found(base / "set", ClassSpace(("a", "b")), COUNTS, [], 0.02)
 
 
 @pytest.mark.parametrize("recipe", ["pixel", "gss"])
