@@ -31,6 +31,14 @@ def measured(run: Run, on: Machine) -> dict[str, float]:
         return laps(run, on.cores)
 
 
+def busy(on: Machine) -> str:
+    """What to say where others compute on this machine."""
+    load = os.getloadavg()[0]
+    return (
+        f"others compute on this machine (load {load:.1f}): steps were measured too long" if load > on.cores / 4 else ""
+    )
+
+
 @contextmanager
 def _devices(on: Machine) -> Iterator[None]:
     """Hide GPUs that are not to be used from the processes that measure."""
@@ -47,12 +55,13 @@ def _devices(on: Machine) -> Iterator[None]:
 
 
 def decide_steps(
-    plan: Plan, experiment: Experiment, found: Mapping[str, float], data: Found, hours: float
+    plan: Plan, experiment: Experiment, found: Mapping[str, float], data: Found, hours: float, others: str = ""
 ) -> list[tuple[str, float]]:
     """Set the numbers of steps, so that a run ends in time.
 
     Args:
         found: seconds by stage, see `measured`.
+        others: that compute here, see `busy`.
 
     Returns:
         What each stage will take, seconds.
@@ -86,7 +95,7 @@ def decide_steps(
             raise ConfigError(
                 f"{hours:g} h are too short: all but the trainings takes {_time(rest)}, a step of {stage} {lap:.2g} s",
                 where="--hours",
-                todo=f"--hours {math.ceil(10 * needed) / 10:g} is the least",
+                todo=f"--hours {math.ceil(10 * needed) / 10:g} is the least{others and f'; but {others}'}",
             )
         if steps > (most := _most(experiment, stage, counts["train"])):
             steps, why = most, f"enough for {counts['train']} photographs; {why} would allow {steps}"

@@ -29,6 +29,7 @@ from gss.stages.run import class_space
 
 _GLANCES = 8  # labels by which folders of labels are compared
 _OPENED = 32  # photographs
+_ANNOTATIONS = (".json", ".xml")
 
 
 class Found(NamedTuple):
@@ -91,7 +92,8 @@ def _root(places: Sequence[Path]) -> tuple[Path, list[Path]]:
     only = [place.resolve() for place in places]
     for place in only:
         if not place.is_dir():
-            raise ConfigError("no such folder" if not place.exists() else "this is no folder", where=place)
+            what = "this is no folder" if place.exists() else "no such folder"
+            raise ConfigError(what, where=place, todo="name that of a data set, or those of its parts")
     return Path(os.path.commonpath(only)), only
 
 
@@ -113,21 +115,24 @@ def _chosen(plan: Plan, pictures: Pictures, found_tables: list[Table], places: S
     best, second = sorted(scores, key=lambda index: (scores[index], -index), reverse=True)[:2]
     chosen, others = pairings[best], [each for index, each in enumerate(pairings) if index != best]
     if scores[best] == scores[second]:
-        shown = "\n".join(
-            f"    {each.shown()}: gss init NAME {' '.join(_command(pictures.root, each))}"
-            for each in (chosen, pairings[second])
-        )
-        raise DataError(
-            "several folders may be the photographs and their labels", where=pictures.root, todo=f"say which:\n{shown}"
-        )
+        raise _several(pictures.root, (chosen, pairings[second]))
     plan.notes.append(f"not taken: {'; '.join(each.shown() for each in others[:4])}. Named alone they are")
     return chosen
 
 
-def _command(root: Path, pairing: Pairing) -> list[str]:
-    """The folders that name a pairing alone."""
-    names = [name for folders in pairing.splits.values() for name in (folders.images, folders.labels)]
-    return [str(root / name) for name in dict.fromkeys(names)]
+def _several(root: Path, likely: Sequence[Pairing]) -> DataError:
+    """That pairings are as likely, and how to say which."""
+    commands = []
+    for pairing in likely:
+        names = [name for folders in pairing.splits.values() for name in (folders.images, folders.labels)]
+        commands.append(f"gss init NAME {' '.join(str(root / name) for name in dict.fromkeys(names))}")
+    if len(set(commands)) == 1:
+        kinds = "\n".join(f"    {pairing.shown()}" for pairing in likely)
+        todo = "leave one kind there; masks of one class each are to be drawn into one label before"
+        return DataError(f"labels of several kinds lie in one folder:\n{kinds}", where=root, todo=todo)
+    shown = "\n".join(f"    {each.shown()}: {command}" for each, command in zip(likely, commands, strict=True))
+    what = "several folders may be the photographs and their labels"
+    return DataError(what, where=root, todo=f"say which:\n{shown}")
 
 
 def _score(root: Path, pairing: Pairing, found_tables: list[Table]) -> tuple[bool, bool, int, bool]:
@@ -156,9 +161,14 @@ def _nothing(pictures: Pictures) -> DataError:
         + (", ".join(f"{'/'.join(group.folder) or '.'} ({groups[group][0]})" for group in found[:4]) or "none")
         for kind, found in kinds.items()
     ]
-    advice = "name folders whose files have the same names, or such that differ by an ending or by one part"
+    advice = "name folders whose files have the same names, or such that differ by an ending or by one part; or write "
+    advice += "the experiment by hand, with image_suffix and label_suffix or label_name (config/README.md)"
     if not kinds["labels"]:
         advice = "labels are PNGs with a class in each pixel; name the folder that holds some"
+        if files := [f"{pictures.walk.others[kind]} *{kind}" for kind in _ANNOTATIONS if pictures.walk.others[kind]]:
+            advice = f"annotation files ({', '.join(files)}) are not read: draw them as such pictures before; " + advice
+    elif not kinds["photographs"]:
+        advice = "everything looks like labels: say which is which, gss init NAME PHOTOGRAPHS LABELS"
     return DataError(
         "no photographs and labels that belong together by name:\n" + "\n".join(lines), where=root, todo=advice
     )

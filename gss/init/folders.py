@@ -93,12 +93,14 @@ class Pictures:
 
     Args:
         root: the folder.
+        only: folders that count, relative to it.
         stems: names without extension, by group; folders are those below the root.
         labels: groups that look like labels.
         walk: what was met besides.
     """
 
     root: Path
+    only: tuple[Path, ...]
     stems: dict[Group, list[str]]
     labels: set[Group]
     walk: Walk
@@ -110,12 +112,9 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
     Args:
         only: folders below the root that count.
     """
-    wanted = [Path(os.path.relpath(folder, root)) for folder in only]
-
-    def enters(inside: str) -> bool:
-        return any(Path(inside).is_relative_to(folder) or folder.is_relative_to(inside) for folder in wanted)
-
-    walk = Walk(root, root.name, enters=enters)
+    wanted = tuple(Path(os.path.relpath(folder, root)) for folder in only)
+    print(f"looking at {root}", flush=True)
+    walk = Walk(root, root.name, enters=lambda inside: _leads_to(inside, wanted))
     files: dict[Folder, list[tuple[str, str]]] = defaultdict(list)
     for inside, name in walk:
         if any(Path(inside).is_relative_to(folder) for folder in wanted):
@@ -132,18 +131,27 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
             if kind not in known:
                 looked = {alike[k * (len(alike) - 1) // (_LOOKED_INTO - 1)] for k in range(_LOOKED_INTO)}
                 paths = (root.joinpath(*folder, stem + extension) for stem, extension in sorted(looked))
-                known[kind] = not is_jpeg and all(map(looks_like_label, paths))
+                seen = set() if is_jpeg else set(map(looks_like_label, paths))
+                known[kind] = True in seen and False not in seen
             stems[group] = [stem for stem, _ in alike]
             if known[kind]:
                 labels.add(group)
-    return _by_names(Pictures(root, stems, labels, walk))
+    return _by_names(Pictures(root, wanted, stems, labels, walk))
+
+
+def _leads_to(inside: str | Path, wanted: Sequence[Path]) -> bool:
+    """Whether a folder is in one of those that count, or has one of them in it."""
+    return any(Path(inside).is_relative_to(folder) or folder.is_relative_to(inside) for folder in wanted)
 
 
 def _by_names(pictures: Pictures) -> Pictures:
-    """Where everything looks like labels, as drawings do, the names of folders say which are photographs."""
+    """Where everything looks like labels, as drawings do, the names of folders say which are photographs; else those in
+    the first of several folders that were named."""
     if pictures.stems.keys() - pictures.labels:
         return pictures
     photographs = {group for group in pictures.stems if any(map(_PHOTOGRAPHS.match, group.folder))}
+    if not photographs and len(pictures.only) > 1:
+        photographs = {group for group in pictures.stems if Path(*group.folder).is_relative_to(pictures.only[0])}
     labels = pictures.labels - photographs
     return replace(pictures, labels=labels) if photographs and labels else pictures
 
@@ -353,7 +361,8 @@ def small_files(pictures: Pictures, depth: int = 3) -> list[Path]:
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             below = (*inside, entry.name)
             if entry.is_dir(follow_symlinks=False):
-                if len(below) <= depth and below not in full and not entry.name.startswith("."):
+                counts = _leads_to(Path(*below), pictures.only)
+                if counts and len(below) <= depth and below not in full and not entry.name.startswith("."):
                     folders.append((Path(entry.path), below))
             elif entry.is_file() and entry.stat().st_size < 2**20:
                 found.append(Path(entry.path))

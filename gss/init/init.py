@@ -1,6 +1,5 @@
 """What `gss init` does: look, decide, measure, write."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from gss.config.load import EXPERIMENTS, SUFFIXES
 from gss.data.manifest import Manifest, Rows, Source
 from gss.errors import ConfigError
 from gss.files import write_text
-from gss.init.budget import decide_steps, fit_memory, measured, told
+from gss.init.budget import busy, decide_steps, fit_memory, measured, told
 from gss.init.data import Found, decide_data
 from gss.init.network import Machine, decide_machine, decide_sizes, decide_training, machine
 from gss.init.plan import Plan
@@ -54,8 +53,8 @@ def init(
     path = _new_file(name)
     on = machine(device)
     plan, found = decide(places, on, recipe=recipe, download=download)
-    if (load := os.getloadavg()[0]) > on.cores / 4:
-        plan.notes.append(f"others compute on this machine (load {load:.1f}): steps were measured too long")
+    if others := busy(on):
+        plan.notes.append(others)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"{path.stem}.yaml"
         while True:
@@ -65,7 +64,7 @@ def init(
                 break
             except NoRoom as error:
                 fit_memory(plan, experiment, error)
-        times = decide_steps(plan, experiment, laps, found, hours)
+        times = decide_steps(plan, experiment, laps, found, hours, others)
         content = text(plan.content, plan.reasons, _head(path, places, times, on, hours))
         run = _run(_loaded(content, draft), draft, found)
         rehearse(run, run.declared_space())

@@ -14,21 +14,22 @@ from gss.data.manifest import evenly_spaced
 from gss.data.processes import in_order
 from gss.errors import DataError, shown
 from gss.init.tables import Colour
+from gss.progress import track
 
 MOST_READ = 1000  # labels
 _MOST_VALUES = 4096  # of a file: more are no classes
 _FEW, _CHANGES = 32, 0.2  # colours, and the share of neighbours that differ, up to which a picture looks like a label
 
 
-def looks_like_label(path: Path) -> bool:
-    """Whether a picture is flat areas and not a photograph."""
+def looks_like_label(path: Path) -> bool | None:
+    """Whether a picture is flat areas and not a photograph; None: it cannot be read."""
     try:
         with Image.open(path) as file:
             if file.mode in ("1", "P"):
                 return True
             pixels = np.atleast_3d(np.asarray(file))  # H W C
     except Exception:  # of damaged files Pillow raises what happens to happen; the check names them
-        return False
+        return None
     changes = np.any(pixels[:, 1:] != pixels[:, :-1], axis=2)
     if changes.size and changes.mean() < _CHANGES:
         return True
@@ -120,9 +121,11 @@ def read(paths: Sequence[Path], *, workers: int, most: int = MOST_READ) -> Label
     """Read labels, of many an evenly spaced part."""
     chosen = [paths[index] for index in evenly_spaced(len(paths), most)]
     labels = Labels(len(paths))
-    for found in in_order(
-        content, ((path,) for path in chosen), workers=workers, total=len(chosen), key="cores of this process"
-    ):
+    number = len(chosen)
+    contents = in_order(
+        content, ((path,) for path in chosen), workers=workers, total=number, key="cores of this process"
+    )
+    for found in track(contents, "reading labels", number, "label"):
         labels.add(found)
     return labels
 

@@ -16,6 +16,7 @@ from gss.init.plan import Plan
 _SHARES = {"test": 0.15, "val": 0.15}
 _FEW = 20  # pairs, of which `val` alone is divided
 _MANY = 10_000
+_ENOUGH = 2000  # pairs that measure as well as more would, in less time
 _FEWEST_FILMS = 5
 _FILM = r"^(.*?)\d+$"  # what stands before the number of a frame
 _SEEDS = 100
@@ -44,7 +45,10 @@ def decide_splits(plan: Plan, pairing: Pairing, lists: dict[str, Path], root: Pa
         folders = _folders(one.images, one.labels)
         splits = {split: {**folders, "list": placed(path)} for split, path in lists.items()}
         plan.put("data.splits", splits, f"lists that lie there: {', '.join(path.name for path in lists.values())}")
-        return {split: len(path.read_text(encoding="utf-8-sig").split()) for split, path in lists.items()}
+        return {
+            split: sum(map(bool, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+            for split, path in lists.items()
+        }
     found = {split: _folders(folders.images, folders.labels) for split, folders in pairing.splits.items()}
     counts = ", ".join(f"{split} {len(listing.pairs)}" for split, listing in pairing.listings.items())
     missing = [split for split in ("val", "test") if split not in found]
@@ -70,10 +74,13 @@ def _divide(plan: Plan, keys: Sequence[str], missing: Sequence[str]) -> dict[str
         shares = {"val": 0.25}
         why = f"{len(keys)} pairs are too few for a test split besides"
     else:
-        shares = {split: share for split, share in _SHARES.items() if split in missing}
+        shares = {
+            split: min(share, round(_ENOUGH / len(keys), 4)) for split, share in _SHARES.items() if split in missing
+        }
         why = "no split lies there"
     if len(keys) <= len(shares):
-        raise DataError(f"{len(keys)} pairs are too few to train and to measure", todo="add photographs with labels")
+        what = f"{len(keys)} pair{'s' * (len(keys) > 1)}: too few to train and to measure"
+        raise DataError(what, where="data.splits", todo="add photographs with labels")
     group, told = _films(keys)
     seeds = range(_SEEDS if len(keys) <= _MANY else 1)  # of many, any seed comes near the shares
     seed = min(seeds, key=lambda seed: (_miss(Division(shares, seed, group), keys), seed))
@@ -127,7 +134,7 @@ def _refuse_faults(pairing: Pairing, lists: dict[str, Path], root: Path) -> None
         shown = "\n".join(f"    {fault}" for fault in faults[:5])
         more = f"\n    and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise DataError(
-            f"{pairing.shown()}; {len(faults)} files are without partner or stand twice:\n{shown}{more}",
+            f"{pairing.shown()}; without partner, or there twice:\n{shown}{more}",
             where=root,
             todo="move them away, complete them, or name folders: gss init NAME PHOTOGRAPHS LABELS",
         )

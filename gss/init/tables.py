@@ -160,7 +160,7 @@ def _txt(path: Path) -> Table | None:
             rows.append((None, match[4].strip(), tuple(int(match[k]) for k in (1, 2, 3))))
         elif match := re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+):.*", line):  # CVAT's `car:255,0,0::`
             rows.append((None, match[1], tuple(int(match[k]) for k in (2, 3, 4))))
-        elif match := re.fullmatch(r"(\d+)\s*[:,;\s]\s*(\S.*)", line):  # `0: unlabeled`
+        elif match := re.fullmatch(r"(\d+)\s*[:,;\s]\s*(.*[^\W\d_].*)", line):  # `0: unlabeled`, not `000012 -1`
             rows.append((int(match[1]), match[2].strip(), None))
         elif _PLAIN.search(path.stem) and len(line) < 60:
             rows.append((None, line, None))

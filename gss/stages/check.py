@@ -69,7 +69,7 @@ def check(run: Run) -> None:
     with run.stage("check", {"manifest": manifest_sha256(manifest)}, looked_into=looked_into) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
-        remove(run.folder / MANIFEST)
+        remove(run.folder / MANIFEST, run.folder / LISTS)
         write_json(run.folder / STATISTICS, statistics)
         for number, source in enumerate((data, *data.sources)):
             _write_lists(run.folder, source, found[source.root][0], f"_{number}" if number else "")

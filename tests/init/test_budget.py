@@ -63,8 +63,8 @@ def test_a_run_takes_the_time_that_is_given(base: Path, recipe: str, hours: floa
 
 def test_too_short_a_time_is_refused_with_the_least_that_does(base: Path) -> None:
     plan, experiment = drafted(base, "pixel")
-    with pytest.raises(ConfigError, match=r"0.05 h are too short.*") as told:
-        decide_steps(plan, experiment, LAPS, found(base), 0.05)
+    with pytest.raises(ConfigError, match=r"(?s)0.05 h are too short.*is the least; but others compute") as told:
+        decide_steps(plan, experiment, LAPS, found(base), 0.05, "others compute")
     least = float(str(told.value).partition("--hours ")[2].split()[0])
     assert least < 0.4
     decide_steps(plan, experiment, LAPS, found(base), least)

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from gss.errors import DataError
-from tests.init.made import checks, data, decided, ids, label, pairs, photograph
+from gss.init.init import decide
+from gss.init.plan import Plan
+from gss.init.splits import _divide
+from tests.init.made import CPU, checks, data, decided, ids, label, pairs, photograph
 
 FOLDERS = {"images": "images", "labels": "labels"}
 
@@ -136,6 +139,24 @@ def test_one_id_more_than_names_is_a_question(base: Path) -> None:
     (root / "classes.txt").write_text("sky\nroad\ncar\n")
     with pytest.raises(DataError, match=r"(?s)is 0 \(25.00 % of the pixels\) no class, or 3 .*index,name"):
         data(root)
+
+
+def test_every_class_has_its_share_of_the_pixels(base: Path) -> None:
+    root = pairs(base / "set", values=(0, 1, 1, 3))
+    for name, table, said in (
+        ("classes.txt", "sky\nroad\ncar\nvoid\n", ["25.00 %", "50.00 %", "none"]),
+        ("classes.csv", "id,name,trainId\n0,sky,0\n1,road,1\n3,ego,255\n", ["25.00 %", "50.00 %"]),
+    ):
+        (root / name).write_text(table)
+        _, reasons, _ = decided(root)
+        assert [reasons[f"data.classes[{k}]"] for k in range(len(said))] == said, name
+        assert "25.00 % of the pixels are ignored" in reasons["data.classes"]
+        (root / name).unlink()
+    for number, path in enumerate(sorted((root / "labels").iterdir())):
+        paint(path, number, COLOURS, (0, 0, 1, 2))
+    (root / "classes.csv").write_text("index,name,r,g,b\n0,sky,0,255,0\n1,road,255,0,0\n2,car,0,0,0\n")
+    said = decided(root)[1]["data.classes"]
+    assert said.endswith("car 50.00 %, sky 25.00 %, road 25.00 %")
 
 
 # ---- colours
@@ -273,7 +294,8 @@ def test_lists_that_lie_there(base: Path, tmp_path: Path) -> None:
     for split, numbers in (("train", range(16)), ("val", range(16, 24)), ("trainval", range(24))):
         path = root / "ImageSets/Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{number:03}\n" for number in numbers))
+        path.write_text("".join(f"{number:03} 1\n" for number in numbers))
+    assert decide([root], CPU)[1].counts == {"train": 16, "val": 8}
     found = checks(tmp_path, root)
     assert {split: folders["list"] for split, folders in found["splits"].items()} == {
         "train": "set/ImageSets/Segmentation/train.txt",
@@ -288,6 +310,11 @@ def test_films_stay_together(base: Path) -> None:
     assert data(root)["divide"]["group"] == r"^(.*?)\d+$"
 
 
+def test_of_very_many_no_more_are_measured_than_tell_much() -> None:
+    counts = _divide(Plan(), [f"{number:06}" for number in range(100_000)], ["val", "test"])
+    assert 1800 < counts["val"] < 2200 and 1800 < counts["test"] < 2200
+
+
 def test_few_series_are_told(base: Path) -> None:
     _, reasons, _ = decided(pairs(base / "set"))
     assert "neighbouring frames are in several splits" in reasons["data.divide"]
@@ -298,6 +325,25 @@ def test_two_folders_may_be_named(base: Path) -> None:
     pairs(root / "other")
     found = data(root / "images", root / "labels")
     assert found["splits"] == {"train": FOLDERS}
+
+
+def test_tables_are_those_of_the_folders_that_are_named(base: Path) -> None:
+    root = pairs(base / "set")
+    (root / "labels/classes.csv").write_text("index,name\n0,sky\n1,road\n2,car\n3,dog\n")
+    (base / "set/other").mkdir()
+    (base / "set/other/classes.csv").write_text("index,name\n0,a\n1,b\n2,c\n3,d\n")
+    assert data(root / "images", root / "labels")["classes"] == [f"class_{k}" for k in range(4)]
+
+
+def test_of_drawings_the_first_of_two_folders_has_the_photographs(base: Path) -> None:
+    for number in range(8):
+        label(base / f"set/one/{number}.png", ids(number))
+        label(base / f"set/two/{number}.png", ids(number, (0, 1)))
+    with pytest.raises(DataError, match="everything looks like labels: say which is which"):
+        data(base / "set")
+    for one, other in (("one", "two"), ("two", "one")):
+        found = data(base / "set" / one, base / "set" / other)
+        assert found["splits"]["train"] == {"images": one, "labels": other}
 
 
 def test_two_sets_are_a_question_with_the_answers(base: Path) -> None:
@@ -333,6 +379,29 @@ def test_nothing_to_pair_is_told(base: Path) -> None:
     for number in range(4):
         photograph(root / f"images/{number}.jpg", number)
     with pytest.raises(DataError, match=r"(?s)no photographs and labels that belong together.*labels: none"):
+        data(root)
+
+
+def test_a_damaged_label_is_named(base: Path) -> None:
+    root = pairs(base / "set", count=8)
+    path = root / "labels/000.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"labels that cannot be read: 000.png"):
+        data(root)
+
+
+def test_annotation_files_are_said_not_to_be_read(base: Path) -> None:
+    for number in range(4):
+        photograph(base / f"set/{number}.jpg", number)
+        (base / f"set/{number}.json").write_text("{}")
+    with pytest.raises(DataError, match=r"annotation files \(4 \*.json\) are not read"):
+        data(base / "set")
+
+
+def test_a_mask_for_each_class_is_told(base: Path) -> None:
+    root = pairs(base / "set", count=8, labels="labels/{:03}_car.png", values=(0, 255))
+    pairs(root, count=8, labels="labels/{:03}_dog.png", values=(0, 255))
+    with pytest.raises(DataError, match=r"(?s)several kinds lie in one folder.*_car .*_dog"):
         data(root)
 
 
