@@ -138,6 +138,16 @@ def inspect_label(path: Path, native: NativeClasses | None = None) -> tuple[np.n
     return ids, np.frombuffer(colours.ljust(3 * 256, b"\0"), np.uint8).reshape(256, 3)
 
 
+def label_size(path: Path) -> tuple[int, int]:
+    """Height and width of a label file.
+
+    Raises:
+        DataError: see `read_native_label`.
+    """
+    with _label(path) as file:
+        return file.height, file.width
+
+
 def read_colours(path: Path) -> np.ndarray:
     """The colours of a painted label, uint8 [H, W, 4], RGBA; of a palette file those that it shows.
 

@@ -34,9 +34,8 @@ def measured(run: Run, on: Machine) -> dict[str, float]:
 def busy(on: Machine) -> str:
     """What to say where others compute on this machine."""
     load = os.getloadavg()[0]
-    return (
-        f"others compute on this machine (load {load:.1f}): steps were measured too long" if load > on.cores / 4 else ""
-    )
+    is_busy = load > on.cores / 4
+    return f"others compute on this machine (load {load:.1f}): steps were measured too long" if is_busy else ""
 
 
 @contextmanager

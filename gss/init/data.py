@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from gss.config import class_file
 from gss.config.schema import DataSet
 from gss.data.classes import ClassSpace
-from gss.data.images import inspect_image
+from gss.data.images import inspect_image, label_size
 from gss.data.manifest import evenly_spaced
 from gss.errors import ConfigError, DataError
 from gss.init import folders, labels, tables
@@ -39,7 +37,7 @@ class Found(NamedTuple):
         root: its folder.
         space: its classes.
         counts: pairs of each split.
-        pairs: names of image and label of those that were opened, below the root, and height and width.
+        pairs: names of image and label of those that were opened, below the root, and height and width of the label.
         seconds: that it took to read a pair.
     """
 
@@ -180,22 +178,26 @@ def _nothing(pictures: Pictures) -> DataError:
 def _open(plan: Plan, root: Path, names: list[tuple[str, str]]) -> tuple[list[tuple[str, str, tuple[int, int]]], float]:
     """Open some photographs; set `exif_orientation` where they carry one. Returns them, and seconds for each."""
     began = time.perf_counter()
-    opened, turned = [], []
+    opened, turned, fits = [], 0, []
     for index in evenly_spaced(len(names), _OPENED):
         image, label = names[index]
-        size, facts = inspect_image(root / image)
-        opened.append((image, label, size))
-        if facts.orientation != 1:
-            turned.append((label, size, facts.orientation))
+        (height, width), facts = inspect_image(root / image)
+        found = label_size(root / label)
+        lies = facts.orientation >= 5 and height != width
+        if found != (height, width) and not (lies and found == (width, height)):
+            raise DataError(
+                f"the label has {found[1]} x {found[0]} pixels and its photograph {width} x {height}",
+                where=root / label,
+                todo="give each label the size of its photograph, without smoothing, or name other folders",
+            )
+        opened.append((image, label, found))
+        turned += facts.orientation != 1
+        if lies:
+            fits.append(found == (height, width))
     seconds = (time.perf_counter() - began) / len(opened)
     if turned:
-        fits = []
-        for label, (height, width), orientation in turned:
-            if orientation >= 5 and height != width:
-                with Image.open(root / label) as file:
-                    fits.append(file.size == (width, height))
         stored = bool(fits) and not any(fits)
-        why = f"{len(turned)} of {len(opened)} photographs that were opened carry an EXIF orientation; "
+        why = f"{turned} of {len(opened)} photographs that were opened carry an EXIF orientation; "
         why += (
             f"labels have the size {'as stored' if stored else 'as viewers show them'}" if fits else "viewers turn them"
         )

@@ -390,6 +390,13 @@ def test_a_damaged_label_is_named(base: Path) -> None:
         data(root)
 
 
+def test_a_label_of_another_size_is_named(base: Path) -> None:
+    root = pairs(base / "set", count=8)
+    label(root / "labels/003.png", ids(3, size=(16, 24)))
+    with pytest.raises(DataError, match=r"label has 24 x 16 pixels and its photograph 48 x 32(?s:.*)003.png"):
+        data(root)
+
+
 def test_annotation_files_are_said_not_to_be_read(base: Path) -> None:
     for number in range(4):
         photograph(base / f"set/{number}.jpg", number)
