@@ -67,11 +67,6 @@ class Pairing:
     def num_pairs(self) -> int:
         return sum(len(listing.pairs) for listing in self.listings.values())
 
-    @property
-    def num_images(self) -> int:
-        """Photographs in the folders, with a label or without."""
-        return sum(len(listing.pairs.images.extensions) for listing in self.listings.values())
-
     def shown(self) -> str:
         """As text for messages."""
         one = self.one

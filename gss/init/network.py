@@ -4,7 +4,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gss.config import Resources, data_folder, find_recipe
 from gss.errors import ConfigError
@@ -13,6 +13,11 @@ from gss.init.splits import placed
 
 DOWNLOADED = "weights"  # folder in that of the data sets
 _UNKNOWN = 100  # steps, until one is measured
+_AS_SHIPPED = "as the shipped CamVid experiments train"
+_PIXEL = (
+    "a per-pixel network: on CamVid, in small, it scored higher than GSS in a quarter of the time (README); --recipe "
+    "gss trains GSS"
+)
 
 
 class Machine(NamedTuple):
@@ -163,38 +168,33 @@ def _downloaded(name: str, weights: str) -> str:
     return placed(path)
 
 
-def decide_training(plan: Plan, recipe: str | None, on: Machine, *, download: bool) -> str:
+def decide_training(plan: Plan, recipe: str | None, on: Machine, *, download: bool) -> None:
     """Set the recipe and its sections but for the numbers of steps.
 
     Args:
-        recipe: what is asked for.
-
-    Returns:
-        The recipe.
+        recipe: what is asked for; None: what is better in small.
     """
     size = means(on)
-    reason = "as asked"
-    if recipe is None:
-        recipe = "pixel"
-        reason = (
-            "a per-pixel network: on CamVid, in small, it scored higher than GSS in a quarter of the time (README); "
-            "--recipe gss trains GSS"
-        )
-    plan.content = {"recipe": recipe, **plan.content}
-    plan.reasons["recipe"] = reason
-    shared = {
-        "batch_size": size.batch,
-        "warmup_steps": 40,
-        "clip_norm": 1.0,
-    }
+    plan.content = {"recipe": recipe or "pixel", **plan.content}
+    plan.reasons["recipe"] = "as asked" if recipe else _PIXEL
+    shared = {"batch_size": size.batch, "warmup_steps": 40, "clip_norm": 1.0}
     training = {**shared, "lr": 2.0e-3, "backbone_lr_factor": 0.5, "class_balance": 0.5}
-    if recipe == "pixel":
-        decide_encoder(plan, "pixel", on, download=download)
-        plan.put("pixel.channels", size.channels)
-        plan.put("pixel.steps", _UNKNOWN)
-        plan.put("pixel.training", training, "as the shipped CamVid experiments train")
-        return recipe
-    wide = size.channels
+    if recipe == "gss":
+        _decide_gss(plan, on, shared, training, download=download)
+        return
+    decide_encoder(plan, "pixel", on, download=download)
+    plan.put("pixel.channels", size.channels)
+    plan.put("pixel.steps", _UNKNOWN)
+    plan.put("pixel.training", training, _AS_SHIPPED)
+
+
+def _decide_gss(plan: Plan, on: Machine, shared: dict[str, Any], training: dict[str, Any], *, download: bool) -> None:
+    """Set the sections of GSS.
+
+    Args:
+        shared: settings of every training; `training`: those of the latent prior.
+    """
+    wide = means(on).channels
     plan.put(
         "tokenizer",
         {"vocab_size": 512, "n_hid": wide // 4, "n_init": wide, "blocks_per_group": 1},
@@ -207,12 +207,11 @@ def decide_training(plan: Plan, recipe: str | None, on: Machine, *, download: bo
     plan.put("latent_prior.seg_channels", 2 * wide)
     plan.put("latent_prior.cls_channels", 4 * wide)
     plan.put("latent_prior.num_heads", 4)
-    plan.put("latent_prior.training", training, "as the shipped CamVid experiments train")
+    plan.put("latent_prior.training", training, _AS_SHIPPED)
     plan.put("posterior.variant", "conv", "the small X^-1")
     plan.put("posterior.channels", wide // 4)
     plan.put("posterior.steps", _UNKNOWN)
     plan.put("posterior.training", {**shared, "lr": 4.0e-3, "class_balance": 0.25})
-    return recipe
 
 
 def decide_machine(plan: Plan, on: Machine) -> None:
