@@ -63,7 +63,8 @@ def decide_data(plan: Plan, places: Sequence[Path], workers: int) -> Found:
     pictures = folders.look(root, only)
     files = folders.small_files(pictures)
     found_tables = tables.find(files)
-    pairing = _chosen(plan, pictures, found_tables, places)
+    pairings = folders.pairings(pictures)
+    pairing = _chosen(plan, pictures, pairings, found_tables)
     lists = folders.lists(root, pairing, files) if "all" in pairing.splits else {}
     plan.put("data.root", placed(root))
     counts = decide_splits(plan, pairing, lists, root)
@@ -74,7 +75,7 @@ def decide_data(plan: Plan, places: Sequence[Path], workers: int) -> Found:
     decide_classes(plan, read, found_tables, root)
     add_shares(plan, read, space := _space(plan, root))
     opened, more = _open(plan, root, images_and_labels)
-    _tell_rest(plan, pictures, pairing)
+    _tell_rest(plan, pictures, pairings)
     return Found(root, space, counts, opened, seconds + more / workers)
 
 
@@ -98,13 +99,12 @@ def _root(places: Sequence[Path]) -> tuple[Path, list[Path]]:
 # ---- which labels
 
 
-def _chosen(plan: Plan, pictures: Pictures, found_tables: list[Table], places: Sequence[Path]) -> Pairing:
+def _chosen(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing], found_tables: list[Table]) -> Pairing:
     """The likeliest pairing.
 
     Raises:
         DataError: there is none, or several are as likely.
     """
-    pairings = folders.pairings(pictures)
     if not pairings:
         raise _nothing(pictures)
     if len(pairings) == 1:
@@ -148,8 +148,12 @@ def _score(root: Path, pairing: Pairing, found_tables: list[Table]) -> tuple[boo
 def _nothing(pictures: Pictures) -> DataError:
     """Why no photographs and labels belong together."""
     root, groups = pictures.root, pictures.stems
+    unread = ""
+    if files := [f"{pictures.walk.others[kind]} *{kind}" for kind in _ANNOTATIONS if pictures.walk.others[kind]]:
+        unread = f"annotation files ({', '.join(files)}) are not read: draw them as labels before; "
     if not groups:
-        return DataError("no pictures", where=root, todo="name a folder with photographs and their labels")
+        todo = f"{unread}name a folder with photographs and their labels, PNGs with a class in each pixel"
+        return DataError("no pictures", where=root, todo=todo)
     kinds = {
         kind: [group for group in groups if (group in pictures.labels) == is_label]
         for kind, is_label in (("photographs", False), ("labels", True))
@@ -162,9 +166,7 @@ def _nothing(pictures: Pictures) -> DataError:
     advice = "name folders whose files have the same names, or such that differ by an ending or by one part; or write "
     advice += "the experiment by hand, with image_suffix and label_suffix or label_name (config/README.md)"
     if not kinds["labels"]:
-        advice = "labels are PNGs with a class in each pixel; name the folder that holds some"
-        if files := [f"{pictures.walk.others[kind]} *{kind}" for kind in _ANNOTATIONS if pictures.walk.others[kind]]:
-            advice = f"annotation files ({', '.join(files)}) are not read: draw them as such pictures before; " + advice
+        advice = f"{unread}labels are PNGs with a class in each pixel; name the folder that holds some"
     elif not kinds["photographs"]:
         advice = "everything looks like labels: say which is which, gss init NAME PHOTOGRAPHS LABELS"
     return DataError(
@@ -205,9 +207,14 @@ def _open(plan: Plan, root: Path, names: list[tuple[str, str]]) -> tuple[list[tu
     return opened, seconds
 
 
-def _tell_rest(plan: Plan, pictures: Pictures, pairing: Pairing) -> None:
+def _tell_rest(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing]) -> None:
     """Note photographs that no label belongs to."""
-    used = {folder for folders in pairing.splits.values() for folder in (folders.images, folders.labels)}
+    used = {
+        folder
+        for pairing in pairings
+        for folders in pairing.splits.values()
+        for folder in (folders.images, folders.labels)
+    }
     rest = sorted(
         {
             "/".join(group.folder)

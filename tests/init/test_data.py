@@ -364,6 +364,14 @@ def test_the_likelier_labels_of_the_same_photographs(base: Path) -> None:
     assert any("instance" in note and "semantic_rgb" in note for note in notes)
 
 
+def test_photographs_without_labels_are_told(base: Path) -> None:
+    root = pairs(base / "set", count=8)
+    pairs(root / "other", count=4, images="photos/a{:03}.jpg", labels="instance/a{:03}.png")  # have labels
+    photograph(root / "more/1.jpg", 1)
+    notes = [note for note in decided(root)[2] if "without labels" in note]
+    assert len(notes) == 1 and "more" in notes[0] and "photos" not in notes[0]
+
+
 def test_what_has_no_partner_is_named(base: Path) -> None:
     root = pairs(base / "set")
     (root / "labels/007.png").unlink()
@@ -401,8 +409,11 @@ def test_annotation_files_are_said_not_to_be_read(base: Path) -> None:
     for number in range(4):
         photograph(base / f"set/{number}.jpg", number)
         (base / f"set/{number}.json").write_text("{}")
-    with pytest.raises(DataError, match=r"annotation files \(4 \*.json\) are not read"):
-        data(base / "set")
+    (base / "bare").mkdir()
+    (base / "bare/a.xml").write_text("<a/>")
+    for name, files in (("set", r"4 \*.json"), ("bare", r"1 \*.xml")):
+        with pytest.raises(DataError, match=rf"annotation files \({files}\) are not read"):
+            data(base / name)
 
 
 def test_a_mask_for_each_class_is_told(base: Path) -> None:
