@@ -52,11 +52,12 @@ def measure(subject: str, side: str, *, count: bool) -> None:
     apart.measure(lambda: (prediction if task == "predict" else training_step)(variant, side), count=count)
 
 
-def modules(variant: str, side: str, half: str) -> tuple[Any, Any, Any]:
+def modules(variant: str, side: str, half: str, *, kind: str = "") -> tuple[Any, Any, Any]:
     """Latent prior, tokenizer and X^-1; for FF the palette's colours are those of X^-1.
 
     Args:
         half: of the tokenizer, which a stage of ours keeps.
+        kind: of the latent prior's head; default: that of the variant.
     """
     import torch
 
@@ -67,7 +68,7 @@ def modules(variant: str, side: str, half: str) -> tuple[Any, Any, Any]:
 
     ff = variant == "ff"
     backbone = build_backbone("swin_tiny_patch4_window7_224", drop_path=0.3 if ff else 0.0)
-    head = LatentPriorHead(backbone.channels, NUM_CLASSES, 8192, kind="ff" if ff else "tokens")
+    head = LatentPriorHead(backbone.channels, NUM_CLASSES, 8192, kind=kind or ("ff" if ff else "tokens"))
     dvae = DVAE().requires_grad_(False).eval().to(memory_format=torch.channels_last)
     if side == BF16:
         dvae.lower_precision(torch.bfloat16)

@@ -181,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     )
     predicted.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="where to write")
     predicted.add_argument("--scores", action="store_true", help="write the probability of every class, too")
+    predicted.add_argument("--uncertainty", action="store_true", help="write how undecided the model is, too")
     predicted.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda where there is one")
     timed = verb(
         "benchmark", _benchmark, "measure how fast an experiment is on this machine, and what takes the time", stage
@@ -370,7 +371,14 @@ def _count(text: str) -> int | None:
 def _predict(given: argparse.Namespace) -> int:
     from gss.use.folder import predict_files
 
-    failed = predict_files(given.model, given.inputs, given.output, device=given.device, scores=given.scores)
+    failed = predict_files(
+        given.model,
+        given.inputs,
+        given.output,
+        device=given.device,
+        scores=given.scores,
+        uncertainty=given.uncertainty,
+    )
     return SOME_FAILED if failed else 0
 
 

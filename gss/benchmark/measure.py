@@ -143,6 +143,7 @@ def evaluation(run: Run, model: str, images: int) -> Section:
             world,
             read=read,
             inference=one_inference(run.experiment.evaluation),
+            with_reliability=True,
             each=each,
         )
     return Section(1, watch.phases)

@@ -19,6 +19,7 @@ from gss.text import css, percent, shorten
 
 FEW_IMAGES = 10  # a class in fewer images than this has no interval to rely on, see docs/how-to/compare.md
 TERMINAL_CLASSES, NAME_LETTERS = 20, 32
+CALIBRATION = {"ECE": "ECE", "errors_in_most_uncertain_tenth": "errors in the most uncertain tenth"}
 COLUMNS = (
     "baseline",
     "run",
@@ -67,6 +68,24 @@ class Comparison:
         return rows[: len(HEADLINE)] + classes
 
 
+def calibration(runs: Sequence[Compared]) -> list[dict[str, Any]]:
+    """How far the probabilities of runs can be trusted: a row for each figure of `gss.data.reliability` that all have.
+
+    There is no interval of the differences: evaluations keep no counts of probabilities by image.
+
+    Returns:
+        rows with `name`, and `values` of the runs, each the mean over its seeds and their standard deviation or None.
+    """
+    rows = []
+    for key, name in CALIBRATION.items():
+        found = [[seed.evaluation.metrics.get(key) for seed in run.seeds] for run in runs]
+        if not any(None in values for values in found):
+            each = [np.array(values, dtype=float) for values in found]
+            spread = [values.std(ddof=1) if len(values) > 1 else None for values in each]
+            rows.append({"name": name, "values": [(a.mean(), b) for a, b in zip(each, spread, strict=True)]})
+    return rows
+
+
 def write_tables(folder: Path, comparisons: Sequence[Comparison]) -> None:
     """`summary.csv` (mIoU, mAcc, aAcc) and `per_class.csv` (IoU): fractions, an empty cell where there is none.
 
@@ -91,6 +110,8 @@ def as_text(comparisons: Sequence[Comparison], warnings: Sequence[str]) -> str:
         headline, classes = rows[: len(HEADLINE)], rows[len(HEADLINE) :]
         heading = (baseline.name, run.name, "difference", f"{LEVEL:.0%} interval", "other sign")
         lines += [*table([("", *heading), *map(_cells, headline)]), ""]
+        if sure := calibration([baseline, run]):
+            lines += [*table([("", *heading[:3]), *map(_calibration_cells, sure)]), ""]
         shown = [(*_cells(row), str(row["pixels"]), str(row["images"])) for row in classes[:TERMINAL_CLASSES]]
         lines += table([("IoU", *heading, "pixels", "images"), *shown])
         if len(classes) > len(shown):
@@ -123,6 +144,7 @@ def write_comparison(
         runs=[run.name for run in runs],
         seeds={run.name: len(run.seeds) for run in runs if len(run.seeds) > 1},
         warnings=warnings,
+        calibration=calibration(runs),
         headline=[(run.name, _headline(comparisons, number)) for number, run in enumerate(runs)],
         sections=[_section(comparison, colours) for comparison in comparisons],
         settings=settings,
@@ -199,7 +221,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (shorten(row["name"], NAME_LETTERS), *values, *found)
 
 
+def _calibration_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    (baseline, _), (run, _) = row["values"]
+    return (row["name"], *(_value(*each) for each in row["values"]), f"{100 * (run - baseline):+.2f} ")
+
+
 def _with_spread(row: dict[str, Any], side: str) -> str:
+    return _value(row[f"{side}_value"], row[f"{side}_spread"])
+
+
+def _value(value: float | None, spread: float | None) -> str:
     """Percent, and behind it the spread over seeds where there are several."""
-    spread = row[f"{side}_spread"]
-    return percent(row[f"{side}_value"], 2, nothing="-") + ("" if spread is None else f" ±{percent(spread, 2)}")
+    return percent(value, 2, nothing="-") + ("" if spread is None else f" ±{percent(spread, 2)}")

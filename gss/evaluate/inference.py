@@ -17,6 +17,7 @@ from torch import Tensor
 from gss.config.schema import Evaluation as Config
 from gss.data.augment import fit_size
 from gss.errors import ConfigError
+from gss.evaluate.certainty import decide
 from gss.evaluate.maps import (
     first_maximum,
     lowest_best,
@@ -136,6 +137,7 @@ def predict(
     device: torch.device,
     target: Target | None = None,
     probabilities: Tensor | None = None,
+    certainty: Tensor | None = None,
 ) -> Tensor:
     """The class of every pixel.
 
@@ -145,6 +147,8 @@ def predict(
         target: of a test set: its classes are predicted in place of the model's N. What `soft` sums up are votes as
             they are (their mean over image and mirror image), and the probabilities of logits.
         probabilities: [N, H, W], filled with the model's: float32 in 0..1, or uint8 in 255ths.
+        certainty: float32 [2, H, W] on `device`, filled: the winning class's probability, and the entropy of all
+            probabilities divided by log N, both 0..1. Without `target`: its classes have no probabilities of their own.
 
     Returns:
         [H, W] on `device`, 0..N-1 or what `target` says, uint8 or int32 (`gss.data.ids`); the lowest id on ties.
@@ -155,9 +159,10 @@ def predict(
         scores have to be resized to [H, W], all are added up in one map of the size of `inference.scale`.
     """
     assert not model.training, "call eval() first: dropout and batch statistics would change the result"
+    assert target is None or certainty is None
     with torch.inference_mode():
         if isinstance(inference, MSegInference):
-            return _predict_mseg(model, image, inference, device, target, probabilities)
+            return _predict_mseg(model, image, inference, device, target, probabilities, certainty)
         pixels = _pixels(image, inference, device)  # [1, 3, R, S]
         strips: list[Tensor] = []  # [., W]
 
@@ -166,7 +171,10 @@ def predict(
 
         for rows, views in _strips(scores, pixels, inference, (image.shape[0], image.shape[1])):
             size = rows.stop - rows.start, image.shape[1]
-            strips.append(_decide(views, size, target, model.are_votes))
+            if certainty is None:
+                strips.append(_decide(views, size, target, model.are_votes))
+            else:
+                strips.append(decide(views, size, model.are_votes, certainty[:, rows]))
             if probabilities is not None:
                 _fill(probabilities[:, rows], views, size, model.are_votes)
         return torch.cat(strips)
@@ -179,6 +187,7 @@ def _predict_mseg(
     device: torch.device,
     target: Target | None,
     probabilities: Tensor | None,
+    certainty: Tensor | None,
 ) -> Tensor:
     """As `predict`, whose `soft` maps the probabilities of every window; `hard` the winner of what is averaged."""
     soft = target if target is not None and target.prediction == "soft" else None
@@ -195,6 +204,8 @@ def _predict_mseg(
     size = image.shape[0], image.shape[1]
     if probabilities is not None:
         _fill(probabilities, [mean], size, are_votes=True)
+    if certainty is not None:
+        return decide([mean], size, True, certainty)
     ids = lowest_best([mean], size)
     return ids if target is None or soft is not None else target.hard(ids)
 
@@ -207,6 +218,20 @@ def _decide(views: list[Tensor], size: tuple[int, int], target: Target | None, a
     if are_votes:
         return lowest_best([torch.stack([target.soft(view) for view in views]).mean(dim=0)], size)
     return first_maximum(target_probabilities(views, size, target), len(target.names))
+
+
+def uncertainty_picture(
+    model: Segmenter, image: np.ndarray, inference: Inference, *, device: torch.device
+) -> np.ndarray:
+    """uint8 [H, W]: the uncertainty of a prediction by this protocol in 255ths; arguments as in `predict`."""
+    certainty = torch.empty(2, *image.shape[:2], device=device)
+    predict(model, image, inference, device=device, certainty=certainty)
+    return as_grey(certainty[1])
+
+
+def as_grey(uncertainty: Tensor) -> np.ndarray:
+    """Uncertainty [H, W] in 0..1 as uint8 [H, W], in 255ths."""
+    return (uncertainty * 255).round().byte().cpu().numpy()
 
 
 def extra_pictures(

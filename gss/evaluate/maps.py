@@ -3,7 +3,7 @@
 Letters: N classes; R, S size of a map of scores; H, W size of the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,15 @@ def _intervals(size: int, crop: int, stride: int) -> list[slice]:
     return [slice(max(end - crop, 0), end) for end in ends]
 
 
-def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
+def lowest_best(
+    views: list[Tensor], size: tuple[int, int], watched: Callable[[Iterator[Tensor]], Iterator[Tensor]] = iter
+) -> Tensor:
     """The class of the highest score after a bilinear resize to `size`; the lowest id on ties.
 
     Args:
         views: float [N, R, S] each. With more than one, their probabilities (softmax over N at `size`) are
             averaged; with one the softmax is left out, as it changes no order.
+        watched: looks at the scores [classes, H, W] that decide on their way.
 
     Returns:
         [H, W] for `size` = (H, W), uint8 or int32 (`gss.data.ids`).
@@ -43,7 +46,7 @@ def lowest_best(views: list[Tensor], size: tuple[int, int]) -> Tensor:
     Note: classes are resized a few at a time beside a running maximum; `N x H x W` numbers never exist.
     """
     chunks = resized(views[0], size) if len(views) == 1 else sum_probabilities(views, size)
-    return first_maximum((scores for chunk in chunks for scores in chunk), len(views[0]))
+    return first_maximum((scores for chunk in watched(chunks) for scores in chunk), len(views[0]))
 
 
 def first_maximum(maps: Iterator[Tensor], count: int) -> Tensor:

@@ -4,7 +4,7 @@ Letters: I images, N classes; H, W size of an image.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from gss.data.classes import ids_dtype, ignore_index
 from gss.data.ids import ids_tensor
 from gss.data.loader import read_ahead, shard
 from gss.data.metrics import Absent, Counted, Scores, confusion, scores
+from gss.data.reliability import BINS, STEPS, Reliability, count
 from gss.errors import GssError, Interrupted
 from gss.evaluate.inference import Inference, predict
 from gss.evaluate.segmenter import Segmenter
@@ -57,6 +58,7 @@ class Evaluation:
         ignored_pixels: pixels whose label is ignored.
         absent: what a class that is nowhere is in means.
         counted: the classes that are in means.
+        reliability: of the probabilities; None: not counted.
     """
 
     confusion: np.ndarray
@@ -66,6 +68,7 @@ class Evaluation:
     ignored_pixels: int
     absent: Absent = "nan"
     counted: Counted = None
+    reliability: Reliability | None = None
 
     @property
     def scores(self) -> Scores:
@@ -82,6 +85,7 @@ def evaluate_pairs(
     inference: Inference,
     target: Target | None = None,
     is_relabelled: bool = False,
+    with_reliability: bool = False,
     each: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     title: str = "evaluate",
 ) -> Evaluation:
@@ -91,13 +95,21 @@ def evaluate_pairs(
         model: on `world.device`, in eval mode; without `target` with `num_classes` score maps.
         target: the classes of the labels, where they are not those of the model.
         is_relabelled: `read` gives other labels beside, see `measure`.
+        with_reliability: count confidence and uncertainty, too; without `target`.
     """
+    tally = _Reliability(num_classes) if with_reliability else None
 
     def segment(image: np.ndarray, label: np.ndarray) -> Tensor:
-        return predict(model, image, inference, device=world.device, target=target)
+        if tally is None:
+            return predict(model, image, inference, device=world.device, target=target)
+        certainty = torch.empty(2, *label.shape, device=world.device)
+        ids = predict(model, image, inference, device=world.device, target=target, certainty=certainty)
+        tally.add(ids, certainty, label)
+        return ids
 
     abstains = is_relabelled or (target is not None and target.abstains)
-    return measure(segment, pairs, num_classes, world, read=read, abstains=abstains, each=each, title=title)
+    found = measure(segment, pairs, num_classes, world, read=read, abstains=abstains, each=each, title=title)
+    return found if tally is None else replace(found, reliability=tally.summed(world))
 
 
 def measure(
@@ -200,6 +212,24 @@ class _Tally:
         total, per_image, ignored = (world.sum(torch.from_numpy(array)).numpy() for array in arrays)
         intersection, predicted, labelled = per_image
         return Evaluation(total, intersection, predicted, labelled, int(ignored[0]))
+
+
+class _Reliability:
+    """Counts of this process's images."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.confidence = torch.zeros(num_classes, BINS, 3, dtype=torch.int64)
+        self.uncertainty = torch.zeros(STEPS, 2, dtype=torch.int64)
+
+    def add(self, prediction: Tensor, certainty: Tensor, label: np.ndarray) -> None:
+        on_device = ids_tensor(label).to(prediction.device)
+        confidence, uncertainty = count(prediction, certainty[0], certainty[1], on_device, len(self.confidence))
+        self.confidence += confidence
+        self.uncertainty += uncertainty
+
+    def summed(self, world: Processes) -> Reliability:
+        """The counts of all processes."""
+        return Reliability(*(world.sum(counts).numpy() for counts in (self.confidence, self.uncertainty)))
 
 
 def _raise_together(failure: Exception | None, world: Processes) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gss.data.metrics import divide
+from gss.data.reliability import BINS, UNIT, calibration_error
 from gss.files import write_atomic
 from gss.text import shorten
 
@@ -40,6 +42,29 @@ def iou_bars(path: Path, class_names: Sequence[str], series: Mapping[str, Sequen
         axes.set_yticks(positions, class_names)
         _finish(axes, "x")
         figure.legend(loc="outside upper center", ncols=len(series))
+
+
+def reliability_diagram(path: Path, counts: np.ndarray, title: str) -> None:
+    """Draw the accuracy in each bin of confidence against the diagonal, and below it how many pixels are in the bins.
+
+    Args:
+        path: PNG to write.
+        counts: int64 [BINS, 3] of all classes together, see `gss.data.reliability.Reliability`.
+    """
+    places, width = (np.arange(BINS) + 0.5) / BINS, 1 / BINS
+    pixels, right, confidence = counts.T
+    ece = float(calibration_error(counts))
+    with _figure(path, 4.5, 5.6) as figure:
+        above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+        above.bar(places, np.nan_to_num(divide(right, pixels)), width * 0.9, label="accuracy")
+        above.plot(divide(confidence / UNIT, pixels), divide(right, pixels), "k.", label="at the mean confidence")
+        above.plot((0, 1), (0, 1), "--", color="grey", label="calibrated")
+        above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{shorten(title, 40)}  ECE {ece:.3f}")
+        above.legend(loc="upper left", fontsize=8)
+        below.bar(places, pixels / max(pixels.sum(), 1), width * 0.9)
+        below.set(xlabel="confidence", ylabel="share of pixels")
+        for axes in (above, below):
+            _finish(axes, "both")
 
 
 def palette_swatches(path: Path, names: Sequence[str], colours: np.ndarray) -> None:

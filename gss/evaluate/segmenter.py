@@ -14,7 +14,8 @@ class Segmenter(Protocol):
 
     Attributes:
         are_votes: its scores are probabilities already; else they are logits.
-        extra_names: of the pictures that it can show beside a prediction, such as `maskige`.
+        extra_names: of the pictures that it can show beside a prediction, such as `maskige`. Kept in a folder of
+            this name and an s; an `uncertainty_of_...` is grey, and nothing that a label could be painted as.
         protocol: what of it beside the inference decides the figures, JSON values.
     """
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`."""
+"""The files of an evaluation: `metrics.json`, `per_class.csv`, `confusion.npz`, `reliability.csv`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from gss import __version__
 from gss.data.metrics import h_mean
+from gss.data.reliability import BINS, UNIT, Reliability
 from gss.evaluate.measure import Evaluation
 from gss.files import write_atomic, write_json, write_table
 
@@ -20,9 +21,10 @@ def summarise(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         `mIoU`, `mAcc`, `aAcc` (fractions, or None when nothing is labelled); `IoU`, `Acc` (class name ->
-        fraction or None); `images`, `pixels` (that were scored), `ignored_pixels`.
+        fraction or None); `images`, `pixels` (that were scored), `ignored_pixels`; where probabilities were counted
+        `ECE`, `errors_in_most_uncertain_tenth` (fractions or None), `class_ECE` (class name -> fraction or None).
     """
-    found = evaluation.scores
+    found, reliability = evaluation.scores, evaluation.reliability
     return {
         **_headline(evaluation),
         "IoU": dict(zip(names, found.iou, strict=True)),
@@ -30,6 +32,14 @@ def summarise(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         "images": len(evaluation.intersection),
         "pixels": sum(found.pixels),
         "ignored_pixels": evaluation.ignored_pixels,
+        **({} if reliability is None else _calibration(reliability, names)),
+    }
+
+
+def _calibration(found: Reliability, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        **{key: getattr(found, key) for key in ("ECE", "errors_in_most_uncertain_tenth")},
+        "class_ECE": dict(zip(names, found.class_ECE, strict=True)),
     }
 
 
@@ -45,7 +55,7 @@ def write_evaluation(
     base_sizes: Mapping[int, Evaluation] = {},
     trained_on: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the three files, each atomically and `metrics.json` last: where it is, the others are.
+    """Write the files, each atomically and `metrics.json` last: where it is, the others are.
 
     Args:
         protocol: `Inference.as_dict()`.
@@ -73,6 +83,8 @@ def write_evaluation(
         metrics["base_sizes"] = {str(size): _headline(found) for size, found in base_sizes.items()}
     write_confusion(folder / "confusion.npz", evaluation)
     write_per_class(folder / "per_class.csv", evaluation, names)
+    if evaluation.reliability is not None:
+        write_reliability(folder / "reliability.csv", evaluation.reliability, names)
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -93,6 +105,17 @@ def write_per_class(path: Path, evaluation: Evaluation, names: Sequence[str]) ->
     found = evaluation.scores
     rows = zip(names, found.iou, found.acc, found.precision, found.pixels, strict=True)
     write_table(path, ("class", "iou", "acc", "precision", "pixels"), rows)
+
+
+def write_reliability(path: Path, found: Reliability, names: Sequence[str]) -> None:
+    """The table `class,above,up_to,pixels,right,confidence`: the pixels predicted as a class with a confidence in a
+    bin, the right ones among them, and the sum of their confidence."""
+    rows = [
+        (name, bin / BINS, (bin + 1) / BINS, pixels, right, confidence / UNIT)
+        for name, bins in zip(names, found.confidence.tolist(), strict=True)
+        for bin, (pixels, right, confidence) in enumerate(bins)
+    ]
+    write_table(path, ("class", "above", "up_to", "pixels", "right", "confidence"), rows)
 
 
 def write_summary(

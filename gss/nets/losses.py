@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gss.data.classes import ignore_index
-from gss.nets.tensors import resize
+from gss.nets.tensors import resize, single
 
 _SCORES, _SCORES_ON_GPU = 2**22, 2**25  # that exist at a time, beside their logarithms and their gradients
 
@@ -42,7 +42,7 @@ def token_loss_sum(
     factor = None if weights is None else weights.flatten()
 
     def classify(part: Tensor, chosen: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        scores = _single(F.linear(part, weight.flatten(1), bias))  # [piece, V]
+        scores = single(F.linear(part, weight.flatten(1), bias))  # [piece, V]
         loss = F.cross_entropy(scores, target[chosen], reduction="sum" if factor is None else "none")
         right = (scores.detach().argmax(1) == target[chosen]).sum()
         return loss if factor is None else loss @ factor[chosen].to(loss.dtype), right
@@ -89,7 +89,7 @@ def pixel_loss_sum(
     def classify(part: Tensor, strip: tuple[int, int, slice, slice]) -> tuple[Tensor, Tensor]:
         sample, resized_height, inner, target = strip
         label = labels[sample : sample + 1, target].long()  # [1, strip, W]
-        full = resize(_single(part), (resized_height, width), align_corners=align_corners)
+        full = resize(single(part), (resized_height, width), align_corners=align_corners)
         full = full[:, :, inner]  # [1, N, strip, W]
         factor = None if class_weights is None else class_weights.to(full.dtype)
         loss = F.cross_entropy(full, label, factor, ignore_index=ignore_index, reduction="sum")
@@ -164,11 +164,6 @@ def sum_of(values: Tensor, groups: Tensor | None) -> Tensor:
     if not of_samples.is_floating_point():
         of_samples = of_samples.double()
     return (of_samples * groups).sum(0)  # no matrix product: autocast would round it
-
-
-def _single(x: Tensor) -> Tensor:
-    """Scores in float32 at least, also under autocast."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _PiecewiseSum(torch.autograd.Function):

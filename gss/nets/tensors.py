@@ -3,6 +3,7 @@
 Letters: B batch, C channels, h w size of a map.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,6 +17,11 @@ def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> 
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+
+
+def single(x: Tensor) -> Tensor:
+    """In float32 at least, also under autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def class_chunks(scores: Tensor, dim: int) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""The section of the report with pictures: photograph, label, prediction, error and maskige over each other.
+"""The section of the report with pictures: photograph, label, prediction, error, uncertainty, maskige over each other.
 
 Class ids travel as they are, compressed; the page paints them, so that it knows the class under the pointer.
 """
@@ -123,7 +123,9 @@ def _picture(results: Results, split: str, index: int, has_data: bool) -> dict[s
         "photo": photo,
         "label": label,
         "predictions": dict(_predictions(models, file, (height, width))),
-        "maskige": _maskige(models, file, (height, width)),
+        "uncertainties": dict(_uncertainties(models, file, (height, width))),
+        "maskige": _of_any(models, "maskiges", file, (height, width)),
+        "token_uncertainty": _of_any(models, "uncertainty_of_tokens", file, (height, width)),
     }
 
 
@@ -146,9 +148,16 @@ def _predictions(models: dict[str, Evaluation], file: str, size: tuple[int, int]
             yield model, packed(_nearest(read_native_label(path), size))
 
 
-def _maskige(models: dict[str, Evaluation], file: str, size: tuple[int, int]) -> str:
-    """The predicted maskige, where it was kept: that of any model, since all have the same latent prior."""
-    paths = [found.folder / "maskiges" / file for found in models.values()]
+def _uncertainties(models: dict[str, Evaluation], file: str, size: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    for model, found in models.items():
+        path = found.folder / "uncertainties" / file
+        if path.is_file():
+            yield model, _small(path, size)
+
+
+def _of_any(models: dict[str, Evaluation], folder: str, file: str, size: tuple[int, int]) -> str:
+    """What a latent prior shows, where it was kept: that of any model, since all have the same one."""
+    paths = [found.folder / folder / file for found in models.values()]
     return next((_small(path, size) for path in paths if path.is_file()), "")
 
 
@@ -182,4 +191,5 @@ def _classes(models: dict[str, Evaluation], index: int) -> list[list[Any]]:
 
 
 def _bytes(picture: dict[str, Any]) -> int:
-    return sum(map(len, (picture["photo"], picture["label"], picture["maskige"], *picture["predictions"].values())))
+    several = (picture["token_uncertainty"], *picture["predictions"].values(), *picture["uncertainties"].values())
+    return sum(map(len, (picture["photo"], picture["label"], picture["maskige"], *several)))

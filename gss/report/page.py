@@ -7,6 +7,7 @@ from typing import Any
 from gss.errors import GssError
 from gss.files import remove, replace_with_link, sha256_file, write_error
 from gss.layout import MANIFEST, REPORT, STATISTICS, SUMMARY
+from gss.report.calibration import calibration
 from gss.report.curves import curves
 from gss.report.details import configuration, cost, data
 from gss.report.html import write_page
@@ -23,6 +24,7 @@ SECTIONS: Sections = {
     "pictures": ("Pictures", layers),
     "classes": ("Classes", per_class),
     "confusion": ("Confusion", confusion),
+    "calibration": ("Calibration", calibration),
     "sets": ("Test sets", sets),
     "curves": ("Training", curves),
     "data": ("Data", data),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gss.data.reliability import Reliability
 from gss.evaluate.inference import Inference, MSegInference
 from gss.evaluate.measure import Evaluation
 from gss.files import remove, write_atomic
@@ -14,6 +15,7 @@ from gss.train.distributed import World
 
 _COUNTS = "counts.npz"  # where it is, a base size is measured
 _COUNTED = ("confusion", "intersection", "predicted", "labelled", "ignored_pixels")
+_RELIABILITY = ("confidence", "uncertainty")
 
 
 def measure_each(
@@ -64,10 +66,15 @@ def _folder(work: Path, size: int) -> Path:
 
 
 def _write(path: Path, evaluation: Evaluation) -> None:
-    write_atomic(path, lambda file: np.savez(file, **{name: getattr(evaluation, name) for name in _COUNTED}))
+    arrays = {name: getattr(evaluation, name) for name in _COUNTED}
+    if evaluation.reliability is not None:
+        arrays |= {name: getattr(evaluation.reliability, name) for name in _RELIABILITY}
+    write_atomic(path, lambda file: np.savez(file, **arrays))
 
 
 def _read(path: Path) -> Evaluation:
     with np.load(path) as counts:
         confusion, *per_image, ignored = (counts[name] for name in _COUNTED)
-    return Evaluation(confusion, per_image[0], per_image[1], per_image[2], int(ignored))
+        has_reliability = all(name in counts for name in _RELIABILITY)  # a test set has none
+        reliability = Reliability(*(counts[name] for name in _RELIABILITY)) if has_reliability else None
+    return Evaluation(confusion, per_image[0], per_image[1], per_image[2], int(ignored), reliability=reliability)

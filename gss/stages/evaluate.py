@@ -14,10 +14,10 @@ from gss.data.loader import read_pair, read_pair_label
 from gss.data.manifest import Manifest, evenly_spaced, read_manifest
 from gss.data.metrics import Absent, Counted
 from gss.errors import ConfigError, DataError
-from gss.evaluate.inference import Inference, MSegInference, extra_pictures, inferences
+from gss.evaluate.inference import Inference, MSegInference, extra_pictures, inferences, uncertainty_picture
 from gss.evaluate.measure import Evaluation, evaluate_pairs
 from gss.evaluate.pictures import panel, picture_name
-from gss.evaluate.plots import iou_bars
+from gss.evaluate.plots import iou_bars, reliability_diagram
 from gss.evaluate.taxonomy import Target
 from gss.evaluate.write import write_evaluation, write_summary
 from gss.files import read_json, read_table, remove
@@ -60,8 +60,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
     """Measure a model on a split or a test set and write the files of `evaluation/<name>/<split>/`.
 
     Beside the declared ones stay `predictions/` (ids of 8 or 16 bits, one PNG per image), and of the images drawn in
-    `pictures/` what the model shows beside its prediction, such as the decoded maskige in `maskiges/`: who compares or
-    shows results needs no model.
+    `pictures/` the uncertainty among the model's classes in `uncertainties/`, and what the model shows beside its
+    prediction, such as the decoded maskige in `maskiges/`: who compares or shows results needs no model.
 
     Args:
         name: of the model, one of its recipe's.
@@ -104,6 +104,8 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             png = picture_name(index, source)
             write_png(folder / "predictions" / png, prediction)
             if index in drawn:
+                uncertainty = uncertainty_picture(model, image, inference, device=world.device)
+                write_png(folder / "uncertainties" / png, uncertainty)
                 extras = extra_pictures(model, image, inference, device=world.device)
                 for extra, picture in extras.items():
                     write_png(folder / f"{extra}s" / png, picture)
@@ -112,7 +114,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
                     image=image,
                     label=label,
                     prediction=prediction,
-                    extras=extras,
+                    extras={name: extras[name] for name in extras if not name.startswith("uncertainty")},
                     palette=palette,
                     names=names,
                     colours=colours,
@@ -129,6 +131,7 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
             inference=inference,
             target=measured.target,
             is_relabelled=others is not None,
+            with_reliability=measured.target is None,
             each=keep,
             title=f"{name} {split}{size}",
         )
@@ -149,6 +152,9 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         if several:
             base_sizes.take(chosen, work, folder)
         iou_bars(folder / "iou.png", names, {name: list(evaluation.scores.iou)})
+        reliability = evaluation.reliability
+        if reliability is not None:
+            reliability_diagram(folder / "reliability.png", reliability.confidence.sum(0), f"{name} {split}")
         metrics = write_evaluation(
             folder,
             evaluation,
@@ -171,20 +177,23 @@ def evaluate(run: Run, world: World, name: str, split: str) -> None:
         if several:
             base_sizes.clear(evaluations, work)
         found = {f"{split}/{key}": metrics[key] for key in ("mIoU", "mAcc", "aAcc")}
+        found |= {f"{split}/{key}": metrics.get(key) for key in ("ECE", "errors_in_most_uncertain_tenth")}
         found |= {f"{split}/iou/{key}": value for key, value in metrics["IoU"].items()}
         found |= {f"{split}/acc/{key}": value for key, value in metrics["Acc"].items()}
         found |= {f"{split}/mIoU_{size}": each["mIoU"] for size, each in metrics.get("base_sizes", {}).items()}
         journal.figures({key: value for key, value in found.items() if value is not None})
-        for artifact in ("metrics.json", "per_class.csv", "iou.png"):
+        calibration = ("reliability.csv", "reliability.png") if reliability is not None else ()
+        for artifact in ("metrics.json", "per_class.csv", "iou.png", *calibration):
             journal.artifact(folder / artifact)
         if several:
             each = ", ".join(f"{percent(found.scores.mIoU, 2)} at {size}" for size, found in evaluations.items())
             print(f"{name} on {split}: mIoU {each}; the best counts", flush=True)
-        print(
-            f"{name} on {split}: mIoU {metrics['mIoU']:.4f}  mAcc {metrics['mAcc']:.4f}  aAcc {metrics['aAcc']:.4f}  "
-            f"({metrics['images']} images)",
-            flush=True,
-        )
+        shown = "  ".join(f"{key} {_fraction(metrics[key])}" for key in ("mIoU", "mAcc", "aAcc"))
+        print(f"{name} on {split}: {shown}  ({metrics['images']} images)", flush=True)
+
+
+def _fraction(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _test_set(run: Run, name: str) -> _Measured:
@@ -236,7 +245,7 @@ def summarise(run: Run, name: str) -> None:
                 todo=f"gss evaluate {run.name} --model {name}",
             )
     output = run.folder / layout.SUMMARY.replace("*", name)
-    results, oracles, read = run.folder.parents[run.name.count("/")], {}, []
+    results, oracles, read = run.results, {}, []
     for split, found in sets.items():
         if found.oracle:
             folder, of = results / found.oracle, next(iter(found.splits))

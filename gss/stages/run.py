@@ -108,6 +108,11 @@ class Run(Generic[E]):
                     raise write_error(path, error) from error
         return path
 
+    @property
+    def results(self) -> Path:
+        """The folder of all results; those of an experiment with seeds lie one folder deeper in it."""
+        return self.folder.parents[self.name.count("/")]
+
     @cached_property
     def root(self) -> Path:
         """The data set's folder.

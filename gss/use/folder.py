@@ -26,13 +26,14 @@ from gss.data.images import nearly_black, read_image, write_png
 from gss.data.loader import read_ahead
 from gss.data.walk import Walk, remarks, without_extension
 from gss.errors import DataError, GssError, is_no_memory, shown
+from gss.evaluate.inference import as_grey
 from gss.files import remove, table_text, write_atomic, write_text
 from gss.progress import Progress
 from gss.use.given import refuse_models
 from gss.use.predictor import Predictor, load
 
-SCORES = "_scores.npz"
-ENDINGS = (".png", "_colour.png", "_overlay.png", SCORES)
+SCORES, UNCERTAINTY = "_scores.npz", "_uncertainty.png"
+ENDINGS = (".png", "_colour.png", "_overlay.png", UNCERTAINTY, SCORES)
 LONGEST = 255  # bytes of a file name
 WRITE_BEHIND = 3  # images in memory after the model has them
 
@@ -49,7 +50,13 @@ class Job:
 
 
 def predict_files(
-    model: Path, inputs: Sequence[str], out: Path, *, device: str | None = None, scores: bool = False
+    model: Path,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    device: str | None = None,
+    scores: bool = False,
+    uncertainty: bool = False,
 ) -> int:
     """Predict images and write `<name>.png` (ids), `<name>_colour.png`, `<name>_overlay.png` and `classes.csv`.
 
@@ -60,6 +67,7 @@ def predict_files(
         inputs: images, folders (searched recursively) or patterns, see `find_jobs`.
         device: None: the GPU where there is one.
         scores: write `<name>_scores.npz`, too: `probabilities` uint8 [N, H, W] in 255ths.
+        uncertainty: write `<name>_uncertainty.png`, too: grey, uint8 [H, W], in 255ths, see `Predictor.uncertainty`.
 
     Returns:
         The number of images that were not predicted.
@@ -68,7 +76,8 @@ def predict_files(
         GssError: before anything is written: no input, a second model, the outputs of two would have one name, or `out`
             holds files that are no predictions of these classes; later: a file cannot be written.
     """
-    endings = [ending for ending in ENDINGS if scores or ending != SCORES]
+    left_out = {ending for ending, is_asked in ((SCORES, scores), (UNCERTAINTY, uncertainty)) if not is_asked}
+    endings = [ending for ending in ENDINGS if ending not in left_out]
     refuse_models(inputs)
     jobs = find_jobs(inputs, out, endings)
     if any(Path(name).is_dir() and Path(name).resolve() == out.resolve() for name in inputs):
@@ -107,8 +116,9 @@ def predict_files(
                         _say(f"note, for this and all images like it: {job.image}: {message}")
                 shape = (len(predictor.classes), *image.shape[:2])
                 shares = torch.empty(shape, dtype=torch.uint8, device=predictor.device) if scores else None
-                ids = predictor.launch(image, probabilities=shares)
-                writing.append((job, writer.submit(_write, job, image, ids, shares, predictor.colours)))
+                certainty = torch.empty(2, *image.shape[:2], device=predictor.device) if uncertainty else None
+                ids = predictor.launch(image, probabilities=shares, certainty=certainty)
+                writing.append((job, writer.submit(_write, job, image, ids, shares, certainty, predictor.colours)))
             while len(writing) >= WRITE_BEHIND:
                 finish(*writing.popleft())
             progress.show(done)
@@ -218,7 +228,14 @@ def _is_within(path: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(path) and fnmatchcase(path[0], pattern[0]) and _is_within(path[1:], pattern[1:])
 
 
-def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | None, colours: np.ndarray) -> None:
+def _write(
+    job: Job,
+    image: np.ndarray,
+    prediction: Tensor,
+    shares: Tensor | None,
+    certainty: Tensor | None,
+    colours: np.ndarray,
+) -> None:
     """Write the files of an image; that of the ids is the last one, so that with it all are there."""
     _take_away(job)
     ids = prediction.cpu().numpy()  # waits for the device, here and not where the next image is launched
@@ -226,6 +243,8 @@ def _write(job: Job, image: np.ndarray, prediction: Tensor, shares: Tensor | Non
     colour = colours[ids]  # [H, W, 3]
     if shares is not None:
         write_atomic(job.file(SCORES), partial(np.savez_compressed, probabilities=shares.cpu().numpy()))
+    if certainty is not None:
+        write_png(job.file(UNCERTAINTY), as_grey(certainty[1]))
     write_png(job.file("_overlay.png"), cv2.addWeighted(image, 0.5, colour, 0.5, 0))
     write_png(job.file("_colour.png"), colour)
     write_png(job.file(".png"), ids)

@@ -85,11 +85,25 @@ class Predictor:
         self.launch(pixels, probabilities=result)
         return result.numpy()
 
-    def launch(self, pixels: np.ndarray, *, probabilities: Tensor | None = None) -> Tensor:
+    def uncertainty(self, image: Picture) -> np.ndarray:
+        """How undecided the model is at every pixel: the entropy of the probabilities of `scores`, divided by log N.
+
+        Returns:
+            float32 [H, W], 0: one class is certain .. 1: all are equally likely.
+        """
+        pixels = as_array(image, self.orientation)
+        certainty = torch.empty(2, *pixels.shape[:2], device=self.device)
+        self.launch(pixels, certainty=certainty)
+        return certainty[1].cpu().numpy()
+
+    def launch(
+        self, pixels: np.ndarray, *, probabilities: Tensor | None = None, certainty: Tensor | None = None
+    ) -> Tensor:
         """Like `predict`, of uint8 [H, W, 3] RGB: a tensor [H, W] on the device, which may still be at work on it.
 
         Args:
             probabilities: [N, H, W], filled: float32 in 0..1, or uint8 in 255ths.
+            certainty: float32 [2, H, W] on the device, filled: confidence and uncertainty, 0..1.
         """
         return predict(
             self.model,
@@ -97,6 +111,7 @@ class Predictor:
             self._protocol(pixels.shape[0], pixels.shape[1]),
             device=self.device,
             probabilities=probabilities,
+            certainty=certainty,
         )
 
     def cut(self, height: int, width: int) -> str:

@@ -106,6 +106,8 @@ def test_layers_show_what_they_say(browser: Browser, made: SyntheticResults, tmp
     assert len(layer(browser, "image")) > 100
     assert set(layer(browser, "prediction")) <= palette
     assert not set(layer(browser, "predicted maskige")) <= palette  # decoded, not painted
+    greys = [[int(channel) for channel in colour.split(",")] for colour in layer(browser, "uncertainty")]
+    assert len(greys) > 5 and max(max(grey) - min(grey) for grey in greys) <= 4  # as good as grey: WebP
     move(browser, "#canvas", 0.5, 0.5)
     under = browser.script(TEXT_OF, "#under")
     assert under.startswith("label: ") and "GSS-FF: " in under and "GSS-FT: " in under

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_pictures_tell_who_is_right(finished: Made) -> None:
     assert sum(shown.who) == pytest.approx(1)
     assert shown.who[0] + shown.who[1] == pytest.approx(shown.run)
     assert shown.who[0] + shown.who[2] == pytest.approx(shown.baseline)
+
+
+def test_calibration_is_compared_where_all_have_it(changed: Made, tmp_path: Path) -> None:
+    before = compare(["a/gss_ff", "a"], split=None, output=tmp_path, results=changed.results)
+    assert "ECE" not in before and 'id="calibration"' not in (tmp_path / "index.html").read_text()
+    for model, ece in (("gss_ff", 0.25), ("gss_ft", 0.125)):
+        path = changed.results / f"a/evaluation/{model}/test/metrics.json"
+        found = json.loads(path.read_text()) | {"ECE": ece, "errors_in_most_uncertain_tenth": None}
+        path.write_text(json.dumps(found))
+    said = compare(["a/gss_ff", "a"], split=None, output=tmp_path, results=changed.results)
+    assert re.search(r"ECE +25\.00 +12\.50 +-12\.50", said) and "most uncertain" not in said
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<th>ECE</th>") == 1 and "<td>12.50</td><td>−12.50</td>" in page
+    assert "ECE" not in compare(["a", "b"], split=None, output=tmp_path, results=changed.results)  # b has none
 
 
 def test_settings_that_change_no_result_are_no_difference(finished: Made) -> None:

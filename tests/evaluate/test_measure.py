@@ -30,8 +30,8 @@ def _evaluate(pairs, read, model=None, **options):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[int, Path]:
-    """What worker.py left under torchrun with one and with two processes."""
-    return {processes: _torchrun(tmp_path_factory.mktemp("run"), processes) for processes in (1, 2)}
+    """What worker.py left under torchrun with one, two and three processes."""
+    return {processes: _torchrun(tmp_path_factory.mktemp("run"), processes) for processes in (1, 2, 3)}
 
 
 def _torchrun(folder: Path, processes: int) -> Path:
@@ -66,9 +66,9 @@ def test_result_does_not_depend_on_the_order_of_images():
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_agree_exactly(folders):
-    """Seven images over two processes: nothing padded, nothing twice, the same arrays in every process."""
-    alone = _evaluate(range(7), read_case)
+def test_one_two_and_three_processes_agree_exactly(folders):
+    """Seven images over two or three processes: nothing padded, nothing twice, the same arrays in every process."""
+    alone = _evaluate(range(7), read_case, with_reliability=True)
     assert alone.labelled.any(1).all()
     for processes, folder in folders.items():
         assert _seen(folder / "whole") == list(range(7))
@@ -76,6 +76,8 @@ def test_one_and_two_processes_agree_exactly(folders):
             result = np.load(folder / "whole" / f"rank_{rank}.npz")
             for name in ARRAYS:
                 np.testing.assert_array_equal(result[name], getattr(alone, name))
+            for name in ("confidence", "uncertainty"):
+                np.testing.assert_array_equal(result[name], getattr(alone.reliability, name))
             assert result["ignored"] == alone.ignored_pixels
 
 

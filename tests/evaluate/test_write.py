@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gss
+from gss.data.reliability import BINS, STEPS, UNIT, Reliability
 from gss.errors import GssError
 from gss.evaluate.inference import Inference
 from gss.evaluate.measure import Evaluation
@@ -54,6 +56,30 @@ def test_metrics_json(tmp_path):
     assert stored["model"] == {"file": "gss_ft.pth", "sha256": "ab" * 32}
     assert stored["data"] == {"manifest_sha256": "cd" * 32}
     assert stored["version"] == gss.__version__
+
+
+def test_calibration_is_written_where_it_was_counted(tmp_path):
+    counts = np.zeros((5, BINS, 3), np.int64)
+    counts[1, 14] = 6, 4, 6 * UNIT  # sure and right in two of three
+    counts[0, 8] = 9, 5, 9 * UNIT * 5 // 9  # as right as it says
+    steps = np.zeros((STEPS, 2), np.int64)
+    steps[[0, 255]] = (12, 4), (3, 2)
+    returned = _write(tmp_path, replace(_evaluation(), reliability=Reliability(counts, steps)))
+    stored = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert stored == returned
+    assert stored["ECE"] == pytest.approx(2 / 15)
+    assert stored["class_ECE"] == dict(zip(NAMES, (0, pytest.approx(1 / 3), None, None, None), strict=True))
+    assert stored["errors_in_most_uncertain_tenth"] == pytest.approx(1 / 6)  # half of the uncertain three
+    with (tmp_path / "reliability.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["class", "above", "up_to", "pixels", "right", "confidence"]
+    assert len(rows) == 5 * BINS
+    row = rows[BINS + 14]
+    assert (row["class"], float(row["up_to"]), row["pixels"], row["right"]) == (NAMES[1], 1.0, "6", "4")
+    assert float(row["confidence"]) == 6
+    plain = _write(tmp_path / "plain")
+    assert {**returned, **plain} == returned
+    assert not (tmp_path / "plain" / "reliability.csv").exists()
 
 
 def test_per_class_table_survives_any_name(tmp_path):

@@ -41,8 +41,12 @@ def _evaluate(folder: Path, num_images: int, error: type[Exception] | None, worl
         (folder / f"seen_{index}_{time.time_ns()}").touch()
 
     model, pairs = Convolution(), range(num_images)
-    found = evaluate_pairs(Normalised(model, MEAN, STD), pairs, 5, world, read=read, inference=WHOLE, each=each)
+    found = evaluate_pairs(
+        Normalised(model, MEAN, STD), pairs, 5, world, read=read, inference=WHOLE, with_reliability=True, each=each
+    )
     arrays = {name: getattr(found, name) for name in ("confusion", "intersection", "predicted", "labelled")}
+    assert found.reliability is not None
+    arrays |= {name: getattr(found.reliability, name) for name in ("confidence", "uncertainty")}
     np.savez(folder / f"rank_{world.rank}.npz", ignored=found.ignored_pixels, **arrays)
 
 

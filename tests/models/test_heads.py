@@ -47,7 +47,7 @@ def test_tokens_are_the_best_scores() -> None:
     head = LatentPriorHead((3, 4, 5, 6), 4, 16, channels=8, seg_channels=8, cls_channels=8, num_heads=2).eval()
     maps = [torch.randn(2, 3 + i, s, s) for i, s in enumerate((70, 35, 18, 9))]
     scores = head.conv_seg(head.hidden(head.fuse(maps)))
-    assert torch.equal(head.tokens(maps), scores.argmax(1))
+    assert torch.equal(head.tokens(head.fuse(maps)), scores.argmax(1))
 
 
 @pytest.mark.parametrize("posterior", [WindowPosterior(5, 8, num_heads=2), ConvPosterior(5, 8)])
@@ -87,7 +87,7 @@ def test_a_head_without_pixel_branch_has_the_same_tokens() -> None:
     head, bare = (LatentPriorHead((4, 4, 4, 4), 5, 30, kind=kind, **sizes).eval() for kind in ("ff", "tokens"))
     assert not bare.load_state_dict(head.state_dict(), strict=False).missing_keys
     maps = [torch.randn(1, 4, 16 // factor, 24 // factor) for factor in (1, 2, 4, 8)]
-    assert torch.equal(head.tokens(maps), bare.tokens(maps))
+    assert torch.equal(head.tokens(head.fuse(maps)), bare.tokens(bare.fuse(maps)))
     assert not any("pixel" in name for name, _ in bare.named_parameters())
 
 

@@ -169,7 +169,7 @@ def test_all_heads_take_the_maps_of_all_encoders(channels: tuple[int, ...], kind
     maps = [x.to("meta") for x in maps_of(channels, 2, 64, 64)]
     with torch.device("meta"):
         head = LatentPriorHead(channels, 150, 64) if kind == "gss" else HEADS[kind](channels, 150, 32)
-    assert (head.tokens(maps).shape if kind == "gss" else head(maps)[:, 0].shape) == (2, 16, 16)
+    assert (head.tokens(head.fuse(maps)).shape if kind == "gss" else head(maps)[:, 0].shape) == (2, 16, 16)
 
 
 @pytest.mark.parametrize("kind", HEADS)

@@ -16,6 +16,7 @@ from gss.data.images import write_png
 from gss.data.manifest import evenly_spaced, read_manifest, write_manifest
 from gss.data.metrics import scores
 from gss.data.pairing import SplitFolders
+from gss.data.reliability import BINS, STEPS, UNIT, Reliability
 from gss.evaluate.inference import Inference
 from gss.evaluate.measure import Evaluation
 from gss.evaluate.pictures import picture_name
@@ -166,12 +167,14 @@ class SyntheticResults:
             if index in drawn:
                 painted = self.palette.colours.astype(np.uint8)[prediction]
                 write_png(folder / "maskiges" / picture_name(index, pair.image), cv2.blur(painted, (5, 5)))
+                unsure = cv2.blur(np.where(prediction == label, 20, 200).astype(np.uint8), (9, 9))
+                write_png(folder / "uncertainties" / picture_name(index, pair.image), unsure)
             counts = np.bincount(label[known].astype(int) * count + prediction[known], minlength=count**2)
             counts = counts.reshape(count, count)
             per_image[:, index] = np.diag(counts), counts.sum(0), counts.sum(1)
             total += counts
             ignored += int((~known).sum())
-        evaluation = Evaluation(total, *per_image, ignored_pixels=ignored)
+        evaluation = Evaluation(total, *per_image, ignored_pixels=ignored, reliability=_reliability(total))
         assert evaluation.scores == scores(total)
         protocol = {**Inference().as_dict(), "numerics": "default"}
         write_evaluation(
@@ -225,3 +228,14 @@ class SyntheticResults:
             columns = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
             row = f"3600\t1:00:00\t{'NA' if stage == 'merge' else 1234.5}\t1\t1\t1\t1\t1\t90\t5400"
             write_text(self.folder / "benchmarks" / f"{stage}.tsv", f"{columns}\n{row}\n")
+
+
+def _reliability(confusion: np.ndarray) -> Reliability:
+    """Of a model that is sure of what is right, and half sure of what is wrong."""
+    right, wrong = np.diag(confusion), confusion.sum(0) - np.diag(confusion)
+    confidence = np.zeros((len(confusion), BINS, 3), np.int64)
+    confidence[:, 14] = np.stack([right, right, right * UNIT * 19 // 20], axis=1)
+    confidence[:, 7] = np.stack([wrong, 0 * wrong, wrong * UNIT // 2], axis=1)
+    uncertainty = np.zeros((STEPS, 2), np.int64)
+    uncertainty[[20, 200]] = (right.sum(), 0), (wrong.sum(), wrong.sum())
+    return Reliability(confidence, uncertainty)

@@ -28,6 +28,7 @@ SECTIONS = [
     "pictures",
     "classes",
     "confusion",
+    "calibration",
     "curves",
     "data",
     "palette",
@@ -73,6 +74,35 @@ def test_curves_of_single_classes_stand_apart_in_their_order(folder: Path, made:
     inside = after.partition("</details>")[0]
     names = [html.unescape(name) for name in re.findall(r"<figcaption><b>(.*?)</b>", inside)]
     assert f"IoU of {len(names)} classes" in inside and names == list(made.names)
+
+
+def test_calibration_is_shown_of_each_evaluation(folder: Path) -> None:
+    text = sections(folder)["calibration"]
+    results = Results(folder)
+    for number, found in enumerate(results.evaluations.values()):
+        assert found.metrics["ECE"] > 0
+        part = text.partition(f'<div id="calibration-{number}"')[2].partition('<div id="calibration-')[0]
+        assert f"<b>{100 * found.metrics['ECE']:.2f}</b>" in part
+        assert f"<b>{100 * found.metrics['errors_in_most_uncertain_tenth']:.2f}</b>" in part
+        assert part.count('<rect class="accuracy"') == part.count('<rect class="share"') == 2  # bins with pixels
+        assert 'height="300.0"' in part and "confidence 95.00, right 100.00" in part
+        assert part.count("<tr><td>") == len(found.metrics["IoU"])
+
+
+def test_results_made_before_calibration_was_counted_make_a_report(folder: Path) -> None:
+    before = sections(folder)
+    for metrics in folder.glob("evaluation/*/*/metrics.json"):
+        found = json.loads(metrics.read_text(encoding="utf-8"))
+        for key in ("ECE", "class_ECE", "errors_in_most_uncertain_tenth"):
+            del found[key]
+        metrics.write_text(json.dumps(found), encoding="utf-8")
+        (metrics.parent / "reliability.csv").unlink()
+        shutil.rmtree(metrics.parent / "uncertainties")
+    after = sections(folder)
+    assert "Not here:" in after["calibration"] and "snakemake -R evaluate -- results/made/eval" in after["calibration"]
+    assert [name for name in SECTIONS if "Not here:" in after[name]] == ["calibration"]
+    assert after["classes"] == before["classes"] and after["confusion"] == before["confusion"]
+    assert '"uncertainties": {}' in after["pictures"]
 
 
 def test_achieved_stands_beside_published(folder: Path) -> None:

@@ -9,7 +9,9 @@ import torch
 from gss.errors import CheckpointError
 from gss.modelfile import load_model, save_model
 from gss.recipes.gss.build import build_posterior
+from gss.recipes.gss.layout import PALETTE, TOKENIZER
 from gss.recipes.gss.stages.merge import merge
+from gss.recipes.gss.stages.reconstruct import start_files
 from gss.stages.run import Run
 
 META: dict[str, Any] = {
@@ -28,9 +30,9 @@ def write_parents(run: Run, **changed: Any) -> None:
     save_model(run.folder / "posterior.pth", "posterior", POSTERIOR, {**META, "posterior": DESCRIBED, **changed})
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run.open("toy", results=tmp_path)
+@pytest.fixture(params=["toy", "camvid_gss/seed_1"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    return Run.open(request.param, results=tmp_path)
 
 
 def test_merged_file_holds_both_parents_and_where_they_come_from(run: Run) -> None:
@@ -62,6 +64,17 @@ def test_strangers_are_refused_with_the_reason(run: Run, changed: dict[str, Any]
         merge(run)
     assert reason in str(error.value)
     assert not (run.folder / "gss_ft.pth").exists()
+
+
+@pytest.mark.parametrize("name", ["toy", "camvid_gss/seed_1"])
+def test_x_inverse_of_another_experiment_is_taken_from_its_results(name: str, tmp_path: Path) -> None:
+    run = Run.open(name, ["posterior.experiment=camvid"], tmp_path)
+    assert start_files(run) == (tmp_path / "camvid" / PALETTE, tmp_path / "camvid" / TOKENIZER)
+    write_parents(run)
+    (tmp_path / "camvid").mkdir()
+    (run.folder / "posterior.pth").rename(tmp_path / "camvid" / "posterior.pth")
+    merge(run)
+    assert load_model(run.folder / "gss_ft.pth", "gss_ft").meta["posterior"] == DESCRIBED
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04broken"])

@@ -54,9 +54,11 @@ def ids_of(path: Path) -> np.ndarray:
 
 def test_what_is_written_can_be_read(model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
-    assert main(["predict", str(model), str(photos), "-o", str(out), "--scores", "--device", "cpu"]) == 0
+    assert (
+        main(["predict", str(model), str(photos), "-o", str(out), "--scores", "--uncertainty", "--device", "cpu"]) == 0
+    )
     stems = ("a", "deeper/a", "deeper/b", "über uns/c 1")
-    endings = (".png", "_colour.png", "_overlay.png", "_scores.npz")
+    endings = (".png", "_colour.png", "_overlay.png", "_uncertainty.png", "_scores.npz")
     assert written(out) == {"classes.csv", *(stem + ending for stem in stems for ending in endings)}
     loaded = gss.load(model)
     with (out / "classes.csv").open(encoding="utf-8") as file:
@@ -77,6 +79,9 @@ def test_what_is_written_can_be_read(model: Path, photos: Path, tmp_path: Path, 
     with np.load(out / "a_scores.npz") as stored:
         assert stored["probabilities"].dtype == np.uint8
         np.testing.assert_allclose(stored["probabilities"] / 255, loaded.scores(PIXELS), atol=0.5 / 255 + 1e-6)
+    grey = ids_of(out / "a_uncertainty.png")
+    np.testing.assert_array_equal(grey, np.round(loaded.uncertainty(PIXELS) * 255).astype(np.uint8))
+    assert grey.min() > 0 and len(np.unique(grey)) > 5
     said = capsys.readouterr().out
     assert re.search(r"predict 4/4  [\d.]+ img/s  in 0:\d\d", said) and f"4 of 4 images predicted, see {out}" in said
 
@@ -298,8 +303,8 @@ def test_what_an_earlier_run_left_is_taken_away(model: Path, photos: Path, tmp_p
     """No file lies beside one of another run; of an image that cannot be read any more nothing is left."""
     out = tmp_path / "out"
     command = ["predict", str(model), str(photos), "-o", str(out)]
-    assert main([*command, "--scores"]) == 0
-    assert "a_scores.npz" in written(out)
+    assert main([*command, "--scores", "--uncertainty"]) == 0
+    assert {"a_scores.npz", "a_uncertainty.png"} <= written(out)
     (photos / "deeper" / "b.JPG").write_bytes(b"broken")
     assert main(command) == 3
     endings = (".png", "_colour.png", "_overlay.png")

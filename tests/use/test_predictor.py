@@ -18,6 +18,9 @@ from gss.data.metrics import confusion
 from gss.data.toy import make_toy
 from gss.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from gss.evaluate.inference import Inference, extra_pictures
+from gss.files import read_table
+from gss.recipes.gss import latent_prior
+from gss.results.reader import Results
 from gss.stages.check import check
 from gss.stages.evaluate import evaluate
 from gss.stages.run import Run
@@ -43,6 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("gss_ft", {"mode": "slide", "crop": [48, 64], "stride": [32, 40], "flip": True}),
         ("gss_ff", {"scale": [128, 80], "vote_temperature": 50.0}),
+        ("gss_ff", {"token_temperature": 0.1, "pixel_weight": 0.5}),
+        (
+            "gss_ft",
+            {"token_temperature": 0.1, "pixel_weight": 0.5, "protocol": "mseg", "base_sizes": [48], "crop": [48, 48]},
+        ),
     ],
 )
 def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_path: Path) -> None:
@@ -50,7 +58,7 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     changes = [f"evaluation.{key}={value}" for key, value in {**protocol, "pictures": 1}.items()]
     run = Run.open("toy", [f"data.root={tmp_path / 'toy'}", *changes], tmp_path)
     check(run)
-    write_models(run.folder, classes=run.space.names, **protocol)
+    write_models(run.folder, classes=run.space.names, kind="ff", **run.experiment.evaluation.model_dump(mode="json"))
     evaluate(run, ALONE, name, "test")
     model = gss.load(run.folder / f"{name}.pth")
     stored = sorted((run.folder / "evaluation" / name / "test" / "predictions").glob("*.png"))
@@ -66,6 +74,16 @@ def test_predictions_are_those_of_the_evaluation(name: str, protocol: dict, tmp_
     picture = read_image(pairs[1].image)
     expected = extra_pictures(model.model, picture, model.inference, device=model.device)["maskige"]
     np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB), expected)
+    (drawn,) = (run.folder / "evaluation" / name / "test" / "uncertainties").iterdir()
+    grey = np.round(model.uncertainty(pairs[1].image) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(cv2.imread(str(drawn), cv2.IMREAD_UNCHANGED), grey)
+    (drawn,) = (run.folder / "evaluation" / name / "test" / "uncertainty_of_tokens").iterdir()
+    shown = cv2.imread(str(drawn), cv2.IMREAD_COLOR_RGB)
+    assert shown.shape == expected.shape and (shown > 250).all()  # untrained: all tokens are equally likely
+    measured = Results(run.folder).evaluations[name, "test"]
+    assert 0 <= measured.metrics["ECE"] <= 1 and measured.metrics["class_ECE"].keys() == measured.metrics["IoU"].keys()
+    table = read_table(measured.folder / "reliability.csv")
+    assert table["pixels"].astype(int).sum() == measured.metrics["pixels"]
 
 
 SPACES: dict[str, dict | str | None] = {
@@ -282,6 +300,26 @@ def test_scores_are_probabilities_whose_maximum_is_predicted(name: str, protocol
     np.testing.assert_allclose(scores.sum(0), 1, atol=1e-5)
     chosen = np.take_along_axis(scores, ids[None].astype(np.int64), 0)[0]
     assert (chosen >= scores.max(0) - 1e-6).all()  # the order of equals is rounding
+    uncertainty = model.uncertainty(picture())
+    assert uncertainty.dtype == np.float32 and uncertainty.shape == (40, 52)
+    entropy = -(scores * np.log(np.maximum(scores, 1e-30))).sum(0) / np.log(5)
+    np.testing.assert_allclose(uncertainty, entropy, atol=1e-5)
+
+
+def test_uncertainty_of_tokens_is_that_of_their_probabilities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces and at once; the picture beside the maskige is of its size."""
+    model = gss.load(folder / "gss_ft.pth").model
+    image = model.normalise(torch.from_numpy(picture(33, 47)).permute(2, 0, 1)[None])
+    with torch.inference_mode():
+        head, maps = model.prior.head, model.prior.backbone(model.prior.backbone.fit(image))
+        logits = head.conv_seg(head.hidden(head.fuse(maps)))  # [1, V, h, w]
+        expected = torch.special.entr(logits.double().softmax(1)).sum(1)[:, :9, :12] / np.log(32)
+        monkeypatch.setattr(latent_prior, "scores_at_once", lambda hidden: 7 * 32)
+        found = model.prior.token_uncertainty(image)
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
+        shown = model.extras(image)
+    assert torch.equal(shown[:, :3], model.rgb(image)) and shown.shape == (1, 6, 72, 96)
+    assert torch.equal(shown[:, 3], shown[:, 5]) and float(shown[:, 3].min()) >= 0 and float(shown[:, 3].max()) <= 1
 
 
 def test_flip_averages_the_scores(tmp_path: Path) -> None:

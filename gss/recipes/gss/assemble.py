@@ -1,7 +1,8 @@
 """From an experiment to the metadata of a model file, and from there to modules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError
 from gss.modelfile import ModelFile, described, load_strictly
 from gss.recipes.gss import build
-from gss.recipes.gss.experiment import GSSExperiment
+from gss.recipes.gss.experiment import BEYOND, GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.layout import PALETTE, TOKENIZER
 from gss.recipes.gss.model import GSS
@@ -80,14 +81,13 @@ def build_segmenter(
 
     Args:
         tokenizer: on the CPU in float32; becomes part of the model.
-        protocol: `vote_temperature` of the nearest colour's votes, see `NearestPosterior`, and `tokenizer_precision`.
+        protocol: see `build_model`, and `tokenizer_precision`.
 
     Raises:
-        CheckpointError: the tokenizer is another one, this version cannot build what the file describes, or the tensors
-            do not fit.
+        ConfigError, CheckpointError: see `build_model`.
     """
     at_precision(tokenizer.keep("decoder").to(device), protocol.get("tokenizer_precision", "fp32"), device)
-    return build_model(file, tokenizer, where=where, vote_temperature=protocol.get("vote_temperature")).to(device)
+    return build_model(file, tokenizer, where=where, protocol=protocol).to(device)
 
 
 def pack(file: ModelFile, tokenizer: DVAE, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -101,17 +101,21 @@ def unpack(sizes: dict[str, Any], tensors: dict[str, Tensor]) -> DVAE:
     return build_tokenizer(sizes, tensors)
 
 
-def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path, vote_temperature: float | None = None) -> GSS:
+def build_model(
+    file: ModelFile, tokenizer: DVAE, *, where: str | Path, protocol: Mapping[str, Any] = MappingProxyType({})
+) -> GSS:
     """The whole model of `gss_ff.pth` (X^-1 = nearest colour) or `gss_ft.pth`, in eval mode.
 
     Args:
-        vote_temperature: of the nearest colour's votes, see `NearestPosterior`.
+        protocol: `vote_temperature` of the nearest colour's votes, see `NearestPosterior`; `token_temperature`,
+            `token_weight` and `pixel_weight`, see `GSS`. What it lacks is as published.
 
     Raises:
+        ConfigError: see `GSS`.
         CheckpointError: the tokenizer is another one, this version cannot build what the file describes, or the tensors
             do not fit the description.
     """
-    nearest = {"variant": "nearest", "temperature": vote_temperature}
+    nearest = {"variant": "nearest", "temperature": protocol.get("vote_temperature")}
     with described(file, where):
         meta = file.meta if file.kind == "gss_ft" else {**file.meta, "posterior": nearest}
         if tokenizer.sha256 != meta["tokenizer"]:
@@ -120,11 +124,16 @@ def build_model(file: ModelFile, tokenizer: DVAE, *, where: str | Path, vote_tem
                 where=where,
                 todo="use the tokenizer.safetensors of the same experiment",
             )
-        model = GSS(build_prior(meta), tokenizer, build_posterior(meta))
+        model = GSS(build_prior(meta), tokenizer, build_posterior(meta), **options(protocol, meta["palette"]))
     load_strictly(model.prior, file.tensors, "prior.", where=where)
     if file.kind == "gss_ft":
         load_strictly(model.posterior, file.tensors, "posterior.", where=where)
     return model.eval()
+
+
+def options(protocol: Mapping[str, Any], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The arguments of `GSS` beside its networks."""
+    return {"colours": torch.tensor(palette), **{key: protocol[key] for key in BEYOND if key in protocol}}
 
 
 def frozen_tokenizer(run: Run[GSSExperiment], half: Literal["encoder", "decoder"], device: torch.device) -> DVAE:

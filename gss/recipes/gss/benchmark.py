@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gss.benchmark.measure import Enough, num_laps, one_process, steps
 from gss.benchmark.stopwatch import Section, Stopwatch
-from gss.recipes.gss.assemble import at_precision, build_posterior, build_prior, describe
+from gss.recipes.gss.assemble import at_precision, build_posterior, build_prior, describe, options
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
@@ -87,9 +87,16 @@ def learner(
         made = LatentPriorLearner(prior, dvae, colours, class_weights=weights)
     else:
         reference = experiment.numerics == "reference"
-        made = PosteriorLearner(prior, dvae, module, class_weights=weights, reference=reference)
+        made = PosteriorLearner(
+            prior,
+            dvae,
+            module,
+            class_weights=weights,
+            reference=reference,
+            token_temperature=experiment.posterior.token_temperature,
+        )
     watch.around(dvae, "encode", "tokens of the label")
-    watch.around(made.prior, "tokens", "tokens of the image")
+    watch.around(made.prior, "see", "tokens of the image")
     watch.around(dvae, "decode", "decode")
     return made, dict.fromkeys(("tokens of the label", "decode"), dvae.precision)
 
@@ -99,9 +106,9 @@ def segmenter(
 ) -> tuple[GSS, dict[str, str]]:
     """A model on its device, watched, and the precision of phases that is not fp32."""
     variant = "nearest" if model == "gss_ff" else run.experiment.posterior.variant
-    prior, dvae, module, _ = random_networks(run, variant, device)
-    made = GSS(prior, dvae, module).to(device).eval()
-    watch.around(made.prior, "tokens", "tokens of the image")
+    prior, dvae, module, colours = random_networks(run, variant, device)
+    made = GSS(prior, dvae, module, **options(run.experiment.protocol(), colours.tolist())).to(device).eval()
+    watch.around(made.prior, "see", "tokens of the image")
     watch.around(made.tokenizer, "decode", "decode")
     watch.around(made.posterior, "scores", "X^-1: scores of the classes")
     return made, {"decode": made.tokenizer.precision}
@@ -115,12 +122,13 @@ def random_networks(
     dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
     colours = _colours(run)
     meta = describe(run, run.space, Palette(colours, run.space.names), dvae)
+    prior = build_prior(meta)
     meta["posterior"] = (
-        run.experiment.posterior.architecture()
+        run.experiment.posterior.architecture(prior.backbone.channels[0])
         if variant != "nearest"
         else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
     )
-    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
+    return prior, dvae, build_posterior(meta), torch.from_numpy(colours)
 
 
 def _dvae(run: Run[GSSExperiment]) -> DVAE:

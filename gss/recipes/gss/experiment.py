@@ -22,6 +22,8 @@ from gss.config.schema import (
     Training,
 )
 
+Temperature = Annotated[float, Field(ge=1e-6)]  # divided by less, scores might become infinite
+
 
 class Palette(Section):
     strategy: Literal["maximal", "grid", "dataset", "published", "file"] = "maximal"
@@ -164,6 +166,10 @@ class Posterior(Section):
     """Train behind this milestone of the latent prior; default: the last one."""
     steps: Positive = 40000
     """Updates."""
+    token_temperature: Temperature | None = None
+    """Train on mixtures of tokens, as `evaluation.token_temperature` decodes them; none: the most probable tokens."""
+    image: bool = False
+    """`window`, `conv`: X^-1 sees the image encoder's finest map beside the maskige."""
     channels: Positive = 128
     """Width; with window attention a multiple of `num_heads`."""
     depth: Positive = 2
@@ -173,10 +179,15 @@ class Posterior(Section):
     training: Training = Training()
     """Optimisation."""
 
-    def architecture(self) -> dict[str, Any]:
-        """The arguments of X^-1's builder, as a model file says them."""
+    def architecture(self, image_channels: int = 0) -> dict[str, Any]:
+        """The arguments of X^-1's builder, as a model file says them.
+
+        Args:
+            image_channels: of the encoder's finest map, for an X^-1 that sees it.
+        """
         sizes = {"window": {"channels", "depth", "num_heads"}, "conv": {"channels"}, "nearest": set()}
-        return self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
+        described = self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
+        return described | ({"image_channels": image_channels} if self.image and self.variant != "nearest" else {})
 
     @model_validator(mode="before")
     @classmethod
@@ -203,12 +214,27 @@ class Posterior(Section):
     def _one_source(self) -> Self:
         if self.experiment and self.checkpoint:
             raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
+        if self.image and self.checkpoint:
+            raise ValueError("`image: true` trains X^-1: no published one, as `checkpoint` names, sees the photograph")
+        if self.image and self.experiment:
+            raise ValueError(f"`image: true` trains X^-1: that of {self.experiment!r} knows another encoder")
         return self
 
 
 class GSSEvaluation(Evaluation):
     vote_temperature: Annotated[float, Field(gt=0)] | None = None
     """GSS-FF: votes exp(-d^2 / T) of a decoded pixel at RGB distance d; none: one vote for the nearest colour."""
+    token_temperature: Temperature | None = None
+    """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
+    token_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Add w times the logarithms of the classes' shares in the tokens to the log-probabilities of X^-1; 0: X^-1
+    alone."""
+    pixel_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
+
+
+BEYOND = ("token_temperature", "token_weight", "pixel_weight")
+"""Keys of `evaluation` that a protocol names only where they are set: earlier versions do not know them."""
 
 
 class GSSPublished(Published):
@@ -222,7 +248,7 @@ _TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init
 _OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))
 _REFINEMENT = ("reconstruction.min_iou", "reconstruction.retrain_steps")
 _SIZES = ("posterior.depth", "posterior.num_heads")
-_TRAINED = ("posterior.steps", "posterior.training")
+_TRAINED = ("posterior.steps", "posterior.training", "posterior.token_temperature")
 
 
 class GSSExperiment(Experiment):
@@ -266,7 +292,7 @@ class GSSExperiment(Experiment):
         (
             "`posterior.variant: nearest`",
             lambda e: e.posterior.variant == "nearest",
-            ("posterior.channels", *_SIZES, *_TRAINED),
+            ("posterior.channels", "posterior.image", *_SIZES, *_TRAINED),
         ),
         (
             "`posterior.experiment`",
@@ -286,6 +312,11 @@ class GSSExperiment(Experiment):
             raise ValueError(
                 f"posterior.start_step {start} is no milestone; "
                 f"latent_prior.milestones are {list(self.latent_prior.milestones)}"
+            )
+        if self.posterior.image and start not in (None, self.latent_prior.milestones[-1]):
+            raise ValueError(
+                f"posterior.start_step {start}: with `posterior.image` X^-1 is trained behind the encoder that it will "
+                f"have, of step {self.latent_prior.milestones[-1]}; leave `start_step` out"
             )
         return self
 
@@ -348,7 +379,8 @@ class GSSExperiment(Experiment):
             yield from weights_download(self.latent_prior.backbone)
 
     def protocol(self) -> dict[str, Any]:
-        return {**super().protocol(), "tokenizer_precision": self.tokenizer.precision}
+        said = {key: value for key, value in super().protocol().items() if value or key not in BEYOND}
+        return {**said, "tokenizer_precision": self.tokenizer.precision}
 
     def _narrow(self, dumped: dict[str, Any], stage: str) -> None:
         dumped["latent_prior"]["milestones"] = self.milestones[-1:]  # the earlier ones only name files

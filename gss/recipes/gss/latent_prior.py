@@ -4,8 +4,9 @@ Letters: B batch, h w token grid (size of the stride-4 map), K `channels`, S `se
 V vocabulary, N classes. Convolutions run channels-last, so that a map and its [B, h, w, S] view share memory.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from gss.nets.backbone import Backbone
 from gss.nets.layers import ConvBNReLU
 from gss.nets.losses import scores_at_once
-from gss.nets.tensors import resize
+from gss.nets.tensors import resize, single
 from gss.nets.window import SwinBlocks
 
 _PUBLISHED_ORDER = (1, 0, 2, 3)  # the published heads list their inputs as strides 8, 4, 16, 32
@@ -94,13 +95,56 @@ class LatentPriorHead(nn.Module):
             fused = _fuse(maps, self.convs_pixel, self.fusion_conv_pixel, self.token_stride)  # [B, K, h, w]
         return self.conv_seg_pixel(fused)
 
-    def tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Most probable token at every grid position, int64 [B, h, w]; the lowest of equals."""
-        hidden = self.hidden(self.fuse(maps)).permute(0, 2, 3, 1)  # [B, h, w, C]
+    def tokens(self, fused: Tensor) -> Tensor:
+        """Fused map [B, S, h, w] -> most probable token at every position, int64 [B, h, w]; the lowest of equals."""
+        return self._of_scores(fused, lambda scores: scores.argmax(1))
+
+    def expectation(self, fused: Tensor, table: Tensor, temperature: float) -> Tensor:
+        """Mean of the rows of a table by the probabilities of the tokens.
+
+        Args:
+            fused: [B, S, h, w].
+            table: float32 or float64 [V, E].
+            temperature: T; the probabilities are the softmax of the scores / T.
+
+        Returns:
+            [B, h, w, E], of the table's dtype; as T -> 0 the row of the token that `tokens` gives, to the bit.
+        """
+
+        def mean(scores: Tensor) -> Tensor:
+            with torch.autocast(scores.device.type, enabled=False):  # it would round the probabilities
+                odds = single(scores).div_(temperature)
+                odds.sub_(odds.amax(1, keepdim=True)).exp_()  # in place: pieces are what a prediction's peak is made of
+                return (odds.to(table.dtype) @ table).div_(odds.sum(1, keepdim=True))
+
+        return self._of_scores(fused, mean)
+
+    def token_uncertainty(self, fused: Tensor) -> Tensor:
+        """Fused map [B, S, h, w] -> entropy of the tokens' probabilities / log V, float32 [B, h, w] in 0..1."""
+        largest = math.log(self.vocab_size)
+        return self._of_scores(fused, lambda scores: torch.special.entr(scores.float().softmax(1)).sum(1) / largest)
+
+    def _of_scores(self, fused: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
+        """`answer` of the tokens' scores [n, V] at every position, [B, h, w, ...]; never of all positions at a time."""
+        hidden = self.hidden(fused).permute(0, 2, 3, 1)  # [B, h, w, C]
         pieces = hidden.flatten(0, 2).split(max(1, scores_at_once(hidden) // self.vocab_size))
         weight = self.conv_seg.weight.flatten(1)  # [V, C]
-        best = [F.linear(piece, weight, self.conv_seg.bias).argmax(1) for piece in pieces]
-        return torch.cat(best).view(hidden.shape[:3])
+        answers = [answer(F.linear(piece, weight, self.conv_seg.bias)) for piece in pieces]
+        return torch.cat(answers).unflatten(0, hidden.shape[:3])
+
+
+class Seen(NamedTuple):
+    """What a latent prior says of images [B, 3, H, W]; h, w = ceil(H / 4), ceil(W / 4) (or / 8).
+
+    Args:
+        code: tokens int64 [B, h, w], or the expectation of their embeddings, float [B, h, w, E].
+        pixel_logits: class scores of its pixel branch, [B, N, h, w], if they were asked for.
+        features: the encoder's map of stride 4, [B, D, ceil(H / 4), ceil(W / 4)], if it was asked for.
+    """
+
+    code: Tensor
+    pixel_logits: Tensor | None = None
+    features: Tensor | None = None
 
 
 class LatentPrior(nn.Module):
@@ -112,8 +156,38 @@ class LatentPrior(nn.Module):
 
     def tokens(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> tokens int64 [B, ceil(H/4), ceil(W/4)]."""
+        return self.see(image).code
+
+    def see(
+        self,
+        image: Tensor,
+        *,
+        mixture: tuple[Tensor, float] | None = None,
+        with_pixels: bool = False,
+        with_features: bool = False,
+    ) -> Seen:
+        """One pass over normalised images [B, 3, H, W].
+
+        Args:
+            mixture: embeddings [V, E] and a temperature: the code is `LatentPriorHead.expectation` of them; None: it is
+                the most probable tokens.
+            with_pixels, with_features: the pixel branch, the features are wanted, too.
+        """
         rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
-        return self.head.tokens(self.backbone(self.backbone.fit(image)))[:, :rows, :columns]
+        maps = self.backbone(self.backbone.fit(image))
+        fused = self.head.fuse(maps)
+        pixels = self.head.pixel_logits(maps, fused)[:, :, :rows, :columns] if with_pixels else None
+        height, width = (-(-side // 4) for side in image.shape[2:])
+        features = maps[0][:, :, :height, :width] if with_features else None
+        del maps  # what follows needs more memory
+        code = self.head.tokens(fused) if mixture is None else self.head.expectation(fused, *mixture)
+        return Seen(code[:, :rows, :columns], pixels, features)
+
+    def token_uncertainty(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> float32 [B, ceil(H/4), ceil(W/4)], see `LatentPriorHead`."""
+        rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
+        maps = self.backbone(self.backbone.fit(image))
+        return self.head.token_uncertainty(self.head.fuse(maps))[:, :rows, :columns]
 
 
 def _level_convs(in_channels: Sequence[int], channels: int) -> nn.ModuleList:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gss.checkpoints import read_backbone_weights, read_checkpoint, timm_tag
-from gss.config import data_folder
+from gss.config import data_folder, folder_name
 from gss.data.classes import ClassSpace
 from gss.errors import CheckpointError, ConfigError, DataError
 from gss.evaluate.inference import inferences
@@ -14,6 +14,7 @@ from gss.recipes.gss.assemble import build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import load_published
 from gss.recipes.gss.experiment import GSSExperiment, Tokenizer
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.model import require_pixel_branch
 from gss.recipes.gss.stages.exchange import Kind, build_for
 from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
@@ -36,10 +37,10 @@ def _lender(run: Run[GSSExperiment], space: ClassSpace) -> GSSExperiment | None:
     if name is None:
         return None
     where = "posterior.experiment"
-    if name == (run.workflow or run.folder).name:
+    if name == folder_name(run.workflow or run.folder):
         raise ConfigError(f"{name!r} names itself", where=where, todo="leave the key out")
     try:
-        other = Run.open(name, results=run.folder.parent)
+        other = Run.open(name, results=run.results)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.what}", where=error.where, todo=error.todo) from error
     if other.experiment.recipe != run.experiment.recipe:
@@ -48,6 +49,9 @@ def _lender(run: Run[GSSExperiment], space: ClassSpace) -> GSSExperiment | None:
     if other.experiment.posterior.experiment:
         known = other.experiment.posterior.experiment
         raise ConfigError(f"{name!r} has its X^-1 from {known!r} itself", where=where, todo=f"name {known!r}")
+    if other.experiment.posterior.image:
+        what = f"the X^-1 of {name!r} looks at the photograph through the encoder of its own latent prior"
+        raise ConfigError(what, where=where, todo="train X^-1 here, or name an experiment without `posterior.image`")
     with contextlib.suppress(DataError, ConfigError):  # its data may be elsewhere: its own check says so
         theirs = other.declared_space().names
         if theirs != space.names:
@@ -89,8 +93,9 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
     with naming("latent_prior.training"):
         lr_factors(prior, loop_settings(run, config.training, config.milestones[-1]))
     with naming("posterior"), META:
-        x_inverse = build_posterior({**described, "posterior": experiment.posterior.architecture()})
-        x_inverse(torch.zeros(2, 3, _WINDOW, _WINDOW))
+        finest = prior.backbone.channels[0]
+        x_inverse = build_posterior({**described, "posterior": experiment.posterior.architecture(finest)})
+        x_inverse(torch.zeros(2, 3, _WINDOW, _WINDOW), torch.zeros(2, finest, _WINDOW // 8, _WINDOW // 8))
     kinds: dict[str, Kind] = {"latent_prior": "gss_ff", "posterior": "posterior"}
     for part, kind in kinds.items():
         file = getattr(experiment, part).checkpoint
@@ -99,6 +104,8 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
             with naming(f"{part}.checkpoint"), META:
                 _, prior_part, x_part = build_for(run, described, kind, state)
             load_published(state, prior_part, x_part, where=data_folder() / file)
+            if prior_part is not None:
+                require_pixel_branch(prior_part.head, experiment.evaluation.pixel_weight)
     with naming("augment.crop, and the images per process of latent_prior.training"):
         images = images_at_once(experiment, "latent_prior")
         _through(prior, torch.empty(images, 3, *experiment.augment.crop, device=META))

@@ -157,7 +157,10 @@ def facts(results: Results) -> dict[str, str]:
 
 def about(file: "ModelFile") -> str:
     """What the model is, in Markdown."""
-    posterior = POSTERIORS[file.meta["posterior"]["variant"] if file.kind == "gss_ft" else "nearest"]
+    described = file.meta["posterior"] if file.kind == "gss_ft" else {"variant": "nearest"}
+    posterior = POSTERIORS[described["variant"]]
+    if "image_channels" in described:
+        posterior += ", which sees the photograph, too,"
     return (
         "Semantic segmentation with *Generative Semantic Segmentation* (Chen, Lu, Zhu and Zhang, CVPR 2023): a label "
         "is painted as a\npicture, the maskige; the network predicts the tokens of that picture from the photograph, a "
@@ -168,11 +171,17 @@ def about(file: "ModelFile") -> str:
 def network(file: "ModelFile") -> dict[str, str]:
     """Facts of the network, by term."""
     meta, config = file.meta, file.meta["provenance"]["config"]
-    prior = meta["latent_prior"]
+    prior, protocol = meta["latent_prior"], meta.get("protocol", config["evaluation"])
+    beyond = {
+        "temperature of the tokens' mixture": protocol.get("token_temperature"),
+        "weight of the classes' shares in the tokens": protocol.get("token_weight"),
+        "weight of the pixel branch": protocol.get("pixel_weight"),
+    }
     return {
         "encoder": prior["backbone"]["name"],
         "pretrained weights": config["latent_prior"]["backbone"].get("weights") or "none",
         "network": f"{meta['vocab_size']} tokens, one per {prior.get('token_stride', 4)} pixels in height and in width",
+        **{term: str(value) for term, value in beyond.items() if value},
         "SHA-256 of the tokenizer's weights": meta["tokenizer"],
     }
 

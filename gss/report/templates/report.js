@@ -161,9 +161,11 @@ if (page) {
     label: {needs: p => p.label, paint: (label, ids) => colourOf(page.colours, label) ?? [0, 0, 0]},
     prediction: {needs: p => p.predictions[state.model], paint: (label, ids) => colourOf(page.colours, ids)},
     error: {needs: p => p.label && p.predictions[state.model], paint: (label, ids) => label === IGNORED ? GREY : label === ids ? null : RED},
+    uncertainty: {needs: p => p.uncertainties[state.model], picture: () => state.uncertainties[state.model]},
     ...page.palette.length ? {
       maskige: {needs: p => p.label, paint: (label, ids) => page.palette[label === IGNORED ? page.names.length : label]},
-      "predicted maskige": {needs: p => p.maskige},
+      "predicted maskige": {needs: p => p.maskige, picture: () => state.maskige},
+      "token uncertainty": {needs: p => p.token_uncertainty, picture: () => state.tokens},
     } : {},
     ...models.length > 1 ? {[versus]: {
       needs: p => p.label && models.every(model => p.predictions[model]),
@@ -177,9 +179,11 @@ if (page) {
   const EXPLAINED = {
     error: "red: wrong, grey: ignored", [versus]: `green: only ${page.models[models.at(-1)]} is right, red: only ${page.models[models[0]]} is right, grey: ignored`,
     maskige: "the label in the colours of the palette: what the tokenizer sees", "predicted maskige": "decoded from the predicted tokens; both models have the same",
+    "token uncertainty": "entropy of the probabilities of tokens: black: one token is certain, white: all are equally likely; both models have the same",
+    uncertainty: "entropy of the probabilities: black: one class is certain, white: all are equally likely",
     image: "the photograph alone", label: "black: ignored", prediction: "",
   };
-  const state = {picture: null, model: models.at(-1), layer: "error", pointed: null, arrays: null, photo: null, maskige: null};
+  const state = {picture: null, model: models.at(-1), layer: "error", pointed: null, arrays: null, photo: null, maskige: null, tokens: null, uncertainties: {}};
   const canvas = by("canvas"), pen = canvas.getContext("2d");
   const groups = [...new Set(page.pictures.map(p => p.split))].flatMap(split => ["worst", "best", "evenly spaced"].map(reason => ({split, reason})))
     .filter(group => page.pictures.some(p => p.split === group.split && p.reasons.includes(group.reason)));
@@ -192,10 +196,11 @@ if (page) {
 
   const show = async picture => {
     state.picture = picture;
-    const [photo, maskige, label, ...predicted] = await Promise.all([loaded(picture.photo), loaded(picture.maskige),
+    const uncertainties = Object.fromEntries(await Promise.all(models.map(async model => [model, await loaded(picture.uncertainties[model])])));
+    const [photo, maskige, tokens, label, ...predicted] = await Promise.all([loaded(picture.photo), loaded(picture.maskige), loaded(picture.token_uncertainty),
       ...[picture.label, ...models.map(model => picture.predictions[model])].map(text => text ? unpack(text).then(bytes => new Ids(bytes)) : null)]);
     if (state.picture !== picture) return; // another one was chosen meanwhile
-    Object.assign(state, {photo, maskige, arrays: {label, ...Object.fromEntries(models.map((model, i) => [model, predicted[i]]))}});
+    Object.assign(state, {photo, maskige, tokens, uncertainties, arrays: {label, ...Object.fromEntries(models.map((model, i) => [model, predicted[i]]))}});
     for (const button of by("thumbs").children) button.setAttribute("aria-pressed", button.picture === picture);
     const scores = models.map(model => `${page.models[model]} ${percent(picture.mIoU[model])}`).join(", ");
     by("picture-title").replaceChildren(element("b", {textContent: picture.name}), ` (${picture.split} ${picture.index}) mIoU: ${scores}`);
@@ -235,7 +240,7 @@ if (page) {
     }
     sheet.getContext("2d").putImageData(pixels, 0, 0);
     pen.globalAlpha = by("opacity").value / 100;
-    if (state.layer === "predicted maskige") pen.drawImage(state.maskige, 0, 0, width, height);
+    if (layer.picture) pen.drawImage(layer.picture(), 0, 0, width, height);
     pen.drawImage(sheet, 0, 0);
     pen.globalAlpha = 1;
   };

@@ -113,9 +113,14 @@ def build_for(
         meta["latent_prior"] = {**described, "kind": "tokens"} if is_tokens else described
         prior = build_prior(meta)
     if made != "gss_ff":
-        meta["posterior"] = run.experiment.posterior.architecture()
-        if meta["posterior"]["variant"] != "window":
-            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {meta['posterior']['variant']}")
+        config = run.experiment.posterior
+        if config.variant != "window":
+            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {config.variant}")
+        if config.image:
+            raise ConfigError(
+                "the published X^-1 sees no photograph", where="posterior.image", todo="leave the key out"
+            )
+        meta["posterior"] = config.architecture()
         x_inverse = build_posterior(meta)
     return meta, prior, x_inverse
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gss.errors import ConfigError
 from gss.layout import MANIFEST
 from gss.modelfile import save_model, tensors_sha256
-from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer
+from gss.recipes.gss.assemble import build_prior, describe, frozen_tokenizer, options
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.layout import GSS_FF, PALETTE, TOKENIZER, milestone
@@ -93,8 +93,9 @@ def _train(
         return frozen_tokenizer(run, "decoder", world.device)
 
     def segmenter(module: nn.Module) -> GSS:
-        nearest = NearestPosterior(torch.from_numpy(colours.colours), run.experiment.evaluation.vote_temperature)
-        return GSS(cast(LatentPrior, module), decoder(), nearest.to(world.device)).eval()
+        protocol = run.experiment.protocol()
+        nearest = NearestPosterior(torch.from_numpy(colours.colours), protocol["vote_temperature"]).to(world.device)
+        return GSS(cast(LatentPrior, module), decoder(), nearest, **options(protocol, colours.colours.tolist())).eval()
 
     steps = config.milestones[-1]
     exported, origin = train_network(

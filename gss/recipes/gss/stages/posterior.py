@@ -9,7 +9,7 @@ from torch import nn
 
 from gss.layout import MANIFEST
 from gss.modelfile import load_model, save_model
-from gss.recipes.gss.assemble import build_model, build_posterior, frozen_tokenizer
+from gss.recipes.gss.assemble import build_model, build_posterior, frozen_tokenizer, options
 from gss.recipes.gss.experiment import GSSExperiment
 from gss.recipes.gss.layout import GSS_FF, POSTERIOR, TOKENIZER, milestone
 from gss.recipes.gss.learners import PosteriorLearner
@@ -50,24 +50,27 @@ def _train(
     prior = load_model(start, "gss_ff")
     run.space.require_names(prior.meta["classes"], where=start, todo=f"train it again: snakemake {start}")
     meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
-    meta |= {"posterior": config.architecture(), "step": config.steps}
+    model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start)
+    meta |= {"posterior": config.architecture(model.prior.backbone.channels[0]), "step": config.steps}
     meta["provenance"] = run.provenance("posterior", inputs)
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
     if config.variant != "nearest":
-        model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
+        model = model.to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,
             module,
             class_weights=class_weights(run, config.training.class_balance),
             reference=run.experiment.numerics == "reference",
+            token_temperature=config.token_temperature,
         )
         # The published prior changes while X^-1 is trained; predictions are those of the one in the file.
         kept = copy.deepcopy(model) if config.training.validate_every else model
 
         def segmenter(module: nn.Module) -> GSS:
-            return GSS(kept.prior, kept.tokenizer, cast(Posterior, module)).eval()
+            beyond = options(run.experiment.protocol(), meta["palette"])
+            return GSS(kept.prior, kept.tokenizer, cast(Posterior, module), **beyond).eval()
 
         pairs = run.manifest.pairs("train")
         exported, origin = train_network(

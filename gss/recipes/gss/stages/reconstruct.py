@@ -91,7 +91,7 @@ def start_files(run: Run[GSSExperiment]) -> tuple[Path, Path]:
     """Palette and tokenizer to begin with."""
     source = run.experiment.posterior.experiment
     if source:
-        return run.folder.parent / source / PALETTE, run.folder.parent / source / TOKENIZER
+        return run.results / source / PALETTE, run.results / source / TOKENIZER
     return run.folder / START_PALETTE, run.folder / START_TOKENIZER
 
 

@@ -175,15 +175,24 @@ class Decoder(nn.Module):
         """Decode a mixture of tokens, [B,V,h,w] summing to 1 over V (one-hot: exact tokens)."""
         return self._decode(self.input(probabilities))
 
-    def lookup(self, tokens: Tensor) -> Tensor:
-        """Decode tokens, int64 [B,h,w]: the one-hot convolution as a table lookup."""
-        x = F.embedding(tokens, self.input.w[:, :, 0, 0].t()) + self.input.b  # [B,h,w,n_init]
+    def lookup(self, code: Tensor) -> Tensor:
+        """Decode tokens, int64 [B,h,w]: the one-hot convolution as a table lookup.
+
+        Or means of the table's rows, float [B,h,w,n_init], which `forward` would make of mixtures at greater length.
+        """
+        rows = code if code.is_floating_point() else F.embedding(code, self.embeddings)
+        x = rows + self.input.b  # [B,h,w,n_init]
         return self._decode(x.permute(0, 3, 1, 2))  # channels last in memory
 
     def _decode(self, x: Tensor) -> Tensor:
         for group in list(self.blocks)[1:-2]:
             x = _in_strips(group, x)
         return _in_strips(self.blocks[-2:], x)  # with the output convolution, so that six channels remain of the group
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The table of the tokens' embeddings, [V,n_init], without the bias that all have."""
+        return self.input.w[:, :, 0, 0].t()
 
     @property
     def input(self) -> Convolution:
@@ -247,6 +256,10 @@ class DVAE(nn.Module):
             if isinstance(module, Convolution) and name not in ("encoder.blocks.output.conv", "decoder.blocks.input"):
                 module.to(dtype)
 
+    def mixture(self, temperature: float | None) -> tuple[Tensor, float] | None:
+        """What a latent prior needs to give means of embeddings for tokens, see `LatentPrior.see`; of None, None."""
+        return None if temperature is None else (self.decoder.embeddings, temperature)
+
     def encode_logits(self, mapped: Tensor) -> Tensor:
         """Token logits [B,V,P//8,Q//8] of a mapped picture [B,3,P,Q] in 0.1..0.9; float32 in lowered precision."""
         return self.encoder(mapped)
@@ -256,11 +269,15 @@ class DVAE(nn.Module):
         picture = map_pixels(rgb).contiguous(memory_format=torch.channels_last)
         return self.encoder.tokens(picture.to(self.weight.dtype))
 
-    def decode_logits(self, tokens: Tensor) -> Tensor:
-        """Decoder output [B,6,8h,8w] of tokens int64 [B,h,w]; float32 in lowered precision."""
-        return self.decoder.lookup(tokens).to(self.decoder.input.w.dtype)
+    def decode_logits(self, code: Tensor) -> Tensor:
+        """Decoder output [B,6,8h,8w] of what `decode` takes; float32 in lowered precision."""
+        return self.decoder.lookup(code).to(self.decoder.input.w.dtype)
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Picture [B,3,8h,8w] in 0..1 of tokens int64 [B,h,w]; float32, or float64 of a float64 tokenizer."""
-        means = self.decode_logits(tokens)[:, :3]
+    def decode(self, code: Tensor) -> Tensor:
+        """Picture [B,3,8h,8w] in 0..1; float32, or float64 of a float64 tokenizer.
+
+        Args:
+            code: tokens int64 [B,h,w], or means of their embeddings (`Decoder.embeddings`), float [B,h,w,n_init].
+        """
+        means = self.decode_logits(code)[:, :3]
         return unmap_pixels(torch.sigmoid(means.to(torch.promote_types(means.dtype, torch.float32))))
