@@ -1,12 +1,13 @@
 """What the options of GSS's prediction are worth: of finished results, nothing trained anew.
 
     python bench/beyond.py camvid_gss/seed_0 camvid_gss/seed_1 [--results results]
+    python bench/beyond.py camvid_gss/seed_0 --with posterior.image=true
 
 Measures `gss_ff.pth` and `gss_ft.pth` on `val` and `test` with every temperature of the tokens, every weight of the
 classes' shares in the tokens and of the pixel branch, and the pixel branch alone, and adds the figures to
 `bench/beyond.csv`: a row for each model, split and choice of options, mIoU and IoU by class in per cent. Rows of the
-same experiment are replaced. Then it writes the table of `bench/beyond.md`: of every kind of options the choice with
-the best mean on `val` over the seeds, and what it reaches on `test`.
+same experiment and settings are replaced. Then it writes the table of `bench/beyond.md`: of every kind of options the
+choice with the best mean on `val` over the seeds, and what it reaches on `test`.
 """
 
 import argparse
@@ -35,7 +36,7 @@ TABLE, PAGE = Path(__file__).with_name("beyond.csv"), Path(__file__).with_name("
 TEMPERATURES = (None, 0.5, 1.0)  # None: the most probable tokens
 TOKEN_WEIGHTS, PIXEL_WEIGHTS = (0.0, 0.5, 1.0, 2.0), (0.0, 0.5, 1.0, 2.0)
 OPTIONS = ["token_temperature", "token_weight", "pixel_weight"]
-KEYS = ["experiment", "split", "model", *OPTIONS]
+KEYS = ["experiment", "settings", "split", "model", *OPTIONS]
 MODELS = {"gss_ff": "GSS-FF", "gss_ft": "GSS-FT", "pixel_branch": "pixel branch alone"}
 
 Choice = tuple[str, str, float, float]  # model and options, as in KEYS
@@ -45,15 +46,19 @@ def main() -> None:
     """Measure, and write the tables anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="none: only the page")
+    parser.add_argument(
+        "--with", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="of what was trained"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args()
     for name in given.experiments:
-        run = Run.open(name, results=given.results)
+        run, settings = Run.open(name, given.settings, given.results), " ".join(given.settings)
         for split in ("val", "test"):
-            rows = pd.DataFrame(measured(run, split))
+            rows = pd.DataFrame({"experiment": name, "settings": settings, **row} for row in measured(run, split))
             if TABLE.is_file():
                 kept = read()
-                rows = pd.concat([kept[(kept["experiment"] != name) | (kept["split"] != split)], rows])
+                is_same = (kept["experiment"] == name) & (kept["settings"] == settings) & (kept["split"] == split)
+                rows = pd.concat([kept[~is_same], rows])
             rows.to_csv(TABLE, index=False)
     table = page.table(("", "options", "val", "test", "difference", "seeds"), compared(read()))
     page.write(PAGE, "\n".join(table))
@@ -66,7 +71,7 @@ def read() -> pd.DataFrame:
 
 def compared(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Cells of the page's table, by experiment (its seeds together), model and kind of options."""
-    rows = rows.assign(group=rows["experiment"].str.partition("/seed_")[0])
+    rows = rows.assign(group=(rows["experiment"].str.partition("/seed_")[0] + " " + rows["settings"]).str.strip())
     for group, found in rows.groupby("group"):
         for model, title in MODELS.items():
             of_model = found[found["model"] == model]
@@ -110,7 +115,7 @@ def measured(run: Run, split: str) -> Iterator[dict[str, object]]:
     """A row for each choice, its figures in per cent."""
     pairs, inference = run.manifest.pairs(split), one_inference(run.experiment.evaluation)
     assert inference.mode == "whole" and not inference.flip, "one pass over an image is shared by all choices"
-    names, tokenizer = run.space.names, read_beside(lambda file: run.folder / file).keep("decoder")
+    names, tokenizer = run.space.names, read_beside(lambda file: run.file(run.folder / file)).keep("decoder")
     models = {name: _model(run, name, tokenizer) for name in ("gss_ff", "gss_ft")}
     counts: dict[Choice, np.ndarray] = {}
     progress = Progress(f"options {run.name} {split}", len(pairs), "img")
@@ -126,12 +131,12 @@ def measured(run: Run, split: str) -> Iterator[dict[str, object]]:
     for choice, found in counts.items():
         figures = scores(found)
         of_classes = {each: _percent(iou) for each, iou in zip(names, figures.iou, strict=True)}
-        row = dict(zip(KEYS, (run.name, split, *choice), strict=True))
+        row = dict(zip(KEYS[2:], (split, *choice), strict=True))
         yield {**row, "mIoU": _percent(figures.mIoU), **of_classes}
 
 
 def _model(run: Run, name: str, tokenizer: DVAE) -> GSS:
-    path = run.folder / f"{name}.pth"
+    path = run.file(run.folder / f"{name}.pth")
     protocol = {**run.experiment.protocol(), "token_weight": 1.0}  # any: so that the shares are there
     return build_model(load_model(path, name), tokenizer, where=path, protocol=protocol)
 
@@ -144,7 +149,7 @@ def _predictions(models: Mapping[str, GSS], pixels: Tensor, size: tuple[int, int
     shown = image.shape[2], image.shape[3]
     for temperature in TEMPERATURES:
         first.token_temperature = temperature
-        seen, shares = first.see(image, with_pixels=True)
+        seen, shares = first.see(image, with_pixels=True, with_features=models["gss_ft"].posterior.sees_image)
         assert seen.pixel_logits is not None and shares is not None
         branch = resize(seen.pixel_logits, shown).log_softmax(1)
         of_tokens = (resize(shares, shown) + RAREST).log()
@@ -152,11 +157,11 @@ def _predictions(models: Mapping[str, GSS], pixels: Tensor, size: tuple[int, int
             yield ("pixel_branch", "", 0.0, 1.0), _ids(branch, size)
         rgb = first.tokenizer.decode(seen.code)
         for name, model in models.items():
-            own = model.posterior.log_probabilities(rgb, shown)
+            own = model.posterior.log_probabilities(rgb, shown, seen.features)
             said = "hard" if temperature is None else str(temperature)
             for weights in itertools.product(TOKEN_WEIGHTS, PIXEL_WEIGHTS):
                 if weights == (0.0, 0.0):
-                    found = model.posterior.scores(rgb, shown)
+                    found = model.posterior.scores(rgb, shown, seen.features)
                 else:
                     found = own + weights[0] * of_tokens + weights[1] * branch
                 yield (name, said, *weights), _ids(found, size)

@@ -16,7 +16,7 @@ from gss.config.names import folder_name, seed_name, seed_parts, valid_name
 from gss.config.project import Cluster, Project
 from gss.config.recipe import find_recipe
 from gss.config.reference import model_in
-from gss.config.schema import Backbone, Data
+from gss.config.schema import Backbone, Data, Evaluation
 from gss.errors import ConfigError
 from gss.layout import CONFIG
 
@@ -201,13 +201,15 @@ def lineage(path: Path) -> list[Path]:
 
 
 def _of_recipe(content: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What an experiment takes of its base: of one with another recipe the sections that all recipes have."""
+    """What an experiment takes of its base: of one with another recipe the sections and keys that all recipes have."""
     if not content or own.get("recipe", content.get("recipe", "gss")) == content.get("recipe", "gss"):
         return content
     taken = {key: value for key, value in content.items() if key in Experiment.model_fields}
     run = taken.get("run")
     if isinstance(run, dict):
         taken["run"] = {key: value for key, value in run.items() if key != "resources"}  # of the other's stages
+    if isinstance(evaluation := taken.get("evaluation"), dict):
+        taken["evaluation"] = {key: value for key, value in evaluation.items() if key in Evaluation.model_fields}
     return {key: value for key, value in taken.items() if key not in ("recipe", "published", "reference")}
 
 

@@ -59,9 +59,11 @@ def test_a_change_of_the_base_changes_what_depends_on_it(folder: Path) -> None:
 
 
 def test_a_base_of_another_recipe_lends_what_both_have(folder: Path) -> None:
-    (folder / "plain.yaml").write_text("recipe: pixel\nbase: toy\npixel: {backbone: {name: test_resnet}}\n")
+    (folder / "mine.yaml").write_text("base: toy\nevaluation: {pictures: 3, token_weight: 1.0}\n")
+    (folder / "plain.yaml").write_text("recipe: pixel\nbase: mine\npixel: {backbone: {name: test_resnet}}\n")
     toy, plain = load_experiment("toy"), load_experiment("plain")
     assert plain.recipe == "pixel" and plain.data == toy.data and plain.augment == toy.augment
+    assert plain.evaluation.pictures == 3 and not hasattr(plain.evaluation, "token_weight")  # it has no tokens
     assert plain.run.resources == {} and plain.run.log_every == toy.run.log_every
 
 

@@ -201,10 +201,11 @@ def test_slices_know_the_temperatures_only_where_they_count(tmp_path: Path) -> N
         before, after = slices(*settings[1:]), slices(*settings)
         return {name for name in before if before[name] != after[name]}
 
-    assert changed("evaluation.token_temperature=1") == {"evaluate"}
+    assert changed("evaluation.token_temperature=2") == {"evaluate"}
     assert changed("posterior.token_temperature=1") == {"posterior"}
-    assert changed("evaluation.token_temperature=1", "posterior.training.keep=best") == {"evaluate", "posterior"}
+    assert changed("evaluation.token_temperature=2", "posterior.training.keep=best") == {"evaluate", "posterior"}
     assert not changed("posterior.token_temperature=1", "posterior.variant=nearest")
     said = Run.open("toy", ["evaluation.token_temperature=0.5"], tmp_path).experiment.protocol()
     assert said["token_temperature"] == 0.5
-    assert not {"token_temperature", "pixel_weight"} & Run.open("toy", [], tmp_path).experiment.protocol().keys()
+    published = Run.open("camvid_gss/seed_0", [], tmp_path).experiment.protocol()
+    assert not published.keys() & {"token_temperature", "token_weight", "pixel_weight"}

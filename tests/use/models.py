@@ -51,7 +51,7 @@ def write_models(
     tokenizer = DVAE(vocab_size=32, n_hid=8, n_init=8, blocks_per_group=1)
     sha256 = save_tokenizer(folder / "tokenizer.safetensors", tokenizer, {"source": "test"})
     config = load_experiment("toy").model_dump(mode="json")
-    config["evaluation"] |= evaluation
+    config["evaluation"] |= {"token_temperature": None, "token_weight": 0.0, **evaluation}  # the published method
     meta: dict[str, Any] = {
         "classes": list(classes),
         "palette": np.random.default_rng(0).integers(120, 137, (len(classes) + 1, 3)).tolist(),  # near what it decodes
