@@ -5,6 +5,7 @@ Modules are imported by the verb that needs them: `gss --help` loads no torch.
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import gss
 from gss.collector import spare_modules
-from gss.config import all_models, all_stages, data_folder, imported, recipes
+from gss.config import RECIPES, all_models, all_stages, data_folder, imported, recipes
 from gss.errors import GssError, Interrupted, OutputClosed, did_you_mean, is_no_memory
 from gss.output import open_output
 
@@ -23,6 +24,7 @@ SOME_FAILED = 3
 # The verbs as `gss --help` shows them, each with the example of its own help; a stage that is not named: in `training`.
 GROUPS = {
     "data": {
+        "init": "gss init mine photos/ labels/",
         "check": "gss check mine",
         "prepare": "gss prepare ade20k",
         "labels": "gss labels mine",
@@ -162,6 +164,15 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
+    begun = verb("init", _init, "look at photographs and labels and write an experiment for them")
+    begun.add_argument("name", metavar="NAME", help="of the experiment: config/experiments/NAME.yaml, or FILE.yaml")
+    begun.add_argument("folders", nargs="+", type=_path, metavar="FOLDER", help="of the data set, or of its parts")
+    begun.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="that a whole run may take; default: 1")
+    begun.add_argument("--recipe", choices=RECIPES, help="default: what is better in small")
+    begun.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    begun.add_argument("--download", action="store_true", help="fetch weights of an encoder where there are none")
+    begun.add_argument("--dry-run", action="store_true", help="only show the file")
+
     stages = list(all_stages().values())
     for row in stages:
         if not row.verb and row.name not in ("labels", "check", "import", "evaluate", "summary"):
@@ -298,6 +309,22 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _init(given: argparse.Namespace) -> None:
+    from gss.init.init import init
+
+    print(
+        init(
+            given.name,
+            given.folders,
+            hours=given.hours,
+            recipe=given.recipe,
+            device=given.device,
+            download=given.download,
+            dry_run=given.dry_run,
+        )
+    )
+
+
 def _run(given: argparse.Namespace) -> Any:
     from gss.stages.run import Run
 
@@ -422,6 +449,14 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 480x360")
     return int(height), int(width)
+
+
+def _hours(text: str) -> float:
+    """A number of hours above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (hours := float(text)) < math.inf:
+            return hours
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of hours, such as 0.5")
 
 
 def _count(text: str) -> int | None:

@@ -8,6 +8,7 @@ PREPARED, LABELS, MANIFEST, STATISTICS, FAULTS = (
 )
 OVERVIEW = "overview.html"  # beside a manifest
 ANNOTATED = "annotated"  # beside LABELS: the label files of each source, and pictures that annotations hold
+LISTS = "data/lists"  # which image is in which split, where the check has divided them
 RELABELLED = "relabelled"  # the split of a set's manifest that has its other labels
 REPORT, SEEDS_TABLE = "report.html", "seeds.csv"
 SUMMARY = "evaluation/*/summary.json"  # of a model, on the sets of `evaluation.sets`

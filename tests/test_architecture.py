@@ -18,7 +18,7 @@ ROWS = (
     ("report", "compare", "tracking", "watch", "clean"),
     ("stages",),
     ("use", "benchmark"),
-    ("cli", "workflow", "snakemake_patches", "doctor", "__main__"),
+    ("cli", "workflow", "snakemake_patches", "doctor", "init", "__main__"),
     ("recipes",),  # on top: they are found by name, and no room below imports one
 )
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}

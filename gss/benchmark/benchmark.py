@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -53,6 +55,44 @@ def benchmark(run: Run, images: int = IMAGES, output: Path | None = None) -> str
     picture = output.with_suffix(".png")
     stage_times(picture, {section["title"]: section["rows"] for section in content["sections"]})
     return f"{table(content)}\n\nwrote {output} and {picture}"
+
+
+class NoRoom(GssError):
+    """Something does not fit into the memory of this machine."""
+
+
+def laps(run: Run, threads: int) -> dict[str, float]:
+    """Seconds for a step of each training, loading included, a label of a reconstruction, an image of each evaluation,
+    the medians of some; and for the start of a process (`start`); all with random weights.
+
+    Args:
+        run: with a manifest.
+        threads: cores that each is computed with.
+
+    Returns:
+        By name of the stage, of an evaluation `evaluate MODEL`.
+
+    Raises:
+        NoRoom: something does not fit into memory.
+    """
+    recipe, config = run.experiment.kind, run.experiment
+    began = time.perf_counter()
+    _child("start", "", measure.hardware)
+    found = {"start": time.perf_counter() - began}
+
+    def lap(title: str, stage: str, measurement: Callable[..., Section], *arguments: Any, **options: Any) -> None:
+        section = _child(
+            title, less_memory(config, stage), measure.threaded, threads, measurement, run, *arguments, **options
+        )
+        found[title] = section.rows(title, defaultdict(lambda: 1.0))[0]["seconds"]
+
+    for title, stage, measurement, _ in recipe.part("benchmark").sections(config):
+        lap(title, stage, measurement, measure.LEAST_LAPS)
+    for stage in config.trainings:
+        lap(stage, stage, measure.training, stage, measure.LEAST_LAPS, with_loading=True)
+    for model in recipe.models:
+        lap(f"evaluate {model}", "evaluate", measure.evaluation, model, measure.LEAST_LAPS)
+    return found
 
 
 def _measure(run: Run, images: int) -> dict[str, Any]:
@@ -112,7 +152,7 @@ def _child(title: str, keys: str, measurement: Callable[..., Any], *arguments: A
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(measure.in_child, measurement, *arguments, **options).result()
     except (measure.NoMemory, BrokenProcessPool) as error:
-        raise GssError(
+        raise NoRoom(
             f"{title} does not fit into the memory of this machine: {error}", where=f"gss benchmark, {title}", todo=keys
         ) from error
 

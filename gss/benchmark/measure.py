@@ -187,6 +187,12 @@ def hardware() -> dict[str, Any]:
     return found
 
 
+def threaded(threads: int, measurement: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The result of a measurement with a number of threads, as `gss launch` gives a process of a stage."""
+    torch.set_num_threads(threads)
+    return measurement(*arguments, **options)
+
+
 def in_child(measurement: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """The result of a measurement, called in a process that exists for it; its lines are kept from the terminal.
 

@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gss.config.names import Name, Place, SetName
 
@@ -12,6 +20,18 @@ Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[Positive, Positive]
+Channel = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[tuple[Channel, ...], Field(min_length=3, max_length=4)]
+
+
+def _several(colours: Any) -> Any:
+    """One colour is a list of colours, too."""
+    is_one = isinstance(colours, list | tuple) and all(isinstance(value, int) for value in colours)
+    return (colours,) if is_one else colours
+
+
+Painted = dict[str, Annotated[tuple[Colour, ...], Field(min_length=1), BeforeValidator(_several)]]
+"""Name of a class -> its colour or colours, RGB or RGBA."""
 
 
 OF_ANNOTATIONS = "annotations"  # as `classes`
@@ -42,6 +62,40 @@ class Split(Section):
     blank, such as the label, is passed over."""
     count: Positive | None = None
     """Number of images the split must have."""
+
+
+class Divide(Section):
+    val: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share that becomes `val`; 0: none."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share that becomes `test`; 0: none."""
+    seed: Seed = 0
+    """Another one divides in another way."""
+    group: str | None = None
+    """Regular expression: images in whose names it finds the same stay together, as the frames of a film; what counts
+    is its first group, or all of it. A name is a path below `images`, without extension. None: each image alone."""
+
+    @field_validator("group")
+    @classmethod
+    def _is_an_expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return group
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if not self.shares:
+            raise ValueError("`divide` needs a share of `val` or `test`")
+        if sum(self.shares.values()) >= 1:
+            raise ValueError(f"`divide` leaves nothing to train on: val {self.val} and test {self.test}")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the splits that it makes."""
+        return {split: share for split, share in (("test", self.test), ("val", self.val)) if share}
 
 
 class Archive(Section):
@@ -82,16 +136,19 @@ class Source(Section):
     """Folder of the data set: absolute, or relative to `GSS_DATA`, else to `data_root` of config/config.yaml."""
     splits: dict[Literal["train", "val", "test"], Split]
     """Image and label folders of each split."""
+    divide: Divide | None = None
+    """Make `val` or `test` of the pairs in the folders of `train`: by their names, so that each stays where it is when
+    others are added. The check writes what it divides into `data/lists`. None: every split has folders of its own."""
     reduce_zero_label: bool = False
     """Native id 0 is ignored and every other id moves down by one (ADE20K)."""
     label_map: dict[int, int | Literal["ignore"]] = {}
     """Native id -> class id, or `ignore` (or 255, with up to 254 classes); ids not listed stay as they are."""
     encoding: Literal["ids", "colours"] = "ids"
     """What labels hold: ids (8 or 16 bits, palettes), or colours, RGB or RGBA, by the table of the classes."""
-    native_classes: Place | tuple[str, ...] | None = None
+    native_classes: Place | tuple[str, ...] | Painted | None = None
     """Classes of its own that the labels hold: a CSV in the root (`index,name`, with gaps if need be; `name,r,g,b[,a]`
-    for colours, with several rows for a class if need be), a shipped list, or the names. None: those of
-    `classes`."""
+    for colours, with several rows for a class if need be), a shipped list, the names, or `{name: [r, g, b]}`. None:
+    those of `classes`."""
     taxonomy: Taxonomy | None = None
     """Table of what `native_classes` become; without one they are the classes of the same names."""
     mapping: dict[str, str] = {}
@@ -113,6 +170,23 @@ class Source(Section):
     results. Their classes are native ones; `native_classes` names them only where the files do not (`yolo`)."""
     exif_orientation: Literal["apply", "stored"] | None = None
     """What labels follow where photographs carry an EXIF orientation: the turned picture, or the one as stored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _divided(cls, content: Any) -> Any:
+        """The splits that `divide` makes have the folders of `train`."""
+        if (
+            not isinstance(content, dict)
+            or content.get("divide") is None
+            or not isinstance(content.get("splits"), dict)
+        ):
+            return content
+        divide, splits = Divide.model_validate(content["divide"]), content["splits"]
+        for split in divide.shares:
+            if splits.get(split, splits.get("train")) != splits.get("train"):
+                raise ValueError(f"`divide` makes `{split}` of the pairs of `train`, and `splits` has another one")
+        made = {split: splits["train"] for split in ("val", "test") if split in divide.shares and "train" in splits}
+        return {**content, "splits": {**splits, **made}}
 
     @field_validator("label_name")
     @classmethod
@@ -159,8 +233,10 @@ class Source(Section):
                 "`label_map` and `reduce_zero_label` are of ids of `data.classes`: with `native_classes`, "
                 "`annotations` or `encoding: colours` name what a class becomes in `mapping`"
             )
-        if self.native_classes in ((), ""):
+        if self.native_classes in ((), "", {}):
             raise ValueError("`native_classes` needs a name for every id")
+        if isinstance(self.native_classes, dict) and self.encoding != "colours":
+            raise ValueError("`native_classes` with colours are of `encoding: colours`")
         if self.encoding == "colours" and isinstance(self.native_classes, tuple):
             raise ValueError("`encoding: colours` needs a table with colours, not a list of names")
         return self

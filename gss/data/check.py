@@ -61,7 +61,7 @@ def scan(
         the key that mends it where there is one.
 
     Raises:
-        DataError: folders are missing.
+        DataError: folders are missing, or there are too few pairs to divide.
     """
     splits = {split: spelled(root, folders) for split, folders in splits.items()}
     _require_folders(root, splits, obtain)

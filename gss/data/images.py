@@ -142,6 +142,26 @@ def inspect_label(path: Path, native: NativeClasses | None = None) -> tuple[np.n
     return ids, np.frombuffer(colours.ljust(3 * 256, b"\0"), np.uint8).reshape(256, 3)
 
 
+def label_size(path: Path) -> tuple[int, int]:
+    """Height and width of a label file.
+
+    Raises:
+        DataError: see `read_native_label`.
+    """
+    with _label(path) as file:
+        return file.height, file.width
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """The colours of a painted label, uint8 [H, W, 4], RGBA; of a palette file those that it shows.
+
+    Raises:
+        DataError: see `read_native_label`.
+    """
+    with _label(path) as file:
+        return _rgba(file, path)
+
+
 def read_label(path: Path, space: ClassSpace) -> np.ndarray:
     """Decode a label file into class ids.
 
@@ -292,14 +312,18 @@ def _label(path: Path) -> Iterator[Image.Image]:
 def _native(file: Image.Image, path: Path, native: NativeClasses | None) -> np.ndarray:
     if native is None or not native.are_painted:
         return _ids(file, path)
+    try:
+        return native.ids(_rgba(file, path))
+    except DataError as error:
+        raise DataError(error.what, where=path, todo=error.todo) from error
+
+
+def _rgba(file: Image.Image, path: Path) -> np.ndarray:
     _refuse_inexact(file, path)
     if file.mode not in _COLOUR_MODES or ";16" in _raw_mode(file):
         found = f"a label of mode {file.mode} ({_raw_mode(file)}) where colours of 8 bits are expected"
         raise DataError(found, where=path, todo="save it as PNG in RGB or RGBA, or remove `encoding: colours`")
-    try:
-        return native.ids(np.asarray(file.convert("RGBA")))
-    except DataError as error:
-        raise DataError(error.what, where=path, todo=error.todo) from error
+    return np.asarray(file.convert("RGBA"))
 
 
 def _ids(file: Image.Image, path: Path) -> np.ndarray:

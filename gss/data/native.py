@@ -106,6 +106,30 @@ class NativeClasses:
         )
 
 
+def painted_classes(colours: Mapping[str, Sequence[tuple[int, ...]]]) -> NativeClasses:
+    """Classes that are painted, ids counted in their order.
+
+    Args:
+        colours: name -> its RGB or RGBA colours, 0..255.
+
+    Raises:
+        DataError: two classes of a colour, or RGB beside RGBA.
+    """
+    found: dict[tuple[int, ...], int] = {}
+    names = list(colours)
+    for native, (name, own) in enumerate(colours.items()):
+        for colour in own:
+            if found.setdefault(colour, native) != native:
+                raise DataError(
+                    f"the colour {colour} is that of {names[found[colour]]!r} and of {name!r}",
+                    where="native_classes",
+                    todo="one colour, one class",
+                )
+    if len({len(colour) for colour in found}) > 1:
+        raise DataError("colours of three channels and of four", where="native_classes", todo="give all as many")
+    return NativeClasses(dict(enumerate(names)), found)
+
+
 def read_native_classes(path: Path, *, painted: bool) -> NativeClasses:
     """Read the classes that label files hold.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from gss.config import list_file
 from gss.config.schema import Source
 from gss.data.cases import Cases, Fault
+from gss.data.divide import Division
 from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk, without_extension
 from gss.errors import DataError
 
@@ -35,6 +36,7 @@ class SplitFolders:
             folder, without suffix and extension) in that of its label; None: names are equal.
         list: text file with the name of an image in each line, the only ones that count; None: all in the folders do.
         labelled_only: images without a label are passed over.
+        divide: the folders hold other splits, too, and this one has a part of their pairs; None: all of them.
     """
 
     images: str
@@ -45,6 +47,7 @@ class SplitFolders:
     label_name: tuple[str, str] | None = None
     list: Path | None = None
     labelled_only: bool = False
+    divide: Division | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ class Listing:
 
 def folders_of(source: Source) -> dict[str, SplitFolders]:
     """The folders of the splits of a source, as the configuration names them."""
+    divide = source.divide
+    division = None if divide is None else Division(divide.shares, divide.seed, divide.group)
     return {
         name: SplitFolders(
             split.images,
@@ -140,6 +145,7 @@ def folders_of(source: Source) -> dict[str, SplitFolders]:
             split.count,
             source.label_name,
             list_file(split.list) if split.list else None,
+            divide=division if division and name in ("train", *division.shares) else None,
         )
         for name, split in source.splits.items()
     }
@@ -157,8 +163,31 @@ def list_pairs(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Li
         splits: all of them: a folder of labels is no part of one of images that it lies in, and the other way round.
 
     Raises:
-        DataError: a list of images that cannot be read.
+        DataError: a list of images that cannot be read, or there are too few pairs to divide.
     """
+    listing, division = _list_all(root, split, splits), splits[split].divide
+    return listing if division is None else _part(listing, split, division, root)
+
+
+def _part(listing: Listing, split: str, division: Division, root: Path) -> Listing:
+    """A split that is made of the pairs of its folders; what is wrong in these, and alone, stays with `train`."""
+    try:
+        parts = division.divide(listing.pairs.keys)
+    except DataError as error:
+        raise DataError(error.what, where=f"{error.where} of {root}", todo=error.todo) from error
+    others = {key for other, keys in parts.items() if other != split for key in keys}
+    own = {*parts[split]}
+
+    def of_split(files: Files) -> Files:
+        kept = files.extensions.keys() - others if split == "train" else own
+        return replace(files, extensions={key: end for key, end in files.extensions.items() if key in kept})
+
+    pairs = PairNames(parts[split], of_split(listing.pairs.images), of_split(listing.pairs.labels))
+    return replace(listing, pairs=pairs) if split == "train" else Listing(pairs, [], [], [])
+
+
+def _list_all(root: Path, split: str, splits: Mapping[str, SplitFolders]) -> Listing:
+    """The pairs in the folders of a split."""
     folders = splits[split]
     images = Files(_prefix(root, folders.images), composed(folders.image_suffix), folders.label_name)
     labels = Files(_prefix(root, folders.labels), composed(folders.label_suffix))

@@ -38,7 +38,11 @@ def lists(
     Returns:
         Of splits with images that have no label, and of splits that are the same files.
     """
-    free = {split: listing.pairs.images for split, listing in listings.items() if folders[split].list is None}
+    free = {
+        split: listing.pairs.images
+        for split, listing in listings.items()
+        if folders[split].list is None and folders[split].divide is None
+    }
     found = {split: path for split, images in free.items() if (path := _list_of(root, split, images))}
 
     def key(split: str) -> str:

@@ -12,13 +12,13 @@ from gss.data.check import fault_error, in_both, scan
 from gss.data.classes import IGNORE, ClassSpace
 from gss.data.manifest import Rows, manifest_sha256, named_beside, read_manifest, write_manifest
 from gss.data.mseg.sets import root_of
-from gss.data.native import NativeClasses, read_native_classes, some
+from gss.data.native import NativeClasses, painted_classes, read_native_classes, some
 from gss.data.pairing import folders_of
 from gss.data.sources import Found, join, relabelled
 from gss.data.taxonomy import Taxonomy, read_taxonomy, targets
 from gss.errors import ConfigError
 from gss.files import remove, write_json, write_table, write_text
-from gss.layout import FAULTS, LABELS, MANIFEST, OVERVIEW, PREPARED, RELABELLED, STATISTICS, WORK
+from gss.layout import FAULTS, LABELS, LISTS, MANIFEST, OVERVIEW, PREPARED, RELABELLED, STATISTICS, WORK
 from gss.report import overview
 from gss.stages.labels import Annotated, labels
 from gss.stages.rehearse import rehearse
@@ -46,7 +46,7 @@ def check(run: Run) -> None:
     records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
     places = {data.root: run.root} | {source.root: source_folder(source, "source") for source in data.sources}
     spaces = {
-        source.root: _space(
+        source.root: source_space(
             source, space, places[source.root], run.class_table, f"source {source.root!r}", annotated.get(source.root)
         )
         for source in (data, *data.sources)
@@ -83,8 +83,10 @@ def check(run: Run) -> None:
     with run.stage("check", inputs, looked_into=looked_into, noted={"seen": seen}) as journal:
         assert journal is not None
         journal.figures({f"{split}/images": found["images"] for split, found in statistics["splits"].items()})
-        remove(run.folder / MANIFEST)
+        remove(run.folder / MANIFEST, run.folder / LISTS)
         write_json(run.folder / STATISTICS, statistics)
+        for number, source in enumerate((data, *data.sources)):
+            _write_lists(run.folder, source, found[source.root][0], f"_{number}" if number else "")
         write_manifest(run.folder / MANIFEST, manifest)
         _show(run.folder / MANIFEST, run.root, statistics, run.name)
     for record in records:
@@ -123,7 +125,7 @@ def check_set(run: Run, name: str) -> None:
         key="model_mapping",
         partial=True,  # a model of many classes, tested on a few
     )
-    space = _space(config, own, root, table, where, annotated)
+    space = source_space(config, own, root, table, where, annotated)
     manifest_file, statistics_file, targets_file = (run.folder / file for file in layout.of_set(name))
     seen = look_at(run.experiment, run.folder, name)
     record = run.folder / WORK / f"check_pairs_{name}.jsonl"
@@ -136,7 +138,7 @@ def check_set(run: Run, name: str) -> None:
         other = config.relabelled_source()
         records.append(record.with_stem(f"{record.stem}_{RELABELLED}"))
         sources.append(other)
-        other_space = _space(other, own, root, table, f"{where}.{RELABELLED}")
+        other_space = source_space(other, own, root, table, f"{where}.{RELABELLED}")
         found_too = _scan(run, other, other_space, root, records[-1], is_part=True)
         manifest, statistics, faults = relabelled(config.root, found_in, found_too, RELABELLED)
     else:
@@ -216,6 +218,17 @@ def _beside(splits: Mapping[str, Rows], root: Path, folder: Path) -> dict[str, R
     return {split: named_beside(rows, root, folder) for split, rows in splits.items()}
 
 
+def _write_lists(folder: Path, source: Source, manifest: Mapping[str, Any], end: str) -> None:
+    """Write down which images of a divided source are in which split.
+
+    Args:
+        end: of the files' names.
+    """
+    for split in ("train", *source.divide.shares) if source.divide else ():
+        names = [row["image"] for row in manifest["splits"][split]]
+        write_text(folder / LISTS / f"{split}{end}.txt", "".join(f"{name}\n" for name in names))
+
+
 def _require_sound(faults: Sequence[str], summed: Sequence[str], path: Path, root: Path) -> None:
     """Raise DataError with the equal ones as one line, and write all faults down, where there are some."""
     if faults:
@@ -259,7 +272,7 @@ def _made_labels(source: Source, where: str) -> Path | None:
     return record
 
 
-def _space(
+def source_space(
     source: Source,
     space: ClassSpace,
     root: Path,
@@ -285,6 +298,8 @@ def _space(
         return replace(space, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map)
     if isinstance(native, tuple):
         classes = NativeClasses(dict(enumerate(native)))
+    elif isinstance(native, dict):
+        classes = painted_classes(native)
     else:
         table = class_table if native is None else class_file(native, root)
         if table is None:

@@ -73,7 +73,7 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
         options = _options(source, root)
         made = make_labels(
             root,
-            folders_of(source),
+            {split: folders for split, folders in folders_of(source).items() if split == _whole(split, folders)},
             options,
             folder,
             title=source.root,
@@ -120,12 +120,20 @@ def made_folders(source: Source, folder: Path, splits: Mapping[str, Any]) -> dic
     """
     folders: dict[str, SplitFolders] = {}
     for name, asked in folders_of(source).items():
-        place = (folder / name).absolute()
-        is_embedded = splits[name]["embedded"]
+        whole = _whole(name, asked)
+        place = (folder / whole).absolute()
+        is_embedded = splits[whole]["embedded"]
         images, listed = (str(place / "images"), None) if is_embedded else (asked.images, asked.list)
         labels = str(place / "labels")
-        folders[name] = SplitFolders(images, labels, count=asked.count, list=listed, labelled_only=True)
+        folders[name] = SplitFolders(
+            images, labels, count=asked.count, list=listed, labelled_only=True, divide=asked.divide
+        )
     return folders
+
+
+def _whole(split: str, folders: SplitFolders) -> str:
+    """The split whose labels are those of a split, too."""
+    return "train" if folders.divide else split
 
 
 def _table(made: Made) -> Iterator[str]:

@@ -290,14 +290,15 @@ class Run(Generic[E]):
         }
 
 
-def class_space(data: DataSet, table: Path | None, labels: Path) -> ClassSpace:
+def class_space(data: DataSet, table: Path | None, labels: Path | None = None) -> ClassSpace:
     """The class space that the section of a data set describes.
 
     Args:
         table: of its classes; None: the section names them, or the annotations do.
-        labels: what was made of these.
+        labels: what was made of annotations; None: there are none.
     """
     if data.classes == OF_ANNOTATIONS:
+        assert labels is not None
         return ClassSpace(tuple(read_json(labels)["sources"][data.root]["classes"]))
     if isinstance(data.classes, str):
         assert table is not None
