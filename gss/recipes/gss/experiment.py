@@ -227,10 +227,11 @@ class GSSEvaluation(Evaluation):
     token_temperature: Temperature | None = None
     """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
     token_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Add w times the logarithms of the classes' shares in the tokens to the log-probabilities of X^-1; 0: X^-1
-    alone."""
+    """Weigh the logarithms of the classes' shares in the tokens in, w against 1 for the log-probabilities of X^-1;
+    0: X^-1 alone."""
     pixel_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
+    """Weigh the log-probabilities of the latent prior's pixel branch in, w against 1 for those of X^-1; 0: X^-1
+    alone."""
 
 
 BEYOND = ("token_temperature", "token_weight", "pixel_weight")

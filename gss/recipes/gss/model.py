@@ -32,9 +32,9 @@ class GSS(nn.Module):
         posterior: X^-1.
         token_temperature: T of the mixture of tokens that is decoded, softmax(scores / T); None: the one token with the
             highest score, as published.
-        token_weight: w; the scores are log-probabilities, those of X^-1 plus w times the logarithms of the shares that
-            the classes have in the tokens, see `class_shares`, of the mixture where one is decoded. A mixture of two
-            colours may lie near that of a third class, whose share is small. 0: no shares, as published.
+        token_weight: w; the scores are the mean of log-probabilities, those of X^-1 and w times the logarithms of the
+            shares that the classes have in the tokens, see `class_shares`, of the mixture where one is decoded. A
+            mixture of two colours may lie near that of a third class, whose share is small. 0: no shares, as published.
         pixel_weight: the same of the log-probabilities of the prior's pixel branch; 0: the branch is not looked at, as
             published.
         colours: [N + 1, 3] in 0..255, the palette with the ignore row last; for shares.
@@ -105,7 +105,8 @@ class GSS(nn.Module):
             for of_image, logits in zip(scores, seen.pixel_logits, strict=True):
                 logarithm = log_sum_exp(logits, size)  # [H, W]
                 _add(of_image, self.pixel_weight, (chunk - logarithm for chunk in resized(logits, size)))
-        return scores
+        # The mean: all of them say the same thing, and a sum would take it for independent evidence.
+        return scores.div_(1 + self.token_weight + self.pixel_weight)
 
     def extras(self, image: Tensor) -> Tensor:
         """The predicted maskige, see `rgb`, and how undecided the latent prior is about its tokens, grey."""
