@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from gss.config.experiment import Experiment, Job, NamedFile
-from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
+from gss.config.load import PUT_IT_THERE, data_folder, start_file, weights_download, weights_file
 from gss.config.names import Place, RunName
 from gss.config.schema import (
     Backbone,
@@ -116,6 +116,10 @@ class LatentPrior(Section):
     """The image encoder."""
     checkpoint: Place | None = None
     """A published (mmseg) GSS-FF checkpoint to import instead of training, found like `data.root`."""
+    start_from: Place | None = None
+    """A model to go on from, for other classes, data or schedules: a file as `results/other/gss_ff.pth`, or a folder of
+    `gss export`; relative to the project. Tensors of equal names and shapes are taken, of the pixel branch the rows
+    of classes with equal names, the token classifier where the tokenizer is the same."""
     milestones: tuple[Positive, ...] = (160000,)
     """Steps at which a model file is written; the last one is the length of the training."""
     head: Literal["ff", "single_fusion"] = "ff"
@@ -139,7 +143,8 @@ class LatentPrior(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        beside: Any = {"backbone": {"weights"}, "checkpoint": True, "milestones": True, "head": True, "training": True}
+        training: Any = dict.fromkeys(("checkpoint", "start_from", "milestones", "head", "training"), True)
+        beside = {"backbone": {"weights"}, **training}
         return {**self.model_dump(mode="json", exclude=beside), "kind": self.head}
 
     @model_validator(mode="after")
@@ -162,6 +167,8 @@ class Posterior(Section):
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
     checkpoint: Place | None = None
     """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
+    start_from: Place | None = None
+    """A model whose X^-1 is gone on from, see `latent_prior.start_from`."""
     start_step: Positive | None = None
     """Train behind this milestone of the latent prior; default: the last one."""
     steps: Positive = 40000
@@ -249,7 +256,7 @@ _TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init
 _OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))
 _REFINEMENT = ("reconstruction.min_iou", "reconstruction.retrain_steps")
 _SIZES = ("posterior.depth", "posterior.num_heads")
-_TRAINED = ("posterior.steps", "posterior.training", "posterior.token_temperature")
+_TRAINED = ("posterior.steps", "posterior.training", "posterior.token_temperature", "posterior.start_from")
 
 
 class GSSExperiment(Experiment):
@@ -286,7 +293,7 @@ class GSSExperiment(Experiment):
         (
             "`latent_prior.checkpoint`",
             lambda e: e.latent_prior.checkpoint is not None,
-            ("latent_prior.training", "latent_prior.backbone.weights"),
+            ("latent_prior.training", "latent_prior.backbone.weights", "latent_prior.start_from"),
         ),
         ("`posterior.checkpoint`", lambda e: e.posterior.checkpoint is not None, _TRAINED),
         ("`posterior.variant: conv`", lambda e: e.posterior.variant == "conv", _SIZES),
@@ -376,6 +383,8 @@ class GSSExperiment(Experiment):
                     yield NamedFile(f"dVAE {what}", f"tokenizer.{what}", base / file, todo)
         if not prior.checkpoint:
             yield from weights_file(prior.backbone, "latent_prior.backbone")
+        for key in ("latent_prior", "posterior"):
+            yield from start_file(self.at(key).start_from, key)
         for part, file in (("latent_prior", prior.checkpoint), ("posterior", self.posterior.checkpoint)):
             if file:
                 yield NamedFile(f"checkpoint of {part}", f"{part}.checkpoint", base / file, PUT_IT_THERE)

@@ -19,14 +19,16 @@ from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_network
 from gss.train.distributed import World
+from gss.use.start import go_on, start_files
 
 
 def posterior(run: Run[GSSExperiment], world: World) -> None:
     """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
     start = start_file(run)
     finished = run.work("posterior") / "finished.pth"
-    inputs = run.inputs(run.folder / MANIFEST, start, run.folder / TOKENIZER, world=world)
-    inputs |= balance_inputs(run, run.experiment.posterior.training)
+    config = run.experiment.posterior
+    files = (run.folder / MANIFEST, start, run.folder / TOKENIZER)
+    inputs = run.inputs(*files, *start_files(config.start_from), world=world) | balance_inputs(run, config.training)
     with run.stage("posterior", inputs, world=world) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, start, inputs)
@@ -54,6 +56,8 @@ def _train(
     meta["provenance"] = run.provenance("posterior", inputs)
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
+    key, quiet = "posterior.start_from", not world.is_main
+    go_on(module, config.start_from, "posterior.", meta, build_posterior, key=key, quiet=quiet)
     if config.variant != "nearest":
         model = model.to(world.device)
         learner = PosteriorLearner(
