@@ -93,7 +93,6 @@ def learner(
             module,
             class_weights=weights,
             reference=reference,
-            token_temperature=experiment.posterior.token_temperature,
         )
     watch.around(dvae, "encode", "tokens of the label")
     watch.around(made.prior, "see", "tokens of the image")
@@ -122,13 +121,12 @@ def random_networks(
     dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
     colours = _colours(run)
     meta = describe(run, run.space, Palette(colours, run.space.names), dvae)
-    prior = build_prior(meta)
     meta["posterior"] = (
-        run.experiment.posterior.architecture(prior.backbone.channels[0])
+        run.experiment.posterior.architecture()
         if variant != "nearest"
         else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
     )
-    return prior, dvae, build_posterior(meta), torch.from_numpy(colours)
+    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
 
 
 def _dvae(run: Run[GSSExperiment]) -> DVAE:

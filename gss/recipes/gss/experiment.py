@@ -173,10 +173,6 @@ class Posterior(Section):
     """Train behind this milestone of the latent prior; default: the last one."""
     steps: Positive = 40000
     """Updates."""
-    token_temperature: Temperature | None = None
-    """Train on mixtures of tokens, as `evaluation.token_temperature` decodes them; none: the most probable tokens."""
-    image: bool = False
-    """`window`, `conv`: X^-1 sees the image encoder's finest map beside the maskige."""
     channels: Positive = 128
     """Width; with window attention a multiple of `num_heads`."""
     depth: Positive = 2
@@ -186,15 +182,10 @@ class Posterior(Section):
     training: Training = Training()
     """Optimisation."""
 
-    def architecture(self, image_channels: int = 0) -> dict[str, Any]:
-        """The arguments of X^-1's builder, as a model file says them.
-
-        Args:
-            image_channels: of the encoder's finest map, for an X^-1 that sees it.
-        """
+    def architecture(self) -> dict[str, Any]:
+        """The arguments of X^-1's builder, as a model file says them."""
         sizes = {"window": {"channels", "depth", "num_heads"}, "conv": {"channels"}, "nearest": set()}
-        described = self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
-        return described | ({"image_channels": image_channels} if self.image and self.variant != "nearest" else {})
+        return self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
 
     @model_validator(mode="before")
     @classmethod
@@ -221,10 +212,6 @@ class Posterior(Section):
     def _one_source(self) -> Self:
         if self.experiment and self.checkpoint:
             raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
-        if self.image and self.checkpoint:
-            raise ValueError("`image: true` trains X^-1: no published one, as `checkpoint` names, sees the photograph")
-        if self.image and self.experiment:
-            raise ValueError(f"`image: true` trains X^-1: that of {self.experiment!r} knows another encoder")
         return self
 
 
@@ -256,7 +243,7 @@ _TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init
 _OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))
 _REFINEMENT = ("reconstruction.min_iou", "reconstruction.retrain_steps")
 _SIZES = ("posterior.depth", "posterior.num_heads")
-_TRAINED = ("posterior.steps", "posterior.training", "posterior.token_temperature", "posterior.start_from")
+_TRAINED = ("posterior.steps", "posterior.training", "posterior.start_from")
 
 
 class GSSExperiment(Experiment):
@@ -300,7 +287,7 @@ class GSSExperiment(Experiment):
         (
             "`posterior.variant: nearest`",
             lambda e: e.posterior.variant == "nearest",
-            ("posterior.channels", "posterior.image", *_SIZES, *_TRAINED),
+            ("posterior.channels", *_SIZES, *_TRAINED),
         ),
         (
             "`posterior.experiment`",
@@ -320,11 +307,6 @@ class GSSExperiment(Experiment):
             raise ValueError(
                 f"posterior.start_step {start} is no milestone; "
                 f"latent_prior.milestones are {list(self.latent_prior.milestones)}"
-            )
-        if self.posterior.image and start not in (None, self.latent_prior.milestones[-1]):
-            raise ValueError(
-                f"posterior.start_step {start}: with `posterior.image` X^-1 is trained behind the encoder that it will "
-                f"have, of step {self.latent_prior.milestones[-1]}; leave `start_step` out"
             )
         return self
 

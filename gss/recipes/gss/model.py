@@ -93,11 +93,11 @@ class GSS(nn.Module):
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         size = image.shape[2], image.shape[3]
-        seen, shares = self.see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
+        seen, shares = self.see(image, with_pixels=self.pixel_weight > 0)
         rgb = self.tokenizer.decode(seen.code)
         if shares is None and seen.pixel_logits is None:
-            return self.posterior.scores(rgb, size, seen.features)
-        scores = self.posterior.log_probabilities(rgb, size, seen.features)
+            return self.posterior.scores(rgb, size)
+        scores = self.posterior.log_probabilities(rgb, size)
         if shares is not None:
             for of_image, some in zip(scores, shares, strict=True):  # [N, H, W], [N, h, w]
                 _add(of_image, self.token_weight, ((chunk + RAREST).log_() for chunk in resized(some, size)))
@@ -114,17 +114,17 @@ class GSS(nn.Module):
         grey = resize(unsure[:, None].to(rgb.dtype), (rgb.shape[2], rgb.shape[3]))  # [B, 1, 8h, 8w]
         return torch.cat([rgb, grey.expand_as(rgb)], dim=1)
 
-    def see(self, image: Tensor, **wanted: bool) -> tuple[Seen, Tensor | None]:
+    def see(self, image: Tensor, *, with_pixels: bool = False) -> tuple[Seen, Tensor | None]:
         """What the prior says, and the shares of the classes in it, [B, N, h, w]; None: they are not weighed."""
         mixture = self.tokenizer.mixture(self.token_temperature)
         if self.shares is None:
-            return self.prior.see(image, mixture=mixture, **wanted), None
+            return self.prior.see(image, mixture=mixture, with_pixels=with_pixels), None
         if mixture is None:
-            seen = self.prior.see(image, mixture=None, **wanted)
+            seen = self.prior.see(image, with_pixels=with_pixels)
             return seen, self.shares[seen.code].movedim(-1, 1)
         embeddings, temperature = mixture
         table = torch.cat([embeddings, self.shares.to(embeddings.dtype)], dim=1)  # both means by one product
-        seen = self.prior.see(image, mixture=(table, temperature), **wanted)
+        seen = self.prior.see(image, mixture=(table, temperature), with_pixels=with_pixels)
         code, shares = seen.code.tensor_split([embeddings.shape[1]], dim=-1)
         return seen._replace(code=code), shares.movedim(-1, 1)
 

@@ -51,22 +51,20 @@ def _train(
     prior = load_model(start, "gss_ff")
     run.space.require_names(prior.meta["classes"], where=start, todo=f"train it again: snakemake {start}")
     meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
-    model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start)
-    meta |= {"posterior": config.architecture(model.prior.backbone.channels[0]), "step": config.steps}
+    meta |= {"posterior": config.architecture(), "step": config.steps}
     meta["provenance"] = run.provenance("posterior", inputs)
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
     key, quiet = "posterior.start_from", not world.is_main
     go_on(module, config.start_from, "posterior.", meta, build_posterior, key=key, quiet=quiet)
     if config.variant != "nearest":
-        model = model.to(world.device)
+        model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,
             module,
             class_weights=class_weights(run, config.training.class_balance),
             reference=run.experiment.numerics == "reference",
-            token_temperature=config.token_temperature,
         )
         # The published prior changes while X^-1 is trained; predictions are those of the one in the file.
         kept = copy.deepcopy(model) if config.training.validate_every else model
