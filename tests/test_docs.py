@@ -37,6 +37,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(target), link
 
 
+def test_the_start_page_leads_to_every_page() -> None:
+    start = ROOT / "docs/README.md"
+    known = {(start.parent / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+)\)", text(start))}
+    assert not [page for page in (ROOT / "docs").rglob("*.md") if page not in {*known, start}]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_and_modules_exist(page: Path) -> None:
     content = text(page)
