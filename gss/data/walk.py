@@ -67,6 +67,7 @@ class Walk:
         folder: the folder.
         name: what it is called in messages.
         leave_out: real paths of folders that are not entered.
+        extensions: of the files that are wanted; default: pictures.
         enters: whether to look into a folder below, given as `a/b/`.
 
     Attributes:
@@ -79,6 +80,7 @@ class Walk:
     folder: Path
     name: str
     leave_out: Collection[str] = ()
+    extensions: Collection[str] = IMAGE_SUFFIXES
     enters: Callable[[str], bool] = lambda inside: True
     hidden: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
@@ -134,7 +136,7 @@ class Walk:
         if entry.name.startswith("."):
             return ""
         extension = os.path.splitext(entry.name)[1]
-        is_picture = extension.lower() in IMAGE_SUFFIXES
+        is_picture = extension.lower() in self.extensions
         if is_picture and (is_file or entry.is_symlink()):
             return "picture"  # whoever reads it names a link that leads nowhere
         if is_file:

@@ -73,6 +73,8 @@ def decide_steps(
     shown = min(_SHOWN, counts.get("val", 0))
     measured_images = sum(counts[split] for split in experiment.evaluated)
     fixed = {"check": start + data.seconds * sum(counts.values()), "report": start, "evaluate": 0.0}
+    if data.making:
+        fixed["labels"] = start + data.making
     for model in experiment.kind.models:
         fixed["evaluate"] += start * len(experiment.evaluated) + measured_images * found[f"evaluate {model}"]
     shares = _GSS if is_gss else _PIXEL

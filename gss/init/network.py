@@ -217,9 +217,10 @@ def _decide_gss(plan: Plan, on: Machine, shared: dict[str, Any], training: dict[
 def decide_machine(plan: Plan, on: Machine) -> None:
     """Set what the stages ask of the machine."""
     trained = [row.name for row in find_recipe(plan.content["recipe"]).stages if row.in_processes]
+    read = ("labels", "check") if "annotations" in plan.content["data"] else ("check",)
     asked = {stage: {"gpus": 0} if on.hides_gpus else {} for stage in trained}
     if on.cores != Resources().threads:
-        asked = {stage: {"threads": on.cores, **asked.get(stage, {})} for stage in ("check", *trained)}
+        asked = {stage: {"threads": on.cores, **asked.get(stage, {})} for stage in (*read, *trained)}
     if any(asked.values()):
         plan.put("run.resources", asked, f"{on}")
     plan.put("run.log_every", 20)

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from gss.errors import DataError
-from gss.init.init import decide
 from gss.init.plan import Plan
 from gss.init.splits import _divide
-from tests.init.made import CPU, checks, data, decided, ids, label, pairs, photograph
+from tests.init.made import checks, data, decided, ids, label, pairs, photograph, planned
 
 FOLDERS = {"images": "images", "labels": "labels"}
 
@@ -295,7 +294,7 @@ def test_lists_that_lie_there(base: Path, tmp_path: Path) -> None:
         path = root / "ImageSets/Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{number:03} 1\n" for number in numbers))
-    assert decide([root], CPU)[1].counts == {"train": 16, "val": 8}
+    assert planned(root)[1].counts == {"train": 16, "val": 8}
     found = checks(tmp_path, root)
     assert {split: folders["list"] for split, folders in found["splits"].items()} == {
         "train": "set/ImageSets/Segmentation/train.txt",
