@@ -6,6 +6,7 @@ A format is told by words in a file; what it holds is read once, by the readers 
 import contextlib
 import mmap
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from gss.init.tables import Table
 
 _OF_ONE_PICTURE = ("labelme", "labelme_xml", "yolo")  # formats with a file for each picture
 _LOOKED_INTO = 1000  # files of a folder; names by which photographs are found
+_HEAD = 2**16  # bytes
 _NUMBERS = [f"class_{number}" for number in range(1000)]  # of YOLO, where nothing names them
 
 
@@ -116,16 +118,18 @@ def format_of(path: Path) -> str:
             return "yolo" if _is_yolo(file.read(2**20)) else ""
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
 
-            def has(*words: bytes) -> bool:
-                return all(content.find(word) >= 0 for word in words)
+            def has(*words: bytes, within: int = sys.maxsize) -> bool:
+                return all(content.find(word, 0, within) >= 0 for word in words)
 
             if kind == ".xml" and has(b"<annotations"):
                 return "cvat"
             if kind == ".xml":  # Pascal VOC has boxes alone
                 return "labelme_xml" if has(b"<annotation") and not has(b"<bndbox") else ""
+            if has(b'"shapes"', b'"points"', within=_HEAD):  # behind them may be a picture of some MB
+                return "labelme"
             if has(b'"images"', b'"annotations"', b'"categories"'):
                 return "coco_panoptic" if has(b'"segments_info"') else "coco"
-            if has(b'"shapes"'):
+            if has(b'"shapes"', b'"imagePath"'):
                 return "labelme"
             if has(b'"name"', b'"labels"') and any(map(has, (b'"poly2d"', b'"rle"', b'"box2d"'))):
                 return "scalabel"
