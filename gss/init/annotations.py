@@ -219,7 +219,7 @@ def read(
         if own.size()[1]:
             taken.append(own)
         else:
-            refused.append(f"{files.shown()}: {_why_not(parsed)}")
+            refused.append(f"{files.shown()}: {_why_not(own, parsed)}")
     return sorted(taken, key=Annotations.size, reverse=True), refused
 
 
@@ -309,11 +309,11 @@ def _photographs(folders: Mapping[str, list[Folder]], parsed: Parsed, split: str
     return "/".join(place) or "." * bool(found)
 
 
-def _why_not(parsed: Mapping[str, Parsed]) -> str:
+def _why_not(own: Annotations, parsed: Mapping[str, Parsed]) -> str:
     """Why annotations cannot be taken."""
-    for own in parsed.values():
-        if faults := own.notes.faults():
-            return faults[0]
-        if remarks := own.notes.remarks():
-            return remarks[0]
-    return "no shape"
+    names = [picture.names[0] for part in parsed.values() for picture in part.pictures]
+    if faults := [fault for part in parsed.values() for fault in part.notes.faults()]:
+        return faults[0]
+    if names and not own.works:
+        return f"none of its {len(names)} pictures is there, such as {names[0]}"
+    return "; ".join(["no shape", *(remark for part in parsed.values() for remark in part.notes.remarks())])

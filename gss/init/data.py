@@ -71,6 +71,8 @@ def decide_data(plan: Plan, places: Sequence[Path], folder: Path, workers: int) 
     files, refused = annotations.find(pictures)
     pictures = pictures.without(annotations.panoptic_folders(files))
     pairings = folders.pairings(pictures) if all(place.is_dir() for place in only) else []
+    if files:  # instances and colours are for looking at
+        pairings = [pairing for pairing in pairings if pairing.likelihood() >= 0]
     texts = folders.small_files(pictures, {root / name for own in files for name in own.names})
     found_tables = tables.find(texts)
     plan.put("data.root", placed(root))
@@ -185,7 +187,7 @@ def _likeliest(plan: Plan, pictures: Pictures, taken: Sequence[Annotations], ref
 
 def _tell_annotations(plan: Plan, root: Path, pairing: Pairing, files: Sequence[Files]) -> None:
     """Note annotation files that lie there besides, and how they are taken."""
-    for own in files:
+    for own in files[:4]:
         splits = [replace(pairing.one, labels=place) for place in own.labels.values()]
         taken = {folder for each in splits for folder in (each.images, each.labels)}
         has_labels = any(
@@ -266,7 +268,8 @@ def _open(plan: Plan, root: Path, names: list[tuple[str, str]]) -> tuple[list[tu
 
 def _tell_rest(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing]) -> None:
     """Note photographs that no label belongs to."""
-    used = {
+    used = {each[kind] for each in plan.content["data"]["splits"].values() for kind in ("images", "labels")}
+    used |= {
         folder
         for pairing in pairings
         for folders in pairing.splits.values()

@@ -178,7 +178,7 @@ def _decide_classes(plan: Plan, names: Sequence[str], drawn: Mapping[str, int], 
     put_merged(plan, natives, ignored, merged)
     if unused:
         some = f"{', '.join(unused[:4])}{', ...' * (len(unused) > 4)}"
-        plan.reasons["data.classes"] += f"; {len(unused)} without a shape are left out: {some}"
+        plan.reasons["data.classes"] += f"; left out, as they have no shape: {some} ({len(unused)})"
 
 
 def _tell_kinds(plan: Plan, works: Sequence[Work]) -> None:
