@@ -67,8 +67,8 @@ class Walk:
         folder: the folder.
         name: what it is called in messages.
         leave_out: real paths of folders that are not entered.
-        extensions: of the files that are wanted; default: pictures.
         enters: whether to look into a folder below, given as `a/b/`.
+        extensions: of the files that are wanted; default: pictures.
 
     Attributes:
         hidden: folders that were passed over because they are hidden.
@@ -80,8 +80,8 @@ class Walk:
     folder: Path
     name: str
     leave_out: Collection[str] = ()
-    extensions: Collection[str] = IMAGE_SUFFIXES
     enters: Callable[[str], bool] = lambda inside: True
+    extensions: Collection[str] = IMAGE_SUFFIXES
     hidden: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)

@@ -120,7 +120,7 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
     named = {place for place in wanted if (root / place).is_file()}
     files: dict[Folder, list[tuple[str, str]]] = defaultdict(list)
     texts: dict[Folder, list[str]] = defaultdict(list)
-    for inside, name in Walk(root, root.name, (), extensions, lambda inside: _leads_to(inside, wanted)):
+    for inside, name in Walk(root, root.name, (), lambda inside: _leads_to(inside, wanted), extensions):
         if any(Path(inside, name).is_relative_to(place) for place in wanted):
             folder = tuple(filter(None, inside.split("/")))
             stem, extension = os.path.splitext(name)
