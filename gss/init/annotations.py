@@ -302,8 +302,8 @@ def _photographs(folders: Mapping[str, list[Folder]], parsed: Parsed, split: str
                 places |= {folder[: len(folder) - k] for k in range(same + 1)}
         found.update(place for place in places if split == "all" or without_split(place)[1] in ("all", split))
 
-    def likely(place: Folder) -> tuple[bool, int, bool, int]:
-        return without_split(place)[1] == split, found[place], any(map(PHOTOGRAPHS.match, place)), len(place)
+    def likely(place: Folder) -> tuple[int, bool, int]:
+        return found[place], any(map(PHOTOGRAPHS.match, place)), len(place)
 
     place: Folder = max(found, key=likely, default=())
     return "/".join(place) or "." * bool(found)
