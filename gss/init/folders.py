@@ -20,6 +20,7 @@ from gss.init.labels import looks_like_label
 SPLITS = ("train", "val", "test")
 ENDINGS = sorted({each.ending for each in FORMATS.values()})  # of annotation files
 _LOOKED_INTO = 3  # files of a kind
+_MANY_IN_RECORD = 10  # files
 _MANY_FOLDERS = 30  # beside each other: one is looked into for all
 _ENDING = re.compile(r"(?:[_\-. ][A-Za-z][A-Za-z0-9]*)+$")
 _SPLIT = {"train": r"train(?:ing)?", "val": r"val(?:id(?:ation)?)?|dev", "test": r"test(?:ing)?"}
@@ -33,6 +34,7 @@ _LIKELY = re.compile(r"(?i)label|mask|annot|semantic|segm|(?:^|_)gt|(?:^|_)seg|c
 _UNLIKELY = re.compile(r"(?i)instance|depth|dispar|colou?r|rgb|panoptic|edge|preview|overlay|vis|(?:^|_)raw")
 
 Folder = tuple[str, ...]
+_Files = dict[Folder, list[tuple[str, str]]]  # stems and extensions, by folder
 
 
 class Group(NamedTuple):
@@ -118,7 +120,7 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
     print(f"looking at {root}", flush=True)
     extensions = (*IMAGE_SUFFIXES, *ENDINGS)
     named = {place for place in wanted if (root / place).is_file()}
-    files: dict[Folder, list[tuple[str, str]]] = defaultdict(list)
+    files: _Files = defaultdict(list)
     texts: dict[Folder, list[str]] = defaultdict(list)
     for inside, name in Walk(root, root.name, (), lambda inside: _leads_to(inside, wanted), extensions):
         if any(Path(inside, name).is_relative_to(place) for place in wanted):
@@ -128,6 +130,7 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
                 files[folder].append((stem, extension))
             elif not named or Path(inside, name) in named:
                 texts[folder].append(name)
+    files = _without_records(root, files)
     siblings = Counter(folder[:-1] for folder in files)
     known: dict[Group, bool] = {}
     stems: dict[Group, list[str]] = {}
@@ -152,6 +155,29 @@ def _leads_to(inside: str | Path, wanted: Sequence[Path]) -> bool:
     return any(Path(inside).is_relative_to(folder) or folder.is_relative_to(inside) for folder in wanted)
 
 
+def _without_records(root: Path, files: _Files) -> _Files:
+    """Folders of one photograph and its label each, `a/image.png` and `a/mask.png`, as one folder of `a/image`, ..."""
+    siblings: dict[Folder, list[Folder]] = defaultdict(list)
+    for folder in files:
+        siblings[folder[:-1]].append(folder)
+    found = dict(files)
+    for above, own in siblings.items():
+        if above in files or len(own) < 2:
+            continue
+        kinds = Counter(frozenset(stem.removeprefix(folder[-1]) for stem, _ in files[folder]) for folder in own)
+        kind, count = kinds.most_common(1)[0]
+        if not 1 < len(kind) < _MANY_IN_RECORD or 2 * count <= len(own):
+            continue
+        looks: dict[str, set[bool | None]] = defaultdict(set)
+        for folder in own[:_LOOKED_INTO]:
+            for stem, extension in files[folder]:
+                looks[stem.removeprefix(folder[-1])].add(looks_like_label(root.joinpath(*folder, stem + extension)))
+        if {True} in looks.values() and {False} in looks.values():
+            found[above] = [(f"{folder[-1]}/{stem}", extension) for folder in own for stem, extension in files[folder]]
+            found = {folder: pictures for folder, pictures in found.items() if folder not in own}
+    return found
+
+
 def _by_names(pictures: Pictures) -> Pictures:
     """Where everything looks like labels, as drawings do, the names of folders say which are photographs; else those in
     the first of several folders that were named."""
@@ -166,7 +192,10 @@ def _by_names(pictures: Pictures) -> Pictures:
 
 def _by_ending(files: list[tuple[str, str]]) -> dict[tuple[str, bool], list[tuple[str, str]]]:
     """Files of a folder by what many of their names end in, and by whether they are JPEGs."""
-    ends = {stem: found[0] if (found := _ENDING.search(stem)) else "" for stem, _ in files}
+    ends = {}
+    for stem, _ in files:
+        _, inside, name = stem.rpartition("/")
+        ends[stem] = found[0] if (found := _ENDING.search(name)) else name if inside else ""
     counts = Counter(ends.values())
     groups: dict[tuple[str, bool], list[tuple[str, str]]] = defaultdict(list)
     for stem, extension in files:

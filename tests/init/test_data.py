@@ -254,6 +254,33 @@ def test_how_names_pair(base: Path, images: str, labels: str, expected: dict[str
 
 
 @pytest.mark.parametrize(
+    ("image", "mask", "suffixes"),
+    [
+        ("image.jpg", "mask.png", ("image", "mask")),
+        ("image.png", "mask.png", ("image", "mask")),
+        ("my_{0}_img.png", "my_{0}_label.png", ("_img", "_label")),
+        ("my_{0}.png", "my_{0}_mask.png", (None, "_mask")),
+        ("0.png", "1.png", ("0", "1")),
+    ],
+)
+def test_a_folder_for_each_pair(
+    base: Path, tmp_path: Path, image: str, mask: str, suffixes: tuple[str | None, str]
+) -> None:
+    image, mask = (f"my_{{0}}/{name}" for name in (image, mask))
+    root = pairs(base / "set", count=8, images=image, labels=mask)
+    found = checks(tmp_path, root)
+    assert found["splits"] == {"train": {"images": ".", "labels": "."}}
+    assert (found.get("image_suffix"), found.get("label_suffix")) == suffixes
+
+
+def test_a_folder_for_each_pair_in_splits(base: Path, tmp_path: Path) -> None:
+    for split, count in (("train", 8), ("val", 4)):
+        pairs(base / "set" / split, count=count, images="{}/image.png", labels="{}/mask.png")
+        photograph(base / "set" / split / "1/preview.png", 0)  # beside one
+    assert checks(tmp_path, base / "set")["splits"]["val"] == {"images": "val", "labels": "val"}
+
+
+@pytest.mark.parametrize(
     ("images", "labels", "train", "val"),
     [
         ("images/{}", "labels/{}", "train", "val"),
