@@ -8,8 +8,9 @@ import mmap
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ _OF_ONE_PICTURE = ("labelme", "labelme_xml", "yolo")  # formats with a file for 
 _LOOKED_INTO = 1000  # files of a folder; names by which photographs are found
 _HEAD = 2**16  # bytes
 _NUMBERS = [f"class_{number}" for number in range(1000)]  # of YOLO, where nothing names them
+
+
+_Groups = dict[tuple[str, Folder], dict[str, list[Folder]]]  # files by format and path without split, and by split
 
 
 class Files(NamedTuple):
@@ -98,9 +102,6 @@ class Annotations:
         return command(root, [part.folders for part in self.parts.values()])
 
 
-_Parsed = tuple[Files, dict[str, Parsed]]  # by split
-
-
 def command(root: Path, splits: Iterable[SplitFolders]) -> str:
     """The call that takes the photographs and labels of some splits alone."""
     names = [name for each in splits for name in (each.images, each.labels)]
@@ -146,44 +147,64 @@ def _is_yolo(content: bytes) -> bool:
 
 def find(pictures: Pictures) -> tuple[list[Files], list[str]]:
     """Annotation files that may belong together, and why others do not."""
+    formats = _formats(pictures)
+    groups: _Groups = defaultdict(lambda: defaultdict(list))
+    for file, name in formats.items():
+        if not name:
+            continue
+        is_one = name in _OF_ONE_PICTURE
+        pattern, split, depth = without_split(file[:-1] if is_one else (*file[:-1], Path(file[-1]).stem))
+        groups[name, pattern[:depth] if is_one else pattern][split].append(file)
+    besides = partial(_besides, pictures.root, formats)
+    found, refused = [], []
+    for (name, _), splits in _joined(groups, besides).items():
+        is_file = name not in _OF_ONE_PICTURE and all(len(own) == 1 for own in splits.values())
+        places = {split: own[0] if is_file else _folder(own) for split, own in splits.items()}
+        labels = {split: "/".join(place) or "." for split, place in places.items()}
+        files = Files(name, labels, tuple("/".join(file) for own in splits.values() for file in own))
+        strange = [] if is_file else [file for split in splits for file in besides(name, places[split], splits[split])]
+        if strange:
+            refused.append(f"{files.shown()}: {'/'.join(strange[0])} is none of them: move it away")
+        else:
+            found.append(files)
+    return found, refused
+
+
+def _formats(pictures: Pictures) -> dict[Folder, str]:
+    """The format of each file; of many in a folder, that of most which were looked into."""
     formats: dict[Folder, str] = {}
     for folder, names in pictures.texts.items():
         looked = [names[index] for index in evenly_spaced(len(names), _LOOKED_INTO)]
         known = {name: format_of(pictures.root.joinpath(*folder, name)) for name in looked}
         common = Counter(known.values()).most_common(1)[0][0]
         formats |= {(*folder, name): known.get(name, common) for name in names}
-    groups: dict[tuple[str, Folder], dict[str, list[Folder]]] = defaultdict(lambda: defaultdict(list))
-    for file, name in formats.items():
-        if name:
-            is_one = name in _OF_ONE_PICTURE
-            pattern, split, depth = without_split(file[:-1] if is_one else (*file[:-1], Path(file[-1]).stem))
-            groups[name, pattern[:depth] if is_one else pattern][split].append(file)
-    found, refused = [], []
-    for (name, _), splits in groups.items():
-        places = {split: _folder(own) if name in _OF_ONE_PICTURE else own[0] for split, own in splits.items()}
-        labels = {split: "/".join(place) or "." for split, place in places.items()}
-        files = Files(name, labels, tuple("/".join(file) for own in splits.values() for file in own))
-        strange = [file for place in places.values() for file in _strange(pictures.root, formats, name, place)]
-        if strange:
-            refused.append(f"{files.shown()}: {strange[0]} is none of them: move it away")
-        else:
-            found.append(files)
-    return found, refused
+    return formats
+
+
+def _joined(groups: _Groups, besides: Callable[..., list[Folder]]) -> _Groups:
+    """The same with files of many pictures, and of no split, as one, where they are all that a folder has."""
+    for name in FORMATS.keys() - set(_OF_ONE_PICTURE):
+        alone = {key: of["all"][0] for key, of in groups.items() if key[0] == name and [*of] == ["all"]}
+        if len(alone) > 1 and not besides(name, _folder(alone.values()), alone.values()):
+            groups = {key: of for key, of in groups.items() if key not in alone}
+            groups[name, ()] = {"all": [*alone.values()]}
+    return groups
+
+
+def _besides(
+    root: Path, formats: Iterable[Folder], name: str, place: Folder, files: Collection[Folder]
+) -> list[Folder]:
+    """Files that `gss labels` would read in a folder besides some."""
+    own, ending = {*files}, FORMATS[name].ending
+    there = (file for file in formats if file[: len(place)] == place and file[-1].lower().endswith(ending))
+    others = (file for file in there if file not in own and file[-1] != "classes.txt")
+    # YOLO's files without a line are pictures without a shape.
+    return [file for file in others if name != "yolo" or root.joinpath(*file).read_bytes().strip()]
 
 
 def _folder(files: Iterable[Folder]) -> Folder:
     """The folder that holds some files."""
     return Path(os.path.commonpath([Path("/", *file[:-1]) for file in files])).parts[1:]
-
-
-def _strange(root: Path, formats: Mapping[Folder, str], name: str, place: Folder) -> Iterator[str]:
-    """Files that `gss labels` would read in a place, too, and that are of another format."""
-    for file, other in formats.items():
-        is_read = file[: len(place)] == place and file[-1].lower().endswith(FORMATS[name].ending)
-        if other == name or not is_read or file[-1] == "classes.txt":
-            continue
-        if name != "yolo" or root.joinpath(*file).read_bytes().strip():  # without a line: a picture without a shape
-            yield "/".join(file)
 
 
 def panoptic_folders(found: Sequence[Files]) -> set[Folder]:
@@ -213,8 +234,8 @@ def read(
         for stem in pictures.stems[group]:
             folders[composed(stem)].append(group.folder)
     taken, refused = [], []
-    parsed_files = [(files, _parsed(pictures.root, files, tables, workers)) for files in found]
-    for number, (files, parsed) in enumerate(_joined(pictures, parsed_files)):
+    for number, files in enumerate(found):
+        parsed = _parsed(pictures.root, files, tables, workers)
         own = _of_photographs(pictures.root, files, parsed, folders, folder / str(number))
         if own.size()[1]:
             taken.append(own)
@@ -241,30 +262,6 @@ def _parsed(root: Path, files: Files, tables: Sequence[Table], workers: int) -> 
         for own in parsed.values():
             own.classes = _NUMBERS[: 1 + max(map(_NUMBERS.index, drawn), default=0)]
     return parsed
-
-
-def _joined(pictures: Pictures, parsed_files: list[_Parsed]) -> list[_Parsed]:
-    """Files of a format as one, where they are all that lies in a folder and no picture is in several."""
-    found = []
-    for name in dict.fromkeys(files.format for files, _ in parsed_files):
-        parts = [(files, parsed) for files, parsed in parsed_files if files.format == name]
-        whole, paths = Parsed(), {tuple(files.labels.get("all", "").split("/")) for files, _ in parts}
-        for own in (own for _, parsed in parts for own in parsed.values()):
-            whole.classes += own.classes
-            whole.pictures += own.pictures
-            whole.notes.take(own.notes)
-        place = _folder(paths)
-        is_all = paths == {
-            (*folder, file)
-            for folder, files in pictures.texts.items()
-            for file in files
-            if folder[: len(place)] == place and file.lower().endswith(FORMATS[name].ending)
-        }
-        is_once = len({picture.names for picture in whole.pictures}) == len(whole.pictures)
-        if len(parts) > 1 and is_all and is_once:
-            parts = [(Files(name, {"all": "/".join(place) or "."}, ()), {"all": whole})]
-        found += parts
-    return found
 
 
 def _of_photographs(

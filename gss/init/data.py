@@ -17,7 +17,7 @@ from gss.data.classes import ClassSpace
 from gss.data.images import inspect_image, label_size
 from gss.data.manifest import evenly_spaced
 from gss.errors import ConfigError, DataError
-from gss.init import annotations, folders, labels, tables
+from gss.init import annotations, folders, labels, tables, texts
 from gss.init.annotations import Annotations, Files
 from gss.init.classes import add_shares, decide_classes, explained
 from gss.init.folders import Pairing, Pictures
@@ -73,12 +73,12 @@ def decide_data(plan: Plan, places: Sequence[Path], folder: Path, workers: int) 
     pairings = folders.pairings(pictures) if all(place.is_dir() for place in only) else []
     if files:  # instances and colours are for looking at
         pairings = [pairing for pairing in pairings if pairing.likelihood() >= 0]
-    texts = folders.small_files(pictures, {root / name for own in files for name in own.names})
-    found_tables = tables.find(texts)
+    small = texts.small_files(pictures, {root / name for own in files for name in own.names})
+    found_tables = tables.find(small)
     plan.put("data.root", placed(root))
     if pairings:
         pairing = _chosen(plan, pictures, pairings, found_tables)
-        lists = folders.lists(root, pairing, texts) if "all" in pairing.splits else {}
+        lists = texts.lists(root, pairing, small) if "all" in pairing.splits else {}
         counts = decide_splits(plan, pairing, lists, root)
         names = [pair for listing in pairing.listings.values() for pair in listing.pairs]
         making, made = 0.0, None
@@ -208,8 +208,8 @@ def _nothing(pictures: Pictures, refused: Sequence[str]) -> DataError:
         what = "\n".join(["annotation files that cannot be taken:", *(f"    {reason}" for reason in refused)])
         return DataError(what, where=root, todo="name the folder of their photographs, too, or mend them")
     kinds = Counter(os.path.splitext(name)[1] for names in pictures.texts.values() for name in names)
-    texts = ", ".join(f"{count} *{kind}" for kind, count in sorted(kinds.items()))
-    unread = f"{texts} are no annotations in a format that is read (docs/how-to/annotations.md); " if texts else ""
+    shown = ", ".join(f"{count} *{kind}" for kind, count in sorted(kinds.items()))
+    unread = f"{shown} are no annotations in a format that is read (docs/how-to/annotations.md); " if shown else ""
     if not groups:
         todo = f"{unread}name a folder with photographs and their labels, PNGs with a class in each pixel"
         return DataError("no pictures", where=root, todo=todo)

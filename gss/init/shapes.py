@@ -34,8 +34,6 @@ _DENSE = 0.75  # share of the pixels in shapes from which the rest is what nobod
 _GROUND = ("background", "_background_", "__background__", "bg")
 _HIDDEN = 0.01  # share of the shapes that may be hidden before the order of the format is left
 _ORDERS: tuple[Overlap, ...] = ("last", "smallest")
-
-
 Result = TypeVar("Result")
 
 
@@ -147,10 +145,9 @@ def _decide_order(plan: Plan, looks: Sequence[_Look], options: Options, num_shap
     last, smallest = (sum(look.hidden[k] for look in looks) for k in range(len(_ORDERS)))
     own, other = (smallest, last) if options.overlap == "smallest" else (last, smallest)
     order = options.overlap if own - other <= _HIDDEN * num_shapes else _ORDERS[options.overlap == "last"]
-    why = (
-        f"{share(disputed, sum(look.pixels for look in looks))} of the pixels depend on which of two shapes is above; "
-    )
-    why += f"of {num_shapes} shapes {last} are hidden where the last one is, {smallest} where the smallest one is"
+    depends = share(disputed, sum(look.pixels for look in looks))
+    why = f"{depends} of the pixels depend on which of two shapes is above; of {num_shapes} shapes {last} are hidden where "
+    why += f"the last one is, {smallest} where the smallest one is"
     plan.put("data.annotations.overlap", order, why)
 
 
@@ -162,9 +159,7 @@ def _decide_ground(plan: Plan, looks: Sequence[_Look], names: Sequence[str], dra
         plan.put("data.annotations.background", IGNORE, f"{why}the rest is what nobody named")
     else:
         ground = next((name for name in names if name.lower() in _GROUND), "background")
-        plan.put(
-            "data.annotations.background", ground, f"{why}the rest is a class, too, or nothing would be known of it"
-        )
+        plan.put("data.annotations.background", ground, f"{why}the rest is a class, too, or it would not be learned")
 
 
 def _decide_classes(plan: Plan, names: Sequence[str], drawn: Mapping[str, int], ground: str) -> None:
@@ -185,10 +180,6 @@ def _tell_kinds(plan: Plan, works: Sequence[Work]) -> None:
     """Note shapes that are no outlines."""
     kinds = Counter(shape.kind for work in works for shape in work.picture.shapes)
     if kinds["box"]:
-        plan.notes.append(
-            f"{kinds['box']} of {kinds.total()} shapes are boxes: all inside of them is learned as their class"
-        )
+        plan.notes.append(f"{kinds['box']} of {kinds.total()} shapes are boxes: all inside is learned as their class")
     if lines := kinds["line"] + kinds["point"]:
-        plan.notes.append(
-            f"{lines} of {kinds.total()} shapes are lines or points: annotations.line_width is their width"
-        )
+        plan.notes.append(f"{lines} of {kinds.total()} shapes are lines or points: annotations.line_width decides")
