@@ -146,8 +146,8 @@ def _decide_order(plan: Plan, looks: Sequence[_Look], options: Options, num_shap
     own, other = (smallest, last) if options.overlap == "smallest" else (last, smallest)
     order = options.overlap if own - other <= _HIDDEN * num_shapes else _ORDERS[options.overlap == "last"]
     depends = share(disputed, sum(look.pixels for look in looks))
-    why = f"{depends} of the pixels depend on which of two shapes is above; of {num_shapes} shapes {last} are hidden where "
-    why += f"the last one is, {smallest} where the smallest one is"
+    why = f"{depends} of the pixels depend on which of two shapes is above; of {num_shapes} shapes {last} are hidden "
+    why += f"where the last one is, {smallest} where the smallest one is"
     plan.put("data.annotations.overlap", order, why)
 
 
