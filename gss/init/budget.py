@@ -90,11 +90,11 @@ def decide_steps(
     times = dict(fixed)
     for stage, share in shares.items():
         lap = found[stage]
-        steps, why = _round(max(0.0, left) * share / lap), f"{hours:g} h at {lap:.2g} s for a step, as measured here"
+        steps, why = _round(max(0.0, left) * share / lap), f"{hours:g} h at {lap:.3g} s for a step, as measured here"
         if steps < _FEWEST:
             needed = (rest + _FEWEST * lap / share) / _USED / 3600
             raise ConfigError(
-                f"{hours:g} h are too short: all but the trainings takes {_time(rest)}, a step of {stage} {lap:.2g} s",
+                f"{hours:g} h are too short: all but the trainings takes {_time(rest)}, a step of {stage} {lap:.3g} s",
                 where="--hours",
                 todo=f"--hours {math.ceil(10 * needed) / 10:g} is the least{others and f'; but {others}'}",
             )

@@ -71,23 +71,22 @@ def decide_data(plan: Plan, places: Sequence[Path], folder: Path, workers: int) 
     files, refused = annotations.find(pictures)
     pictures = pictures.without(annotations.panoptic_folders(files))
     pairings = folders.pairings(pictures) if all(place.is_dir() for place in only) else []
-    if files:  # instances and colours are for looking at
-        pairings = [pairing for pairing in pairings if pairing.likelihood() >= 0]
     small = texts.small_files(pictures, {root / name for own in files for name in own.names})
     found_tables = tables.find(small)
     plan.put("data.root", placed(root))
-    if pairings:
+    # Pictures of instances, and those to be looked at, are no labels where there are annotations.
+    has_labels = any(pairing.likelihood() >= 0 for pairing in pairings)
+    taken, reasons = annotations.read(pictures, [] if has_labels else files, found_tables, folder, workers)
+    if taken:
+        counts, names, made, making = decide_annotations(plan, _most(plan, taken, root), root, workers)
+    elif pairings:
         pairing = _chosen(plan, pictures, pairings, found_tables)
-        lists = texts.lists(root, pairing, small) if "all" in pairing.splits else {}
-        counts = decide_splits(plan, pairing, lists, root)
-        names = [pair for listing in pairing.listings.values() for pair in listing.pairs]
-        making, made = 0.0, None
         _tell_annotations(plan, root, pairing, files)
+        lists = texts.lists(root, pairing, small) if "all" in pairing.splits else {}
+        counts, made, making = decide_splits(plan, pairing, lists, root), None, 0.0
+        names = [pair for listing in pairing.listings.values() for pair in listing.pairs]
     else:
-        taken, reasons = annotations.read(pictures, files, found_tables, folder, workers)
-        counts, names, made, making = decide_annotations(
-            plan, _likeliest(plan, pictures, taken, refused + reasons), root, workers
-        )
+        raise _nothing(pictures, refused + reasons)
     began = time.perf_counter()
     read = labels.read([root / label for _, label in names], workers=workers)
     seconds = (time.perf_counter() - began) / read.read
@@ -167,21 +166,19 @@ def _score(root: Path, pairing: Pairing, found_tables: list[Table]) -> tuple[boo
     return is_named, can_be, pairing.likelihood(), not read.kinds["painted"]
 
 
-def _likeliest(plan: Plan, pictures: Pictures, taken: Sequence[Annotations], refused: Sequence[str]) -> Annotations:
+def _most(plan: Plan, taken: Sequence[Annotations], root: Path) -> Annotations:
     """The annotations of the most pictures, which come first.
 
     Raises:
-        DataError: there are none, or several are as likely.
+        DataError: others are of as many.
     """
-    if not taken:
-        raise _nothing(pictures, refused)
     best, *others = taken
-    commands = [f"    {own.files.shown()}: {own.command(pictures.root)}" for own in taken]
+    commands = [f"{own.files.shown()}: {own.command(root)}" for own in taken]
     if others and others[0].size() == best.size():
         what = "several annotations have as many shapes in as many pictures"
-        raise DataError(what, where=pictures.root, todo="\n".join(["say which:", *commands]))
+        raise DataError(what, where=root, todo="\n    ".join(["say which:", *commands]))
     if others:
-        plan.notes.append("not taken: " + "; ".join(map(str.strip, commands[1:])))
+        plan.notes.append(f"not taken: {'; '.join(commands[1:])}")
     return best
 
 

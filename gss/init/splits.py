@@ -93,6 +93,8 @@ def _divide(plan: Plan, keys: Sequence[str], missing: Sequence[str]) -> dict[str
             split: min(share, round(_ENOUGH / len(keys), 4)) for split, share in _SHARES.items() if split in missing
         }
         why = "no split lies there"
+        if len(keys) * max(_SHARES.values()) > _ENOUGH:
+            why += f"; about {_ENOUGH} pairs measure as well as more would"
     if len(keys) <= len(shares):
         what = f"{len(keys)} pair{'s' * (len(keys) > 1)}: too few to train and to measure"
         raise DataError(what, where="data.splits", todo="add photographs with labels")

@@ -337,8 +337,10 @@ def test_films_stay_together(base: Path) -> None:
 
 
 def test_of_very_many_no_more_are_measured_than_tell_much() -> None:
-    counts = _divide(Plan(), [f"{number:06}" for number in range(100_000)], ["val", "test"])
+    plan = Plan()
+    counts = _divide(plan, [f"{number:06}" for number in range(100_000)], ["val", "test"])
     assert 1800 < counts["val"] < 2200 and 1800 < counts["test"] < 2200
+    assert "about 2000 pairs measure as well as more would" in plan.reasons["data.divide"]
 
 
 def test_few_series_are_told(base: Path) -> None:
