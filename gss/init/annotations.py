@@ -21,7 +21,7 @@ from gss.data.annotations.parsed import Parsed
 from gss.data.manifest import evenly_spaced
 from gss.data.pairing import SplitFolders
 from gss.data.walk import composed, without_extension
-from gss.init.folders import PHOTOGRAPHS, Folder, Pictures, without_split
+from gss.init.folders import PHOTOGRAPHS, Folder, Pictures, command, without_split
 from gss.init.tables import Table
 
 _OF_ONE_PICTURE = ("labelme", "labelme_xml", "yolo")  # formats with a file for each picture
@@ -100,12 +100,6 @@ class Annotations:
     def command(self, root: Path) -> str:
         """The call that takes these alone."""
         return command(root, [part.folders for part in self.parts.values()])
-
-
-def command(root: Path, splits: Iterable[SplitFolders]) -> str:
-    """The call that takes the photographs and labels of some splits alone."""
-    names = [name for each in splits for name in (each.images, each.labels)]
-    return f"gss init NAME {' '.join(str(root / name) for name in dict.fromkeys(names))}"
 
 
 # ---- which files

@@ -141,10 +141,7 @@ def _chosen(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing], found_t
 
 def _several(root: Path, likely: Sequence[Pairing]) -> DataError:
     """That pairings are as likely, and how to say which."""
-    commands = []
-    for pairing in likely:
-        names = [name for folders in pairing.splits.values() for name in (folders.images, folders.labels)]
-        commands.append(f"gss init NAME {' '.join(str(root / name) for name in dict.fromkeys(names))}")
+    commands = [folders.command(root, pairing.splits.values()) for pairing in likely]
     if len(set(commands)) == 1:
         kinds = "\n".join(f"    {pairing.shown()}" for pairing in likely)
         todo = "leave one kind there; masks of one class each are to be drawn into one label before"
@@ -190,7 +187,7 @@ def _tell_annotations(plan: Plan, root: Path, pairing: Pairing, files: Sequence[
         has_labels = any(
             Path(pairing.one.labels).is_relative_to(folder) for folder in taken if (root / folder).is_dir()
         )
-        how = "written by hand (docs/how-to/annotations.md)" if has_labels else annotations.command(root, splits)
+        how = "written by hand (docs/how-to/annotations.md)" if has_labels else folders.command(root, splits)
         plan.notes.append(f"labels are taken, and not the annotations {own.shown()}: {how}")
 
 

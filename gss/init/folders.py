@@ -173,8 +173,8 @@ def _without_records(root: Path, files: _Files) -> _Files:
             for stem, extension in files[folder]:
                 looks[stem.removeprefix(folder[-1])].add(looks_like_label(root.joinpath(*folder, stem + extension)))
         if {True} in looks.values() and {False} in looks.values():
-            found[above] = [(f"{folder[-1]}/{stem}", extension) for folder in own for stem, extension in files[folder]]
-            found = {folder: pictures for folder, pictures in found.items() if folder not in own}
+            moved = ((folder[-1], picture) for folder in own for picture in found.pop(folder))
+            found[above] = [(f"{name}/{stem}", extension) for name, (stem, extension) in moved]
     return found
 
 
@@ -205,6 +205,12 @@ def _by_ending(files: list[tuple[str, str]]) -> dict[tuple[str, bool], list[tupl
 
 
 # ---- pairs
+
+
+def command(root: Path, splits: Iterable[SplitFolders]) -> str:
+    """The call that takes the photographs and labels of some splits alone."""
+    names = [name for each in splits for name in (each.images, each.labels)]
+    return f"gss init NAME {' '.join(str(root / name) for name in dict.fromkeys(names))}"
 
 
 def pairings(pictures: Pictures) -> list[Pairing]:
