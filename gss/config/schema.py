@@ -614,6 +614,13 @@ class Resources(Section):
     """Longest run time; a training that needs more goes on in another job."""
 
 
+class Debug(Section):
+    images: Positive | None = None
+    """Pairs of each split and source that count, evenly spaced; none: all. `gss check` looks at these alone."""
+    overfit: bool = False
+    """Trainings see their first batch again and again: what can learn at all brings its loss near to 0."""
+
+
 class Run(Section):
     resources: dict[str, Resources] = {}
     """What each stage asks for; a stage not listed takes the defaults."""

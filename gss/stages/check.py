@@ -210,6 +210,7 @@ def _scan(
         obtain=obtain,
         record=record,
         is_part=is_part,
+        most=run.experiment.debug.images,
     )
 
 

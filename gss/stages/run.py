@@ -95,8 +95,12 @@ class Run(Generic[E]):
         return Run(other, experiment, folder, now, results / bare)
 
     def file(self, path: Path) -> Path:
-        """A file that a stage reads; of other settings, the workflow's where they made none of their own."""
-        if self.workflow is not None and path.is_relative_to(self.folder) and not path.exists():
+        """A file that a stage reads; of other settings, the workflow's where they made none of their own.
+
+        Of some pairs (`debug.images`) what is known of the data is their own.
+        """
+        is_theirs = self.workflow is not None and path.is_relative_to(self.folder) and not self._is_of_some_pairs(path)
+        if self.workflow is not None and is_theirs and not path.exists():
             source = self.workflow / path.relative_to(self.folder)
             if source.is_file():
                 try:
@@ -107,6 +111,9 @@ class Run(Generic[E]):
                 except OSError as error:
                     raise write_error(path, error) from error
         return path
+
+    def _is_of_some_pairs(self, path: Path) -> bool:
+        return self.experiment.debug.images is not None and path.is_relative_to((self.folder / MANIFEST).parent)
 
     @property
     def results(self) -> Path:
@@ -167,7 +174,10 @@ class Run(Generic[E]):
         """
         for path in paths:
             if not self.file(path).is_file():
-                raise DataError("an input of this stage is missing", where=path, todo=f"make it with: snakemake {path}")
+                todo = f"make it with: snakemake {path}"
+                if self._is_of_some_pairs(path):
+                    todo = "call `gss check` with the same settings before, which looks at these pairs alone"
+                raise DataError("an input of this stage is missing", where=path, todo=todo)
         if world is not None and not world.is_main:
             return {}
         return {os.path.relpath(path, self.folder): sha256_file(path) for path in paths}

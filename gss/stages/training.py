@@ -1,10 +1,11 @@
 """What the training stages share: the training itself, class weights, batches, and finished files."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
 from gss.train.validation import SCORE, Validate
+
+T = TypeVar("T")
 
 
 def train_network(
@@ -170,7 +173,7 @@ def run_settings(run: Run) -> dict[str, Any]:
 
 def make_loader(
     run: Run, pairs: Pairs, training: Training, world: World
-) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
+) -> Callable[[int], Iterator[list[dict[str, Tensor]]]]:
     """Batches of the pairs from any step on, by `data.sampling`.
 
     Raises:
@@ -197,7 +200,7 @@ def make_loader(
         uint8=run.experiment.numerics == "reference",
     )
 
-    def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:
+    def from_step(step: int) -> Iterator[list[dict[str, Tensor]]]:
         loader = TrainLoader(
             pairs if balanced else pairs.repeated(),
             run.space,
@@ -212,9 +215,14 @@ def make_loader(
             start_step=step,
             pin_memory=world.device.type == "cuda",
         )
-        return cast(Iterable[list[dict[str, Tensor]]], loader)
+        return cast(Iterator[list[dict[str, Tensor]]], iter(loader))
 
-    return from_step
+    return batches(run, from_step)
+
+
+def batches(run: Run, from_step: Callable[[int], Iterator[T]]) -> Callable[[int], Iterator[T]]:
+    """What a training sees: the batches from a step on, or with `debug.overfit` the first one in every step."""
+    return (lambda _: itertools.repeat(next(from_step(0)))) if run.experiment.debug.overfit else from_step
 
 
 def class_pixels(run: Run) -> list[float]:

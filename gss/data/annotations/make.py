@@ -42,7 +42,14 @@ class Made(NamedTuple):
 
 
 def make_labels(
-    root: Path, splits: Mapping[str, SplitFolders], options: Options, folder: Path, *, title: str, workers: int
+    root: Path,
+    splits: Mapping[str, SplitFolders],
+    options: Options,
+    folder: Path,
+    *,
+    title: str,
+    workers: int,
+    most: int | None = None,
 ) -> Made:
     """Make a label file of every annotated picture, `folder/SPLIT/labels/NAME.png`, that is not there yet.
 
@@ -57,6 +64,8 @@ def make_labels(
             pictures that count.
         title: of lines of progress.
         workers: the most processes; labels do not depend on it.
+        most: pictures of a split that get a label, evenly spaced, and ten times as many where they are divided
+            afterwards; None: all.
 
     Returns:
         What was made.
@@ -72,6 +81,8 @@ def make_labels(
     for split, folders in splits.items():
         notes, place = parsed[split].notes, folder / split
         work = list(_plan(root, folders, parsed[split], place)) if classes else []
+        if most is not None:
+            work = [work[index] for index in evenly_spaced(len(work), 10 * most if folders.divide else most)]
         paint = partial(make_label, options, classes)
         results = in_order(paint, ((each,) for each in work), workers=workers, total=len(work), key=_WORKERS)
         total = _Total(classes)

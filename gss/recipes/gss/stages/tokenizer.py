@@ -1,11 +1,12 @@
 """Stage 3: the discrete VAE that turns maskiges into tokens and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gss.config import data_folder
 from gss.data.manifest import Pairs, evenly_spaced
@@ -22,7 +23,7 @@ from gss.recipes.gss.tokenizer.unpickle import import_openai
 from gss.results.journal import Journal
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
-from gss.stages.training import deliver, is_missing, on_this_machine, run_settings
+from gss.stages.training import batches, deliver, is_missing, on_this_machine, run_settings
 from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
@@ -121,8 +122,8 @@ def train_dvae(
         **run_settings(run),
     )
 
-    def crops(step: int) -> MaskigeCrops:
-        return MaskigeCrops(
+    def crops(step: int) -> Iterator[list[dict[str, Tensor]]]:
+        found = MaskigeCrops(
             labels,
             len(colours) - 1,
             seed=run.experiment.seed,
@@ -132,10 +133,11 @@ def train_dvae(
             world_size=world.size,
             start_step=step,
         )
+        return iter(found)
 
-    seen = None if fresh else next(iter(crops(0)))[0]["label"].to(world.device)
+    seen = None if fresh else next(crops(0))[0]["label"].to(world.device)
     learner = DVAELearner(dvae, torch.from_numpy(colours), random_palettes=config.palettes == "random", trained_on=seen)
-    result = train(learner, crops, settings, work=work, journal=journal, world=world)
+    result = train(learner, batches(run, crops), settings, work=work, journal=journal, world=world)
     return export(cast(NormalisedDVAE, result.exported))
 
 
