@@ -56,6 +56,7 @@ GROUPS = {
     },
     "machine": {
         "doctor": "gss doctor toy",
+        "smoke": "gss smoke mine",
         "completion": "gss completion bash > ~/.local/share/bash-completion/completions/gss",
         "config-reference": "gss config-reference --check",
     },
@@ -164,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
-    begun = verb("init", _init, "look at photographs and labels and write an experiment for them")
+    begun = verb("init", _init, "write an experiment for photographs and labels")
     begun.add_argument("name", metavar="NAME", help="of the experiment: config/experiments/NAME.yaml, or FILE.yaml")
     begun.add_argument("folders", nargs="+", type=_path, metavar="FOLDER", help="of the data set, or of its parts")
     begun.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="that a whole run may take; default: 1")
@@ -277,6 +278,8 @@ def parser() -> argparse.ArgumentParser:
     looked.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: those of config/config.yaml")
     looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     looked.add_argument("--cluster", action="store_true", help="try locks between two nodes, with a job of a second")
+
+    verb("smoke", _smoke, "try every stage with two steps and two images", stage)
 
     launched = verb("launch", _launch, "run a verb in many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
@@ -530,6 +533,12 @@ def _doctor(given: argparse.Namespace) -> int:
     from gss.doctor.doctor import doctor
 
     return doctor(given.experiments, given.results, cluster=given.cluster)
+
+
+def _smoke(given: argparse.Namespace) -> None:
+    from gss.smoke import smoke
+
+    print(smoke(given.experiment, given.overrides, given.results))
 
 
 def _launch(given: argparse.Namespace) -> int:

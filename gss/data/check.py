@@ -55,7 +55,7 @@ def scan(
         record: file that keeps what was found in each pair, so that an interrupted scan goes on, and one after mended
             faults looks at changed files only; None: none.
         is_part: it is one of several sources: classes that it lacks may be in others.
-        most: pairs of a split that are looked at, evenly spaced; what labels have in common is then only a warning.
+        most: pairs of a split that are looked at, evenly spaced; what all labels have in common is not asked then.
             None: all.
 
     Returns:
@@ -86,9 +86,11 @@ def scan(
         for result, (split, image, label) in zip(results, names, strict=True):
             kept.keep(image, label, result)
             tallies[split].add(image, label, result)
-    label_faults, label_warnings = compare({split: tally.labels for split, tally in tallies.items()}, is_part=is_part)
-    if most is not None:  # a few say little of all
-        label_faults, label_warnings = [], [*label_faults, *label_warnings]
+    label_faults, label_warnings = list[str](), list[str]()
+    if most is None:  # a few labels say little of all
+        label_faults, label_warnings = compare(
+            {split: tally.labels for split, tally in tallies.items()}, is_part=is_part
+        )
     image_faults, image_warnings = judge({split: tally.images for split, tally in tallies.items()}, orientation)
     reasons = [reason for listing in listings.values() for reason in listing.reasons]
     in_lists, same_files = lists(root, splits, listings)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -29,12 +30,37 @@ def stage_worker(run: Run, stage: str, work: str | None = None) -> Iterator[Worl
         except Exception as error:
             if not is_no_memory(error):
                 raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise GssError(
-                f"memory ran out in the stage {stage}: {reason}",
-                where=f"process {world.rank} of {world.size} on {_device(world.device)}; {_at_once(run, stage, world)}",
-                todo=less_memory(run.experiment, stage),
-            ) from error
+            raise no_memory(run, stage, world, error) from error
+
+
+def no_memory(run: Run, stage: str, world: World, error: Exception) -> GssError:
+    """What to say of an allocation that failed in a stage."""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return GssError(
+        f"memory ran out in the stage {stage}: {reason}",
+        where=f"process {world.rank} of {world.size} on {_device(world.device)}; {_at_once(run, stage, world)}",
+        todo=less_memory(run.experiment, stage),
+    )
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """On the CPU an allocation that this machine has no memory for fails inside: better than a machine that swaps or
+    kills."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _kilobytes("/proc/self/status", "VmData") + _kilobytes("/proc/meminfo", "MemAvailable")
+    if not torch.cuda.is_available() and (soft == resource.RLIM_INFINITY or soft > most):
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _kilobytes(path: str, name: str) -> int:
+    """A line of Linux's tables, as bytes."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def less_memory(experiment: Experiment, stage: str) -> str:

@@ -29,6 +29,19 @@ def rehearse(run: Run, space: ClassSpace) -> None:
     for what, key, path, todo in experiment.named_files():
         if not path.is_file():
             raise ConfigError(f"{what} not found: {path.absolute()}", where=key, todo=todo)
+    require_divisible(experiment)
+    for key in dict.fromkeys(experiment.trained.values()):
+        if experiment.at(key).accumulation > 1:
+            print(
+                f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
+                "is not that of the whole batch",
+                flush=True,
+            )
+    experiment.kind.part("rehearse").rehearse(run, space)
+
+
+def require_divisible(experiment: Experiment) -> None:
+    """Raise ConfigError unless every batch can be divided among processes, micro-batches and balanced sources."""
     for stage, key in experiment.trained.items():
         training = experiment.at(key)
         parts = training.accumulation * processes(experiment, stage)
@@ -40,13 +53,6 @@ def rehearse(run: Run, space: ClassSpace) -> None:
                 where=f"{key}.batch_size; accumulation, and the processes of run.resources.{stage}",
                 todo=next_multiple(training.batch_size, parts, sources or 1),
             )
-        if training.accumulation > 1:
-            print(
-                f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
-                "is not that of the whole batch",
-                flush=True,
-            )
-    experiment.kind.part("rehearse").rehearse(run, space)
 
 
 def images_at_once(experiment: Experiment, stage: str) -> int:
@@ -103,3 +109,4 @@ def naming(where: str) -> Iterator[None]:
 
 
 META = torch.device("meta")
+STEPS = 2  # of a training that is only tried: the second one computes with weights that the first has changed

@@ -1,6 +1,7 @@
 """Before anything trains: what `posterior.experiment` lends, and the networks built without their numbers."""
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from gss.recipes.gss.model import require_pixel_branch
 from gss.recipes.gss.stages.exchange import Kind, build_for
 from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
-from gss.stages.rehearse import META, images_at_once, naming, size_of_input, warn_of_larger_images
+from gss.stages.rehearse import META, STEPS, images_at_once, naming, size_of_input, warn_of_larger_images
 from gss.stages.run import Run
 from gss.stages.training import loop_settings
 from gss.train.optim import lr_factors
@@ -121,6 +122,24 @@ def _through(prior: LatentPrior, image: Tensor) -> None:
     fused = prior.head.fuse(maps)
     prior.head.pixel_logits(maps, fused)
     prior.head.hidden(fused[:, :, : _WINDOW // 8, : _WINDOW // 8])
+
+
+def short(experiment: GSSExperiment) -> dict[str, Any]:
+    """See `gss.smoke`: the values of trainings of no length; the milestone that X^-1 is trained behind stays one."""
+    start, steps = experiment.posterior.start_step, experiment.milestones[-1]
+    is_early = start not in (None, steps)
+    grid = {"palette.strategy": "grid"} if experiment.palette.strategy == "maximal" else {}  # which takes long
+    refined = experiment.reconstruction
+    return {
+        **grid,
+        "tokenizer.train.steps": STEPS,
+        "reconstruction.max_rounds": min(refined.max_rounds, 1),
+        "reconstruction.retrain_steps": min(refined.retrain_steps, STEPS),
+        "reconstruction.refine_images": STEPS,
+        "latent_prior.milestones": [1, STEPS] if is_early else [STEPS],
+        "posterior.start_step": 1 if is_early else None,
+        "posterior.steps": STEPS,
+    }
 
 
 def largest(experiment: GSSExperiment, num_classes: int) -> tuple[nn.Module, str, int] | None:

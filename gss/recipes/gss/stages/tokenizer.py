@@ -79,7 +79,8 @@ def tokenizer(run: Run[GSSExperiment], world: World) -> None:
                     steps=run.experiment.tokenizer.train.steps,
                 )
                 if world.is_main:
-                    _require_health(run, dvae, colours)
+                    if run.experiment.debug.images is None:  # of a few labels little can be learned
+                        _require_health(run, dvae, colours)
                     machine = on_this_machine(world, run.experiment.tokenizer.train.batch_size)
                     provenance = {**run.provenance("tokenizer", inputs), "machine": machine}
                     save_tokenizer(finished, dvae, {"source": "train", **provenance})
