@@ -15,11 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gss.benchmark.measure import one_process
 from gss.benchmark.stopwatch import peak, reset_peak
-from gss.cluster import gpus
 from gss.cluster.lock import writer_lock
 from gss.config import Experiment, Job, data_set_folder, imported, load_experiment, origins, runs_of
 from gss.data.toy import make_toy
@@ -30,17 +27,19 @@ from gss.results.journal import read_journal
 from gss.results.records import Made
 from gss.stages.check import check_set
 from gss.stages.labels import labels
-from gss.stages.memory import bounded_memory, no_memory
-from gss.stages.rehearse import STEPS, processes, require_divisible
+from gss.stages.memory import accumulation_of, bounded_memory, no_memory, with_less_memory
+from gss.stages.need import at_once
+from gss.stages.rehearse import STEPS, require_divisible
 from gss.stages.run import Run
 from gss.text import size
 from gss.train.distributed import World
 
 IMAGES = 2  # of each split
+WARNING = "warning: "  # begins lines of stages that are shown
 _LEFT_OUT = ("prepare",)  # unpacks archives where the data set belongs, or does nothing
 
 
-def smoke(name: str, overrides: Iterable[str] = (), results: Path = Path("results")) -> str:
+def smoke(name: str, overrides: Iterable[str] = (), results: Path = Path("results"), *, retry: bool = False) -> str:
     """Run the jobs of an experiment one after the other, shortened, in `work/smoke` of its results, which is removed.
 
     Networks, crops, batches and precision are the experiment's. One process does the work of all, a batch in as many
@@ -50,12 +49,13 @@ def smoke(name: str, overrides: Iterable[str] = (), results: Path = Path("result
         name: of the experiment, of one with `seeds` the first, or `NAME/seed_0`.
         overrides: `section.key=value`.
         results: the folder of all results.
+        retry: when memory runs out, try with less at a time.
 
     Returns:
         What to print at the end.
 
     Raises:
-        GssError: what stops a job, with its name.
+        GssError: what stops a job, with its name; or it is only with less at a time that all fits.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was written is removed then, too
     name, overrides = runs_of(name)[0], list(overrides)
@@ -76,7 +76,10 @@ def smoke(name: str, overrides: Iterable[str] = (), results: Path = Path("result
         warned: set[str] = set()
         with bounded_memory():
             for job in _jobs(experiment):
-                _try(run, world, job, warned)
+                run = _try(run, world, job, warned, retry=retry)
+    if run.micro_batches:
+        keys = "\n".join(f"    {accumulation_of(run, stage)}" for stage in run.micro_batches)
+        raise GssError(f"{name} fits into the memory with less at a time alone", todo=f"write into its file\n{keys}")
     return f"{name}: all its stages can run, as far as this shows it; it took {time.perf_counter() - began:.0f} s"
 
 
@@ -118,18 +121,13 @@ def _short(experiment: Experiment) -> dict[str, Any]:
 
 def _share(experiment: Experiment, stage: str) -> dict[str, int]:
     """What one of the processes of a training does of a batch; of balanced sources as much more as they need."""
-    training, sources = experiment.at(experiment.trainings[stage]), max(1, len(experiment.data.balanced))
-    asked, seen = experiment.resources(stage), torch.cuda.device_count()
-    count = processes(experiment, stage)
-    if asked.gpus == "auto" and seen:
-        count = gpus.share(seen, gpus=None, processes=asked.processes, batch=experiment.divided(stage))[0]
-    parts = training.accumulation
-    at_once = training.batch_size // (parts * count)
-    if count > 1:  # GPUs normalise over the images of all
-        at_once = max(at_once, 2)
-    while at_once * parts % math.lcm(parts, sources):
+    training, images = experiment.at(experiment.trainings[stage]), at_once(experiment, stage)
+    parts, sources = training.accumulation, max(1, len(experiment.data.balanced))
+    if images * parts < training.batch_size:  # GPUs normalise over the images of all
+        images = max(images, 2)
+    while images * parts % math.lcm(parts, sources):
         parts += 1
-    return {"batch_size": at_once * parts, "accumulation": parts}
+    return {"batch_size": images * parts, "accumulation": parts}
 
 
 def _lend(experiment: Experiment, results: Path, folder: Path) -> None:
@@ -147,11 +145,14 @@ def _jobs(experiment: Experiment) -> list[Job]:
     return [job for job in experiment.jobs() if job.name not in _LEFT_OUT] + [Job("report", "report")]
 
 
-def _try(run: Run[Any], world: World, job: Job, warned: set[str]) -> None:
+def _try(run: Run[Any], world: World, job: Job, warned: set[str], *, retry: bool) -> Run[Any]:
     """Do a job and say how it went; its own lines are not shown but for new warnings.
 
     Args:
         warned: warnings that were shown; grows.
+
+    Returns:
+        The run that the next job is done with.
 
     Raises:
         GssError: what stopped it.
@@ -161,7 +162,11 @@ def _try(run: Run[Any], world: World, job: Job, warned: set[str]) -> None:
     began, said = time.perf_counter(), io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            _call(replace(run), world, job)  # a new one: it reads what the job before has written
+            fresh = replace(run)  # it reads what the job before has written
+            if retry:
+                run = with_less_memory(fresh, job.stage, world, lambda run: _call(run, world, job))
+            else:
+                _call(fresh, world, job)
     except Interrupted:
         raise KeyboardInterrupt from None
     except OutputClosed:
@@ -178,10 +183,11 @@ def _try(run: Run[Any], world: World, job: Job, warned: set[str]) -> None:
     shown = f"  loss {loss[-1]:.4g}" if loss else ""
     print(f"{time.perf_counter() - began:6.1f} s  {size(peak(world.device)):>8}{shown}", flush=True)
     for line in said.getvalue().splitlines():
-        if line.startswith("warning: ") and line not in warned:
+        if line.startswith(WARNING) and line not in warned:
             warned.add(line)
             print(f"    {line}", flush=True)
     gc.collect()
+    return run
 
 
 def _has_loss(event: dict[str, Any]) -> bool:

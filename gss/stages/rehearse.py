@@ -9,7 +9,7 @@ import torch
 from gss.config import Experiment
 from gss.data.classes import ClassSpace
 from gss.data.loader import next_multiple
-from gss.errors import CheckpointError, ConfigError
+from gss.errors import CheckpointError, ConfigError, is_no_memory
 from gss.stages.run import Run
 
 
@@ -94,12 +94,14 @@ def warn_of_larger_images(experiment: Experiment, input_size: tuple[int, int] | 
 
 @contextlib.contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Errors name the keys that they come from; what torch and timm raise becomes one of them."""
+    """Errors name the keys that they come from; what torch and timm raise becomes one, unless memory ran out."""
     try:
         yield
     except (ConfigError, CheckpointError) as error:
         raise type(error)(error.what, where=error.where or where, todo=error.todo) from error
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        if is_no_memory(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"such a network cannot be built or used: {reason}",

@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +55,8 @@ class Run(Generic[E]):
         now: what is stored as the configuration of all that was not made yet.
         workflow: with other settings, the folder of the experiment as its file describes it: what `folder` lacks is
             taken from there.
+        micro_batches: of trainings by stage, into how many parts a process divides its share of a batch, where that is
+            not what the experiment says.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Run(Generic[E]):
     folder: Path
     now: Made
     workflow: Path | None = None
+    micro_batches: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run[Any]":

@@ -131,6 +131,8 @@ def micro_batches(run: Run, stage: str, world: World) -> int:
     """Into how many parts each process divides its share of a batch."""
     training: Training = run.experiment.at(run.experiment.trainings[stage])
     made_for, batch = run.experiment.made_for(stage), training.batch_size
+    if stage in run.micro_batches:
+        return run.micro_batches[stage]
     if world.device.type == "cpu" or batch % world.size:
         return training.accumulation
     return gpus.parts(batch, training.accumulation, made_for, world.size)

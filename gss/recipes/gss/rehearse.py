@@ -15,10 +15,12 @@ from gss.recipes.gss.assemble import build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import load_published
 from gss.recipes.gss.experiment import GSSExperiment, Tokenizer
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import require_pixel_branch
 from gss.recipes.gss.stages.exchange import Kind, build_for
 from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
+from gss.recipes.gss.untrained import random_networks
 from gss.stages.rehearse import META, STEPS, images_at_once, naming, size_of_input, warn_of_larger_images
 from gss.stages.run import Run
 from gss.stages.training import loop_settings
@@ -122,6 +124,25 @@ def _through(prior: LatentPrior, image: Tensor) -> None:
     fused = prior.head.fuse(maps)
     prior.head.pixel_logits(maps, fused)
     prior.head.hidden(fused[:, :, : _WINDOW // 8, : _WINDOW // 8])
+
+
+def learner(
+    run: Run[GSSExperiment], space: ClassSpace, stage: str, device: torch.device
+) -> LatentPriorLearner | PosteriorLearner:
+    """What the stage trains, with random weights; the tokenizer is on the device."""
+    experiment = run.experiment
+    prior, dvae, module, colours = random_networks(run, space, experiment.posterior.variant, device)
+    weights = torch.ones(space.num_classes) if experiment.at(experiment.trainings[stage]).class_balance else None
+    if stage == "latent_prior":
+        return LatentPriorLearner(prior, dvae, colours, class_weights=weights)
+    return PosteriorLearner(
+        prior,
+        dvae,
+        module,
+        class_weights=weights,
+        reference=experiment.numerics == "reference",
+        token_temperature=experiment.posterior.token_temperature,
+    )
 
 
 def short(experiment: GSSExperiment) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from gss.recipes.gss.tokenizer.reconstruct import reconstruct, require_usage
 from gss.recipes.gss.tokenizer.store import save_tokenizer
 from gss.recipes.gss.tokenizer.unpickle import import_openai
 from gss.results.journal import Journal
+from gss.stages.memory import faults_of_trainings
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
 from gss.stages.training import batches, deliver, is_missing, on_this_machine, run_settings
@@ -62,6 +63,9 @@ def tokenizer(run: Run[GSSExperiment], world: World) -> None:
     with run.stage("tokenizer", inputs, world=world) as journal:
         if is_missing(finished, world):
             rehearse(run, run.space)  # the configuration may have changed since the check
+            if world.is_main and run.experiment.debug.images is None:
+                for fault in faults_of_trainings(run, run.space):
+                    raise fault
             if run.experiment.tokenizer.source == "openai":
                 if world.is_main:
                     _import(run, finished, inputs)
