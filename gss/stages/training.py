@@ -169,6 +169,7 @@ def run_settings(run: Run) -> dict[str, Any]:
         "save_minutes": config.save_minutes,
         "keep_last": config.keep_checkpoints,
         "deadline_margin": config.deadline_margin,
+        "profile": config.profile,
         "deterministic": config.deterministic,
     }
 

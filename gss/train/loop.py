@@ -17,6 +17,7 @@ from gss.train.progress import Progress
 from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
 from gss.train.state import TrainState
+from gss.train.trace import Trace
 from gss.train.validation import Validate, Validation
 
 __all__ = ["EPS", "LoopSettings", "MakeBatches", "TrainResult", "train"]
@@ -80,7 +81,8 @@ def train(
     start = keeper.resume(target)
     progress = Progress(world, journal, steps=target, first=start)
     validation = Validation(validate, state, settings, keeper, progress)
-    with keeper, explained(objective, make_batches, settings.seed, world, state.scale):
+    trace = Trace(settings.profile, work / "trace.json", world)
+    with keeper, explained(objective, make_batches, settings.seed, world, state.scale), trace:
         validation.after(start)  # the stop may have come between the checkpoint and the end of the validation
         if start < target:
             keeper.require_time(start)
@@ -101,6 +103,7 @@ def train(
             norm = state.gradient_norm()
             keeper.guard.watch(step, loss, norm)
             state.update(norm)
+            trace.step()
 
             done = step + 1
             progress.tick(done)
