@@ -131,9 +131,9 @@ def faults_of_trainings(run: Run, space: ClassSpace) -> Iterator[GssError]:
             continue
         sharing = 1 if device.type == "cuda" else experiment.resources(stage).processes or 1
         if need.of(images) * sharing > _total(device):
-            each = f" in each of {sharing} processes" if sharing > 1 else ""
+            who = "it needs" if sharing == 1 else f"each of {sharing} processes needs"
             yield GssError(
-                f"{stage} does not fit into the memory: it needs {need.told(images)}{each}",
+                f"{stage} does not fit into the memory: {who} {need.told(images)}",
                 where=_device(device),
                 todo=less_memory(experiment, stage),
             )
