@@ -159,7 +159,7 @@ def agreement(run: Run) -> dict[str, float]:
     import oracle
 
     device = measure.one_process().device
-    prior, dvae, posterior, colours = networks.random_networks(run, run.experiment.posterior.variant, device)
+    prior, dvae, posterior, colours = networks.random_networks(run, run.space, run.experiment.posterior.variant, device)
     learner = LatentPriorLearner(prior, dvae, colours).to(device).eval()
     model = GSS(prior, dvae, posterior).to(device).eval()
     image = _batch(run, PUBLISHED, device)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gss.benchmark import measure
 from gss.nets import losses, window
-from gss.recipes.gss import benchmark
+from gss.recipes.gss import benchmark, rehearse
 from gss.recipes.gss.tokenizer import dvae as dvae_module
 from gss.recipes.gss.tokenizer.dvae import DVAE, Block
 from gss.train import state
@@ -82,7 +82,8 @@ def _compiled() -> None:
             module.compile(backend=backend)
         return prior, dvae, *rest
 
-    benchmark.random_networks = compiled  # type: ignore[assignment]
+    for module in (benchmark, rehearse):
+        module.random_networks = compiled  # type: ignore[attr-defined]
 
 
 Switch = Callable[[], None]

@@ -21,6 +21,7 @@ from gss.errors import GssError, Interrupted, OutputClosed, did_you_mean, is_no_
 from gss.output import open_output
 
 SOME_FAILED = 3
+_RETRY = "when memory runs out, halve what is computed at a time"
 # The verbs as `gss --help` shows them, each with the example of its own help; a stage that is not named: in `training`.
 GROUPS = {
     "data": {
@@ -56,6 +57,7 @@ GROUPS = {
     },
     "machine": {
         "doctor": "gss doctor toy",
+        "smoke": "gss smoke mine",
         "completion": "gss completion bash > ~/.local/share/bash-completion/completions/gss",
         "config-reference": "gss config-reference --check",
     },
@@ -192,6 +194,7 @@ def parser() -> argparse.ArgumentParser:
     for action in stage._actions:
         trained._add_action(action)
     trained.add_argument("--until", type=int, metavar="STEP", help="latent prior: milestone to reach")
+    trained.add_argument("--retry-smaller", action="store_true", help=_RETRY)
     evaluated = verb("evaluate", _evaluate, "measure a model on a split: metrics, tables, pictures", stage)
     evaluated.add_argument("--model", choices=all_models(), help=f"default: {finals}")
     evaluated.add_argument(
@@ -284,6 +287,9 @@ def parser() -> argparse.ArgumentParser:
     looked.add_argument("--results", type=_path, default=Path("results"), metavar="FOLDER", help="default: results")
     looked.add_argument("--cluster", action="store_true", help="try locks between two nodes, with a job of a second")
 
+    tried = verb("smoke", _smoke, "try every stage with two steps and two images", stage)
+    tried.add_argument("--retry-smaller", action="store_true", help=_RETRY)
+
     launched = verb("launch", _launch, "run a verb in many processes, in a SLURM job on its nodes")
     launched.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the SLURM job; default: 1")
     launched.add_argument(
@@ -343,7 +349,8 @@ def _stage(given: argparse.Namespace) -> None:
 
 def _train(given: argparse.Namespace) -> None:
     name = next(row.name for row in all_stages().values() if row.trains == given.part)
-    _call_stage(_run(given), name, **({} if given.until is None else {"until": given.until}))
+    until = {} if given.until is None else {"until": given.until}
+    _call_stage(_run(given), name, retry=given.retry_smaller, **until)
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -392,20 +399,26 @@ def _parts(run: Any, only: str | None) -> list[str]:
     return [part for part in parts if only in (None, part)]
 
 
-def _call_stage(run: Any, name: str, *arguments: Any, work: str | None = None, **options: Any) -> None:
+def _call_stage(
+    run: Any, name: str, *arguments: Any, work: str | None = None, retry: bool = False, **options: Any
+) -> None:
     """Call a stage as its row says.
 
     Args:
         work: name of its work folder, where it has several.
+        retry: with less at a time when memory runs out.
     """
     row = run.experiment.kind.stage(name)
     if not row.in_processes:
         imported(row.call)(run, *arguments, **options)
         return
-    from gss.stages.memory import stage_worker
+    from gss.stages.memory import stage_worker, with_less_memory
 
     with stage_worker(run, name, work) as world:
-        imported(row.call)(run, world, *arguments, **options)
+        if retry:
+            with_less_memory(run, name, world, lambda run: imported(row.call)(run, world, **options))
+        else:
+            imported(row.call)(run, world, *arguments, **options)
 
 
 def _model(run: Any, name: str | None) -> str:
@@ -536,6 +549,12 @@ def _doctor(given: argparse.Namespace) -> int:
     from gss.doctor.doctor import doctor
 
     return doctor(given.experiments, given.results, cluster=given.cluster)
+
+
+def _smoke(given: argparse.Namespace) -> None:
+    from gss.smoke import smoke
+
+    print(smoke(given.experiment, given.overrides, given.results, retry=given.retry_smaller))
 
 
 def _launch(given: argparse.Namespace) -> int:

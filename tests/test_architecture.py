@@ -17,7 +17,7 @@ ROWS = (
     ("train", "evaluate"),
     ("report", "compare", "tracking", "watch", "clean"),
     ("stages",),
-    ("use", "benchmark"),
+    ("use", "benchmark", "smoke"),
     ("cli", "workflow", "snakemake_patches", "doctor", "init", "__main__"),
     ("recipes",),  # on top: they are found by name, and no room below imports one
 )

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from gss.data.loader import read_pair
 from gss.errors import is_no_memory
 from gss.evaluate.inference import one_inference, predict
 from gss.evaluate.measure import evaluate_pairs
+from gss.stages.memory import bounded_memory
 from gss.stages.run import Run
 from gss.stages.training import loop_settings, make_loader
 from gss.train.distributed import World, setup
@@ -201,23 +201,13 @@ def in_child(measurement: Callable[..., Any], *arguments: Any, **options: Any) -
     """
     die_with(os.getppid())
     multiprocessing.set_start_method(None, force=True)  # loader processes start as they do in a training
-    if not torch.cuda.is_available():
-        _limit_memory()  # an allocation that fails is better than a machine that swaps or kills
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with bounded_memory(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             return measurement(*arguments, **options)
     except (RuntimeError, MemoryError, OSError, cv2.error) as error:
         if is_no_memory(error):
             raise NoMemory(str(error).partition("\n")[0]) from None
         raise
-
-
-def _limit_memory() -> None:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if soft == resource.RLIM_INFINITY or soft > available:
-        resource.setrlimit(resource.RLIMIT_DATA, (available, hard))
 
 
 def num_laps(images: int, batch: int) -> int:

@@ -134,9 +134,8 @@ class Stopwatch:
         self._counter: Counter | None = None
         with Counter():  # imports 70 MiB, which are not of what is measured
             torch.ones(1, 1) @ torch.ones(1, 1)
-        self._before = 0
-        self._reset_peak()
-        self._before = self._peak()
+        reset_peak(device)
+        self._before = 0 if device.type == "cuda" else peak(device)
 
     def laps(self, count: int) -> Iterator[int]:
         """Numbers of `WARM_UP` laps and of `count` timed ones; a lap is what happens until the next is asked for."""
@@ -157,11 +156,11 @@ class Stopwatch:
             phase = self._phases.setdefault(self._phase, Phase([0.0] * max(self._laps, 0)))
             if self._laps > 0:
                 phase.seconds[-1] += now - self._began
-                phase.memory = max(phase.memory, self._peak())
+                phase.memory = max(phase.memory, peak(self._device) - self._before)
             if self._counter is not None:
                 phase.macs += self._counter.take() / 2
         self._phase = name
-        self._reset_peak()
+        reset_peak(self._device)
         self._began = time.perf_counter()
 
     def around(self, owner: object, method: str, name: str, *, then: str | None = None) -> None:
@@ -186,17 +185,19 @@ class Stopwatch:
         """By name, in the order in which they ended first."""
         return self._phases
 
-    def _reset_peak(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-        else:
-            with contextlib.suppress(OSError):  # where it is forbidden, peaks are those of all phases so far
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
-    def _peak(self) -> int:
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        return resident_peak() - self._before
+def reset_peak(device: torch.device) -> None:
+    """From here on `peak` counts anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # where it is forbidden, peaks are those of all that was before, too
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak(device: torch.device) -> int:
+    """The most memory in bytes, that tensors had on a GPU, or that is resident of this process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_peak()
 
 
 def resident_peak() -> int:

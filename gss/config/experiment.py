@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from gss.config.names import Name
 from gss.config.recipe import Recipe, find_recipe
-from gss.config.schema import Augment, Data, Evaluation, Published, Resources, Run, Section, Seed
+from gss.config.schema import Augment, Data, Debug, Evaluation, Published, Resources, Run, Section, Seed
 from gss.errors import ConfigError
 from gss.files import sha256_json
 
@@ -71,6 +71,9 @@ class Experiment(Section):
     """How to run. Nothing here changes a result but the number of processes: each draws its own dropout, and BatchNorm
     sees what is computed at once: on CPUs the images of its own process, on fewer GPUs than `run.resources` names those
     of a micro-batch."""
+    debug: Debug = Debug()
+    """To look for faults. Said on the command line alone, so that what it makes has a folder of its own and is never
+    taken for a result."""
 
     trainings: ClassVar[dict[str, str]] = {}
     """Stages that train a network on images -> the dotted key of the section that says how."""
@@ -278,7 +281,7 @@ class Experiment(Section):
                 drop(dumped, key)
         self._drop_measured(dumped)
         self._narrow(dumped, stage)
-        content: dict[str, Any] = {"version": row.version}
+        content: dict[str, Any] = {"version": row.version, **self._debugged()}
         if stage == "labels" and not self.data.annotated:
             return content  # nothing is made
         reads = row.reads + (row.reads_for_reference if self.numerics == "reference" else ())
@@ -299,7 +302,13 @@ class Experiment(Section):
         if stage == "evaluate":
             return {**self.slice(stage), **({f"evaluation.sets.{name}": measured} if measured else {})}
         known = self.data.model_dump(mode="json", include={"classes", "label_map"}, exclude_defaults=True)
-        return {"version": self.kind.stage(stage).version, "data": known, f"evaluation.sets.{name}": given}
+        version = {"version": self.kind.stage(stage).version, **self._debugged()}
+        return {**version, "data": known, f"evaluation.sets.{name}": given}
+
+    def _debugged(self) -> dict[str, Any]:
+        """What of `debug` is set, of which everything depends."""
+        debug = self.debug.model_dump(mode="json", exclude_defaults=True)
+        return {"debug": debug} if debug else {}
 
     def _narrow(self, dumped: dict[str, Any], stage: str) -> None:
         """Take out what of the values that are set does not influence a stage although it reads their section."""
@@ -334,7 +343,7 @@ class Experiment(Section):
             dumped[section].pop(name)
         self._drop_measured(dumped)
         sections = {path.split(".")[0] for stage in self.kind.stages for path in stage.reads}
-        return {key: value for key, value in dumped.items() if key in sections}
+        return {key: value for key, value in dumped.items() if key in sections} | self._debugged()
 
     @property
     def sha256(self) -> str:

@@ -153,6 +153,11 @@ def _content(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for file in lineage(path):
         own = _read_yaml(file)
+        if isinstance(debug := own.get("debug"), dict) and any(debug.values()):
+            todo = f"take it out, and call: gss VERB {experiment_name(path)} " + " ".join(
+                f"debug.{key}={str(value).lower()}" for key, value in debug.items()
+            )
+            raise ConfigError("`debug` is said on the command line, for one call", where=file, todo=todo)
         content = _merged(_of_recipe(content, own), own)
     return content
 

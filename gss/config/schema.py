@@ -617,6 +617,13 @@ class Resources(Section):
     """Longest run time; a training that needs more goes on in another job."""
 
 
+class Debug(Section):
+    images: Positive | None = None
+    """Pairs of each split and source that count, evenly spaced; none: all. `gss check` looks at these alone."""
+    overfit: bool = False
+    """Trainings see their first batch again and again: what can learn at all brings its loss near to 0."""
+
+
 class Run(Section):
     resources: dict[str, Resources] = {}
     """What each stage asks for; a stage not listed takes the defaults."""
@@ -635,5 +642,8 @@ class Run(Section):
     watch_data: bool = True
     """Whether Snakemake looks through the folders of the data set before anything runs and has it checked again where
     files are new, gone or changed; false: where that takes too long. `gss check` always does."""
+    profile: Annotated[int, Field(ge=0)] = 0
+    """Steps of each training, behind its first two since a start, whose calls are traced into `work/STAGE/trace.json`
+    of the results, for chrome://tracing or Perfetto; 0: none."""
     deterministic: bool = False
     """On GPUs only algorithms that give the same bits every time: slower; on CPUs it is always so."""

@@ -13,6 +13,7 @@ from gss.config import list_file
 from gss.config.schema import Source
 from gss.data.cases import Cases, Fault
 from gss.data.divide import Division
+from gss.data.manifest import evenly_spaced
 from gss.data.walk import IMAGE_SUFFIXES, OTHER_FORMATS, Walk, composed, on_disk, without_extension
 from gss.errors import DataError
 
@@ -103,6 +104,10 @@ class PairNames:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((self.images.name(key), self.labels.name(key)) for key in self.keys)
+
+    def some(self, most: int) -> "PairNames":
+        """At most so many of them, evenly spaced."""
+        return replace(self, keys=[self.keys[index] for index in evenly_spaced(len(self.keys), most)])
 
 
 @dataclass(frozen=True)

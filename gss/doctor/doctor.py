@@ -16,7 +16,8 @@ def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int
     """Look at everything and print it; nothing that is written stays.
 
     Args:
-        names: experiments whose data, weights and wishes are looked at; none: those of config/config.yaml.
+        names: experiments whose data, weights and wishes are looked at, and whose stages are tried; none: those of
+            config/config.yaml are looked at.
         results: where results go.
         cluster: try the locks between two nodes, too, with a job of a second.
 
@@ -45,6 +46,11 @@ def doctor(names: Sequence[str], results: Path, *, cluster: bool = False) -> int
         "MLflow": [Check("MLflow", experiments.mlflow_store)],
         "experiments": [Check(name, functools.partial(experiments.inputs, name)) for name in chosen],
     }
+    if names:
+        groups["all stages in small"] = [
+            Check(name, functools.partial(experiments.trial, name, results), experiments.TRIAL_SECONDS + 10)
+            for name in (_runs(name)[0] for name in names)
+        ]
     if cluster:
         groups["SLURM"].append(Check("locks of nodes", lambda: slurm.lock_across_nodes(results), 120))
     findings: list[Finding] = examine(groups)

@@ -1,9 +1,12 @@
 """What experiments need: data, weights, and a place for their numbers."""
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import sqlite3
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,10 +16,12 @@ from gss.config import Experiment, data_folder, data_set_folder, list_file, load
 from gss.config.load import PUT_IT_THERE
 from gss.config.schema import Source
 from gss.doctor.findings import Finding, fail, ok, warn
-from gss.doctor.machine import file_system, is_network, nearest_folder
+from gss.doctor.machine import call, file_system, is_network, nearest_folder
+from gss.errors import GssError
 from gss.proxy import by_proxy
 from gss.tracking.store import tracking_uri
 
+TRIAL_SECONDS = 600.0  # that all stages in small may take
 _BACK = "training does not need it: the numbers wait and are delivered later"
 
 
@@ -137,6 +142,22 @@ def inputs(name: str) -> Iterator[Finding]:
     if not missing:
         made = " (made by the workflow)" if experiment.data.generate else ""
         yield ok(name, f"data in {data_set_folder(experiment.data)}{made} and all files it names are there")
+
+
+def trial(name: str, results: Path) -> Iterator[Finding]:
+    """Every stage in small, where the experiment would compute on this machine and has all it needs."""
+    try:
+        if not all(_has_content(path) for _, path, _ in _expected(load_experiment(name))):
+            return  # which is said elsewhere, too
+    except GssError:
+        return
+    if shutil.which("sbatch"):
+        yield ok(name, f"trainings are SLURM's affair; in a job, or here, `gss smoke {name}` tries them")
+        return
+    answer = call(sys.executable, "-m", "gss.doctor.trial", str(results), name, seconds=TRIAL_SECONDS, stop_first=True)
+    yield from (Finding(**json.loads(line)) for line in answer.text.splitlines() if line.startswith("{"))
+    if answer.problem:
+        yield fail(name, answer.problem, f"gss smoke {name} shows all of it")
 
 
 def _has_content(path: Path) -> bool:

@@ -21,6 +21,7 @@ from gss.files import remove, write_json, write_table, write_text
 from gss.layout import FAULTS, LABELS, LISTS, MANIFEST, OVERVIEW, PREPARED, RELABELLED, STATISTICS, WORK
 from gss.report import overview
 from gss.stages.labels import Annotated, labels
+from gss.stages.memory import faults_of_trainings
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run, class_space, source_folder
 from gss.stages.seen import look_at
@@ -41,6 +42,9 @@ def check(run: Run) -> None:
     annotated = labels(run) if data.classes == OF_ANNOTATIONS else {}
     space = run.declared_space()
     rehearse(run, space)
+    if run.experiment.debug.images is None:  # else it is all tried in full
+        for fault in faults_of_trainings(run, space):  # no fault of the data, and the trainings may be for elsewhere
+            print(f"warning: {fault}", flush=True)
     if data.annotated and not annotated:  # what settings stop at is said before labels are made for an hour
         annotated = labels(run)
     records_of_labels = [_made_labels(source, f"source {source.root!r}") for source in (data, *data.sources)]
@@ -210,6 +214,7 @@ def _scan(
         obtain=obtain,
         record=record,
         is_part=is_part,
+        most=run.experiment.debug.images,
     )
 
 

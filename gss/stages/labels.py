@@ -79,6 +79,7 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
             title=source.root,
             workers=run.experiment.resources("labels").threads,
             missing=source.annotations.missing,
+            most=run.experiment.debug.images,
         )
         ground = "ignored" if options.background == IGNORE else options.background
         print(f"annotations of {source.root}: {options.format}, overlap {options.overlap}, unlabelled ground {ground}")

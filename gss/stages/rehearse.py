@@ -9,7 +9,7 @@ import torch
 from gss.config import Experiment
 from gss.data.classes import ClassSpace
 from gss.data.loader import next_multiple
-from gss.errors import CheckpointError, ConfigError
+from gss.errors import CheckpointError, ConfigError, is_no_memory
 from gss.stages.run import Run
 
 
@@ -29,6 +29,19 @@ def rehearse(run: Run, space: ClassSpace) -> None:
     for what, key, path, todo in experiment.named_files():
         if not path.is_file():
             raise ConfigError(f"{what} not found: {path.absolute()}", where=key, todo=todo)
+    require_divisible(experiment)
+    for key in dict.fromkeys(experiment.trained.values()):
+        if experiment.at(key).accumulation > 1:
+            print(
+                f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
+                "is not that of the whole batch",
+                flush=True,
+            )
+    experiment.kind.part("rehearse").rehearse(run, space)
+
+
+def require_divisible(experiment: Experiment) -> None:
+    """Raise ConfigError unless every batch can be divided among processes, micro-batches and balanced sources."""
     for stage, key in experiment.trained.items():
         training = experiment.at(key)
         parts = training.accumulation * processes(experiment, stage)
@@ -40,13 +53,6 @@ def rehearse(run: Run, space: ClassSpace) -> None:
                 where=f"{key}.batch_size; accumulation, and the processes of run.resources.{stage}",
                 todo=next_multiple(training.batch_size, parts, sources or 1),
             )
-        if training.accumulation > 1:
-            print(
-                f"warning: {key}.accumulation: BatchNorm sees the images of one micro-batch at a time, so the result "
-                "is not that of the whole batch",
-                flush=True,
-            )
-    experiment.kind.part("rehearse").rehearse(run, space)
 
 
 def images_at_once(experiment: Experiment, stage: str) -> int:
@@ -88,12 +94,14 @@ def warn_of_larger_images(experiment: Experiment, input_size: tuple[int, int] | 
 
 @contextlib.contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Errors name the keys that they come from; what torch and timm raise becomes one of them."""
+    """Errors name the keys that they come from; what torch and timm raise becomes one, unless memory ran out."""
     try:
         yield
     except (ConfigError, CheckpointError) as error:
         raise type(error)(error.what, where=error.where or where, todo=error.todo) from error
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        if is_no_memory(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"such a network cannot be built or used: {reason}",
@@ -103,3 +111,4 @@ def naming(where: str) -> Iterator[None]:
 
 
 META = torch.device("meta")
+STEPS = 2  # of a training that is only tried: the second one computes with weights that the first has changed

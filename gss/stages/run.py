@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +55,8 @@ class Run(Generic[E]):
         now: what is stored as the configuration of all that was not made yet.
         workflow: with other settings, the folder of the experiment as its file describes it: what `folder` lacks is
             taken from there.
+        micro_batches: of trainings by stage, into how many parts a process divides its share of a batch, where that is
+            not what the experiment says.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Run(Generic[E]):
     folder: Path
     now: Made
     workflow: Path | None = None
+    micro_batches: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def open(name: str, overrides: Iterable[str] = (), results: Path = RESULTS) -> "Run[Any]":
@@ -95,8 +98,12 @@ class Run(Generic[E]):
         return Run(other, experiment, folder, now, results / bare)
 
     def file(self, path: Path) -> Path:
-        """A file that a stage reads; of other settings, the workflow's where they made none of their own."""
-        if self.workflow is not None and path.is_relative_to(self.folder) and not path.exists():
+        """A file that a stage reads; of other settings, the workflow's where they made none of their own.
+
+        Of some pairs (`debug.images`) what is known of the data is their own.
+        """
+        is_theirs = self.workflow is not None and path.is_relative_to(self.folder) and not self._is_of_some_pairs(path)
+        if self.workflow is not None and is_theirs and not path.exists():
             source = self.workflow / path.relative_to(self.folder)
             if source.is_file():
                 try:
@@ -107,6 +114,9 @@ class Run(Generic[E]):
                 except OSError as error:
                     raise write_error(path, error) from error
         return path
+
+    def _is_of_some_pairs(self, path: Path) -> bool:
+        return self.experiment.debug.images is not None and path.is_relative_to((self.folder / MANIFEST).parent)
 
     @property
     def results(self) -> Path:
@@ -167,7 +177,10 @@ class Run(Generic[E]):
         """
         for path in paths:
             if not self.file(path).is_file():
-                raise DataError("an input of this stage is missing", where=path, todo=f"make it with: snakemake {path}")
+                todo = f"make it with: snakemake {path}"
+                if self._is_of_some_pairs(path):
+                    todo = "call `gss check` with the same settings before, which looks at these pairs alone"
+                raise DataError("an input of this stage is missing", where=path, todo=todo)
         if world is not None and not world.is_main:
             return {}
         return {os.path.relpath(path, self.folder): sha256_file(path) for path in paths}

@@ -1,10 +1,11 @@
 """What the training stages share: the training itself, class weights, batches, and finished files."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
 from gss.train.validation import SCORE, Validate
+
+T = TypeVar("T")
 
 
 def train_network(
@@ -128,6 +131,8 @@ def micro_batches(run: Run, stage: str, world: World) -> int:
     """Into how many parts each process divides its share of a batch."""
     training: Training = run.experiment.at(run.experiment.trainings[stage])
     made_for, batch = run.experiment.made_for(stage), training.batch_size
+    if stage in run.micro_batches:
+        return run.micro_batches[stage]
     if world.device.type == "cpu" or batch % world.size:
         return training.accumulation
     return gpus.parts(batch, training.accumulation, made_for, world.size)
@@ -164,13 +169,14 @@ def run_settings(run: Run) -> dict[str, Any]:
         "save_minutes": config.save_minutes,
         "keep_last": config.keep_checkpoints,
         "deadline_margin": config.deadline_margin,
+        "profile": config.profile,
         "deterministic": config.deterministic,
     }
 
 
 def make_loader(
     run: Run, pairs: Pairs, training: Training, world: World
-) -> Callable[[int], Iterable[list[dict[str, Tensor]]]]:
+) -> Callable[[int], Iterator[list[dict[str, Tensor]]]]:
     """Batches of the pairs from any step on, by `data.sampling`.
 
     Raises:
@@ -197,7 +203,7 @@ def make_loader(
         uint8=run.experiment.numerics == "reference",
     )
 
-    def from_step(step: int) -> Iterable[list[dict[str, Tensor]]]:
+    def from_step(step: int) -> Iterator[list[dict[str, Tensor]]]:
         loader = TrainLoader(
             pairs if balanced else pairs.repeated(),
             run.space,
@@ -212,9 +218,14 @@ def make_loader(
             start_step=step,
             pin_memory=world.device.type == "cuda",
         )
-        return cast(Iterable[list[dict[str, Tensor]]], loader)
+        return cast(Iterator[list[dict[str, Tensor]]], iter(loader))
 
-    return from_step
+    return batches(run, from_step)
+
+
+def batches(run: Run, from_step: Callable[[int], Iterator[T]]) -> Callable[[int], Iterator[T]]:
+    """What a training sees: the batches from a step on, or with `debug.overfit` the first one in every step."""
+    return (lambda _: itertools.repeat(next(from_step(0)))) if run.experiment.debug.overfit else from_step
 
 
 def class_pixels(run: Run) -> list[float]:

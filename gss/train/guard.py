@@ -9,6 +9,22 @@ from gss.errors import GssError
 from gss.train.scaling import LossScale
 
 
+class NotFinite(GssError):
+    """A step whose loss or gradient is no number.
+
+    Args:
+        step: which; the weights are still those before it.
+    """
+
+    def __init__(self, step: int, last_good: str, origin: str = "") -> None:
+        self.step, self.last_good = step, last_good
+        super().__init__(
+            f"the loss or its gradient is not finite at step {step}; training stopped before this update",
+            where=f"{origin}{'; ' if origin else ''}last good checkpoint: {last_good}",
+            todo="lower `lr` or set `clip_norm` (and with precision bf16 or fp16 try fp32), then run again",
+        )
+
+
 class FiniteGuard:
     """Watches loss and gradient norm of every step.
 
@@ -54,12 +70,8 @@ class FiniteGuard:
         """Raise if any step was bad; waits for the device.
 
         Raises:
-            GssError: names the step and the last good checkpoint.
+            NotFinite: names the step and the last good checkpoint.
         """
         bad = int(self._bad_step)
         if bad >= 0:
-            raise GssError(
-                f"the loss or its gradient is not finite at step {bad}; training stopped before this update",
-                where=f"last good checkpoint: {self._last_good()}",
-                todo="lower `lr` or set `clip_norm` (and with precision bf16 or fp16 try fp32), then run again",
-            )
+            raise NotFinite(bad, self._last_good())

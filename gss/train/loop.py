@@ -12,10 +12,12 @@ from gss.train.distributed import World, seed_step
 from gss.train.keeper import Keeper
 from gss.train.learner import Batch
 from gss.train.objective import EPS, Objective, size_of
+from gss.train.origin import explained
 from gss.train.progress import Progress
 from gss.train.schedule import learning_rate
 from gss.train.settings import LoopSettings
 from gss.train.state import TrainState
+from gss.train.trace import Trace
 from gss.train.validation import Validate, Validation
 
 __all__ = ["EPS", "LoopSettings", "MakeBatches", "TrainResult", "train"]
@@ -68,7 +70,8 @@ def train(
 
     Raises:
         Interrupted: SIGTERM or SIGINT came, or the end of the job's time is near; a checkpoint of the step is written.
-        GssError: the loss is not finite; a checkpoint cannot be written or belongs to other settings; the job's time is
+        NotFinite: the loss or its gradient is no number; says where that began.
+        GssError: a checkpoint cannot be written or belongs to other settings; the job's time is
             too short for a single step.
     """
     target = until or settings.steps
@@ -78,7 +81,8 @@ def train(
     start = keeper.resume(target)
     progress = Progress(world, journal, steps=target, first=start)
     validation = Validation(validate, state, settings, keeper, progress)
-    with keeper:
+    trace = Trace(settings.profile, work / "trace.json", world)
+    with keeper, explained(objective, make_batches, settings.seed, world, state.scale), trace:
         validation.after(start)  # the stop may have come between the checkpoint and the end of the validation
         if start < target:
             keeper.require_time(start)
@@ -99,6 +103,7 @@ def train(
             norm = state.gradient_norm()
             keeper.guard.watch(step, loss, norm)
             state.update(norm)
+            trace.step()
 
             done = step + 1
             progress.tick(done)

@@ -40,6 +40,7 @@ class LoopSettings:
         keep_last: checkpoints kept.
         deadline_margin: seconds before the end of the job's time at which training stops; more where a checkpoint or a
             step takes long.
+        profile: steps that are traced, see `gss.train.trace`; 0: none.
         deterministic: on CUDA, operations that give the same bits each time; on the CPU they always do.
         machine: device, processes, accumulation and micro-batch, as checkpoints note them; changes nothing.
     """
@@ -73,5 +74,6 @@ class LoopSettings:
     save_minutes: float = 20.0
     keep_last: int = 2
     deadline_margin: float = 60.0
+    profile: int = 0
     deterministic: bool = False
     machine: Mapping[str, Any] = field(default_factory=dict)

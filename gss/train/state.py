@@ -26,6 +26,7 @@ FREE_SETTINGS = (
     "save_minutes",
     "keep_last",
     "deadline_margin",
+    "profile",
     "deterministic",
     "machine",
 )

@@ -51,6 +51,7 @@ def make_labels(
     title: str,
     workers: int,
     missing: Missing = "error",
+    most: int | None = None,
 ) -> Made:
     """Make a label file of every annotated picture, `folder/SPLIT/labels/NAME.png`, that is not there yet.
 
@@ -66,6 +67,8 @@ def make_labels(
         title: of lines of progress.
         workers: the most processes; labels do not depend on it.
         missing: pictures that are not there are a fault, or passed over.
+        most: pictures of a split that get a label, evenly spaced, and ten times as many where they are divided
+            afterwards; None: all.
 
     Returns:
         What was made.
@@ -81,6 +84,8 @@ def make_labels(
     for split, folders in splits.items():
         notes, place = parsed[split].notes, folder / split
         work = list(labels_to_make(root, folders, parsed[split], place, missing)) if classes else []
+        if most is not None:
+            work = [work[index] for index in evenly_spaced(len(work), 10 * most if folders.divide else most)]
         paint = partial(make_label, options, classes)
         results = in_order(paint, ((each,) for each in work), workers=workers, total=len(work), key=_WORKERS)
         total = _Total(classes)

@@ -4,23 +4,19 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from gss.benchmark.measure import Enough, num_laps, one_process, steps
 from gss.benchmark.stopwatch import Section, Stopwatch
-from gss.recipes.gss.assemble import at_precision, build_posterior, build_prior, describe, options
+from gss.recipes.gss import rehearse
+from gss.recipes.gss.assemble import options
 from gss.recipes.gss.experiment import GSSExperiment
-from gss.recipes.gss.latent_prior import LatentPrior
 from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import GSS
-from gss.recipes.gss.palette.palette import Palette
-from gss.recipes.gss.posterior import Posterior
 from gss.recipes.gss.tokenizer.crops import MaskigeCrops
-from gss.recipes.gss.tokenizer.dvae import DVAE
 from gss.recipes.gss.tokenizer.learn import DVAELearner
 from gss.recipes.gss.tokenizer.reconstruct import reconstruct
+from gss.recipes.gss.untrained import any_colours, random_dvae, random_networks
 from gss.stages.run import Run
 from gss.train.distributed import World
 from gss.train.settings import LoopSettings
@@ -40,7 +36,8 @@ def tokenizer(run: Run[GSSExperiment], images: int) -> Section:
     config = run.experiment.tokenizer.train
     world = one_process()
     watch = Stopwatch(world.device)
-    learner = DVAELearner(_dvae(run), torch.from_numpy(_colours(run)), random_palettes=config.palettes == "random")
+    colours = torch.from_numpy(any_colours(run.space))
+    learner = DVAELearner(random_dvae(run), colours, random_palettes=config.palettes == "random")
     pairs = run.manifest.pairs("train")
     labels = [pairs[i].read_label() for i in range(min(_LABELS, len(pairs)))]
     size, num_classes = config.batch_size, run.space.num_classes
@@ -63,7 +60,8 @@ def reconstruction(run: Run[GSSExperiment], images: int) -> Section:
     """Training labels, one by one, through the tokenizer and back as the refinement of the palette does it."""
     world = one_process()
     watch = Stopwatch(world.device)
-    dvae, colours = _dvae(run).requires_grad_(False).eval().to(world.device), torch.from_numpy(_colours(run))
+    dvae = random_dvae(run).requires_grad_(False).eval().to(world.device)
+    colours = torch.from_numpy(any_colours(run.space))
     watch.around(dvae, "encode", "tokens of the label")
     watch.around(dvae, "decode", "decode")
     pairs = itertools.cycle(run.manifest.pairs("train"))
@@ -78,22 +76,8 @@ def learner(
     run: Run[GSSExperiment], stage: str, world: World, watch: Stopwatch
 ) -> tuple[LatentPriorLearner | PosteriorLearner, dict[str, str]]:
     """What a stage trains, watched, and the precision of phases that is not the training's."""
-    experiment = run.experiment
-    prior, dvae, module, colours = random_networks(run, experiment.posterior.variant, world.device)
-    balanced = experiment.at(experiment.trainings[stage]).class_balance
-    weights = torch.ones(run.space.num_classes) if balanced else None
-    made: LatentPriorLearner | PosteriorLearner
-    if stage == "latent_prior":
-        made = LatentPriorLearner(prior, dvae, colours, class_weights=weights)
-    else:
-        reference = experiment.numerics == "reference"
-        made = PosteriorLearner(
-            prior,
-            dvae,
-            module,
-            class_weights=weights,
-            reference=reference,
-        )
+    made = rehearse.learner(run, run.space, stage, world.device)
+    dvae = made.dvae
     watch.around(dvae, "encode", "tokens of the label")
     watch.around(made.prior, "see", "tokens of the image")
     watch.around(dvae, "decode", "decode")
@@ -105,37 +89,9 @@ def segmenter(
 ) -> tuple[GSS, dict[str, str]]:
     """A model on its device, watched, and the precision of phases that is not fp32."""
     variant = "nearest" if model == "gss_ff" else run.experiment.posterior.variant
-    prior, dvae, module, colours = random_networks(run, variant, device)
+    prior, dvae, module, colours = random_networks(run, run.space, variant, device)
     made = GSS(prior, dvae, module, **options(run.experiment.protocol(), colours.tolist())).to(device).eval()
     watch.around(made.prior, "see", "tokens of the image")
     watch.around(made.tokenizer, "decode", "decode")
     watch.around(made.posterior, "scores", "X^-1: scores of the classes")
     return made, {"decode": made.tokenizer.precision}
-
-
-def random_networks(
-    run: Run[GSSExperiment], variant: str, device: torch.device
-) -> tuple[LatentPrior, DVAE, Posterior, Tensor]:
-    """Latent prior, tokenizer, X^-1 and palette as the experiment describes them, all random."""
-    torch.manual_seed(run.experiment.seed)
-    dvae = at_precision(_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
-    colours = _colours(run)
-    meta = describe(run, run.space, Palette(colours, run.space.names), dvae)
-    meta["posterior"] = (
-        run.experiment.posterior.architecture()
-        if variant != "nearest"
-        else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
-    )
-    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
-
-
-def _dvae(run: Run[GSSExperiment]) -> DVAE:
-    config = run.experiment.tokenizer
-    dvae = DVAE(config.vocab_size, config.n_hid, config.n_init, config.blocks_per_group)
-    return dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _colours(run: Run[GSSExperiment]) -> np.ndarray:
-    """Any palette: int64 [N+1, 3]."""
-    codes = np.random.default_rng(0).choice(2**24, run.space.num_classes + 1, replace=False)
-    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)

@@ -1,6 +1,7 @@
 """Before anything trains: what `posterior.experiment` lends, and the networks built without their numbers."""
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,13 @@ from gss.recipes.gss.assemble import build_posterior, build_prior, describe
 from gss.recipes.gss.exchange import load_published
 from gss.recipes.gss.experiment import GSSExperiment, Tokenizer
 from gss.recipes.gss.latent_prior import LatentPrior
+from gss.recipes.gss.learners import LatentPriorLearner, PosteriorLearner
 from gss.recipes.gss.model import require_pixel_branch
 from gss.recipes.gss.stages.exchange import Kind, build_for
 from gss.recipes.gss.stages.palette import start_palette
 from gss.recipes.gss.tokenizer.dvae import DVAE
-from gss.stages.rehearse import META, images_at_once, naming, size_of_input, warn_of_larger_images
+from gss.recipes.gss.untrained import random_networks
+from gss.stages.rehearse import META, STEPS, images_at_once, naming, size_of_input, warn_of_larger_images
 from gss.stages.run import Run
 from gss.stages.training import loop_settings
 from gss.train.optim import lr_factors
@@ -117,6 +120,42 @@ def _through(prior: LatentPrior, image: Tensor) -> None:
     fused = prior.head.fuse(maps)
     prior.head.pixel_logits(maps, fused)
     prior.head.hidden(fused[:, :, : _WINDOW // 8, : _WINDOW // 8])
+
+
+def learner(
+    run: Run[GSSExperiment], space: ClassSpace, stage: str, device: torch.device
+) -> LatentPriorLearner | PosteriorLearner:
+    """What the stage trains, with random weights; the tokenizer is on the device."""
+    experiment = run.experiment
+    prior, dvae, module, colours = random_networks(run, space, experiment.posterior.variant, device)
+    weights = torch.ones(space.num_classes) if experiment.at(experiment.trainings[stage]).class_balance else None
+    if stage == "latent_prior":
+        return LatentPriorLearner(prior, dvae, colours, class_weights=weights)
+    return PosteriorLearner(
+        prior,
+        dvae,
+        module,
+        class_weights=weights,
+        reference=experiment.numerics == "reference",
+    )
+
+
+def short(experiment: GSSExperiment) -> dict[str, Any]:
+    """See `gss.smoke`: the values of trainings of no length; the milestone that X^-1 is trained behind stays one."""
+    start, steps = experiment.posterior.start_step, experiment.milestones[-1]
+    is_early = start not in (None, steps)
+    grid = {"palette.strategy": "grid"} if experiment.palette.strategy == "maximal" else {}  # which takes long
+    refined = experiment.reconstruction
+    return {
+        **grid,
+        "tokenizer.train.steps": STEPS,
+        "reconstruction.max_rounds": min(refined.max_rounds, 1),
+        "reconstruction.retrain_steps": min(refined.retrain_steps, STEPS),
+        "reconstruction.refine_images": STEPS,
+        "latent_prior.milestones": [1, STEPS] if is_early else [STEPS],
+        "posterior.start_step": 1 if is_early else None,
+        "posterior.steps": STEPS,
+    }
 
 
 def largest(experiment: GSSExperiment, num_classes: int) -> tuple[nn.Module, str, int] | None:

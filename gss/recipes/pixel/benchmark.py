@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from gss.benchmark.stopwatch import Stopwatch
+from gss.recipes.pixel import rehearse
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.experiment import PixelExperiment
-from gss.recipes.pixel.learner import PixelLearner, build_learner
+from gss.recipes.pixel.learner import PixelLearner
 from gss.recipes.pixel.network import PixelNetwork
 from gss.stages.run import Run
 from gss.train.distributed import World
@@ -23,19 +24,14 @@ def learner(
     run: Run[PixelExperiment], stage: str, world: World, watch: Stopwatch
 ) -> tuple[PixelLearner, dict[str, str]]:
     """What the stage trains, watched, and the precision of phases that is not the training's."""
-    weights = torch.ones(run.space.num_classes) if run.experiment.pixel.training.class_balance else None
-    return build_learner(run.experiment, _network(run), weights), {}
+    return rehearse.learner(run, run.space, stage, world.device), {}
 
 
 def segmenter(
     run: Run[PixelExperiment], model: str, device: torch.device, watch: Stopwatch
 ) -> tuple[PixelNetwork, dict[str, str]]:
     """The network on its device, watched, and the precision of phases that is not fp32."""
-    network = _network(run).to(device).eval()
+    torch.manual_seed(run.experiment.seed)
+    network = build_network(describe(run, run.space)).to(device).eval()
     watch.around(network, "scores", "network: scores of the classes")
     return network, {}
-
-
-def _network(run: Run[PixelExperiment]) -> PixelNetwork:
-    torch.manual_seed(run.experiment.seed)
-    return build_network(describe(run, run.space))

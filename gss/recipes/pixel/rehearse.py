@@ -1,5 +1,7 @@
 """Before anything trains: the network built without its numbers."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +13,9 @@ from gss.evaluate.inference import inferences
 from gss.recipes.pixel.assemble import build_network, describe
 from gss.recipes.pixel.exchange import load_published
 from gss.recipes.pixel.experiment import PixelExperiment
+from gss.recipes.pixel.learner import PixelLearner, build_learner
 from gss.recipes.pixel.network import build_pixel_network
-from gss.stages.rehearse import META, images_at_once, naming, size_of_input, warn_of_larger_images
+from gss.stages.rehearse import META, STEPS, images_at_once, naming, size_of_input, warn_of_larger_images
 from gss.stages.run import Run
 from gss.stages.training import loop_settings
 from gss.train.optim import lr_factors
@@ -51,6 +54,18 @@ def _weights(backbone: Backbone) -> dict[str, Tensor] | None:
         return None
     read = read_backbone_weights(backbone.name, backbone.weights, data_folder())
     return {name: value.to(META) for name, value in read.items()}
+
+
+def learner(run: Run[PixelExperiment], space: ClassSpace, stage: str, device: torch.device) -> PixelLearner:
+    """What the stage trains, with random weights."""
+    torch.manual_seed(run.experiment.seed)
+    weights = torch.ones(space.num_classes) if run.experiment.pixel.training.class_balance else None
+    return build_learner(run.experiment, build_network(describe(run, space)), weights)
+
+
+def short(experiment: PixelExperiment) -> dict[str, Any]:
+    """See `gss.smoke`: the values of a training of no length."""
+    return {"pixel.steps": STEPS}
 
 
 def largest(experiment: PixelExperiment, num_classes: int) -> tuple[nn.Module, str, int] | None:

@@ -1,11 +1,12 @@
 """Stage 3: the discrete VAE that turns maskiges into tokens and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gss.config import data_folder
 from gss.data.manifest import Pairs, evenly_spaced
@@ -20,9 +21,10 @@ from gss.recipes.gss.tokenizer.reconstruct import reconstruct, require_usage
 from gss.recipes.gss.tokenizer.store import save_tokenizer
 from gss.recipes.gss.tokenizer.unpickle import import_openai
 from gss.results.journal import Journal
+from gss.stages.memory import faults_of_trainings
 from gss.stages.rehearse import rehearse
 from gss.stages.run import Run
-from gss.stages.training import deliver, is_missing, on_this_machine, run_settings
+from gss.stages.training import batches, deliver, is_missing, on_this_machine, run_settings
 from gss.train.distributed import World
 from gss.train.loop import train
 from gss.train.settings import LoopSettings
@@ -61,6 +63,9 @@ def tokenizer(run: Run[GSSExperiment], world: World) -> None:
     with run.stage("tokenizer", inputs, world=world) as journal:
         if is_missing(finished, world):
             rehearse(run, run.space)  # the configuration may have changed since the check
+            if world.is_main and run.experiment.debug.images is None:
+                for fault in faults_of_trainings(run, run.space):
+                    raise fault
             if run.experiment.tokenizer.source == "openai":
                 if world.is_main:
                     _import(run, finished, inputs)
@@ -78,7 +83,8 @@ def tokenizer(run: Run[GSSExperiment], world: World) -> None:
                     steps=run.experiment.tokenizer.train.steps,
                 )
                 if world.is_main:
-                    _require_health(run, dvae, colours)
+                    if run.experiment.debug.images is None:  # of a few labels little can be learned
+                        _require_health(run, dvae, colours)
                     machine = on_this_machine(world, run.experiment.tokenizer.train.batch_size)
                     provenance = {**run.provenance("tokenizer", inputs), "machine": machine}
                     save_tokenizer(finished, dvae, {"source": "train", **provenance})
@@ -121,8 +127,8 @@ def train_dvae(
         **run_settings(run),
     )
 
-    def crops(step: int) -> MaskigeCrops:
-        return MaskigeCrops(
+    def crops(step: int) -> Iterator[list[dict[str, Tensor]]]:
+        found = MaskigeCrops(
             labels,
             len(colours) - 1,
             seed=run.experiment.seed,
@@ -132,10 +138,11 @@ def train_dvae(
             world_size=world.size,
             start_step=step,
         )
+        return iter(found)
 
-    seen = None if fresh else next(iter(crops(0)))[0]["label"].to(world.device)
+    seen = None if fresh else next(crops(0))[0]["label"].to(world.device)
     learner = DVAELearner(dvae, torch.from_numpy(colours), random_palettes=config.palettes == "random", trained_on=seen)
-    result = train(learner, crops, settings, work=work, journal=journal, world=world)
+    result = train(learner, batches(run, crops), settings, work=work, journal=journal, world=world)
     return export(cast(NormalisedDVAE, result.exported))
 
 
