@@ -112,6 +112,7 @@ def faults_of_trainings(run: Run, space: ClassSpace) -> Iterator[GssError]:
         device = device_of(experiment, stage)
         if device is None:
             continue
+        print(f"trying {stage}: one or two crops forward and backward on {_device(device)}", flush=True)
         try:
             with bounded_memory():
                 need, images = find_need(run, space, stage, device), at_once(experiment, stage)
