@@ -16,6 +16,7 @@ from gss.config.schema import OF_ANNOTATIONS, DataSet
 from gss.data.classes import ClassSpace
 from gss.data.images import inspect_image, label_size
 from gss.data.manifest import evenly_spaced
+from gss.data.walk import remarks
 from gss.errors import ConfigError, DataError
 from gss.init import annotations, folders, labels, tables, texts
 from gss.init.annotations import Annotations, Files
@@ -203,7 +204,8 @@ def _nothing(pictures: Pictures, refused: Sequence[str]) -> DataError:
         return DataError(what, where=root, todo="name the folder of their photographs, too, or mend them")
     kinds = Counter(os.path.splitext(name)[1] for names in pictures.texts.values() for name in names)
     shown = ", ".join(f"{count} *{kind}" for kind, count in sorted(kinds.items()))
-    unread = f"{shown} are no annotations in a format that is read (docs/how-to/annotations.md); " if shown else ""
+    unknown = [f"{shown} are no annotations in a format that is read (docs/how-to/annotations.md)"] if shown else []
+    unread = "".join(f"{line}; " for line in (*unknown, *remarks([pictures.walk])))
     if not groups:
         todo = f"{unread}name a folder with photographs and their labels, PNGs with a class in each pixel"
         return DataError("no pictures", where=root, todo=todo)

@@ -96,6 +96,7 @@ class Pictures:
         stems: names without extension, by group; folders are those below the root.
         labels: groups that look like labels.
         texts: names of the files that may be annotations, by folder.
+        walk: what was met besides.
     """
 
     root: Path
@@ -103,6 +104,7 @@ class Pictures:
     stems: dict[Group, list[str]]
     labels: set[Group]
     texts: dict[Folder, list[str]]
+    walk: Walk
 
     def without(self, left_out: Collection[Folder]) -> "Pictures":
         """The same without the pictures in some folders."""
@@ -122,7 +124,8 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
     named = {place for place in wanted if (root / place).is_file()}
     files: _Files = defaultdict(list)
     texts: dict[Folder, list[str]] = defaultdict(list)
-    for inside, name in Walk(root, root.name, (), lambda inside: leads_to(inside, wanted), extensions):
+    walk = Walk(root, root.name, (), lambda inside: leads_to(inside, wanted), extensions)
+    for inside, name in walk:
         if any(Path(inside, name).is_relative_to(place) for place in wanted):
             folder = tuple(filter(None, inside.split("/")))
             stem, extension = os.path.splitext(name)
@@ -147,7 +150,7 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
             stems[group] = [stem for stem, _ in alike]
             if known[kind]:
                 labels.add(group)
-    return _by_names(Pictures(root, wanted, stems, labels, texts))
+    return _by_names(Pictures(root, wanted, stems, labels, texts, walk))
 
 
 def leads_to(inside: str | Path, wanted: Sequence[Path]) -> bool:

@@ -1,7 +1,6 @@
 """What `gss init` makes of annotation files: in every format what it writes passes the check without an edit."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,62 +10,21 @@ from PIL import Image
 from gss.errors import DataError
 from gss.init.annotations import format_of
 from tests.data.annotated import WRITERS, annotated, embedded, picture, write
-from tests.init.made import SIZE, checks, data, decided, pairs, photograph
-
-SHAPES = [("car", [8, 8, 24, 8, 24, 24, 8, 24]), ("tree", [30, 4, 44, 4, 30, 28])]
-DENSE = [("road", [0, 16, 48, 16, 48, 32, 0, 32]), ("sky", [0, 0, 48, 0, 48, 15, 0, 15])]
-Shapes = Sequence[tuple[str, list[float]]]
-
-
-def coco(path: Path, names: Sequence[str], shapes: Shapes = SHAPES, classes: Sequence[str] = ()) -> None:
-    known = list(classes or dict.fromkeys(name for name, _ in shapes))
-    categories = [{"id": 3 * k + 1, "name": name} for k, name in enumerate(known)]
-    images = [{"id": k, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for k, name in enumerate(names)]
-    drawn = [
-        {"id": k, "image_id": k, "category_id": 3 * known.index(name) + 1, "segmentation": [ring], "iscrowd": 0}
-        for k in range(len(names))
-        for name, ring in shapes
-    ]
-    write(path, {"images": images, "categories": categories, "annotations": drawn})
-
-
-def labelme(folder: Path, names: Sequence[str], shapes: Shapes = SHAPES, **change: Any) -> None:
-    for name in names:
-        found = [
-            {"label": own, "shape_type": "polygon", "points": [ring[k : k + 2] for k in range(0, len(ring), 2)]}
-            for own, ring in shapes
-        ]
-        size = {"imageHeight": SIZE[0], "imageWidth": SIZE[1]}
-        write(
-            folder / f"{Path(name).stem}.json", {"shapes": found, "imagePath": name, "imageData": None, **size} | change
-        )
-
-
-def cvat(path: Path, names: Sequence[str], shapes: Shapes = SHAPES) -> None:
-    labels = "".join(f"<label><name>{name}</name></label>" for name, _ in shapes)
-    drawn = "".join(
-        f'<polygon label="{name}" points="{";".join(f"{x},{y}" for x, y in zip(ring[::2], ring[1::2], strict=True))}"/>'
-        for name, ring in shapes
-    )
-    images = "".join(f'<image name="{name}" width="{SIZE[1]}" height="{SIZE[0]}">{drawn}</image>' for name in names)
-    write(path, f"<annotations><meta><task><labels>{labels}</labels></task></meta>{images}</annotations>")
-
-
-def yolo(folder: Path, names: Sequence[str], shapes: Shapes = SHAPES) -> None:
-    lines = [
-        " ".join([str(number), *(f"{value / SIZE[1 - k % 2]:.6f}" for k, value in enumerate(ring))])
-        for number, (_, ring) in enumerate(shapes)
-    ]
-    for name in names:
-        write(folder / f"{Path(name).stem}.txt", "\n".join(lines))
-
-
-def photographs(folder: Path, count: int = 8, first: int = 0) -> list[str]:
-    """Their names."""
-    for number in range(first, first + count):
-        photograph(folder / f"{number:03}.jpg", number)
-    return [f"{number:03}.jpg" for number in range(first, first + count)]
-
+from tests.init.made import (
+    DENSE,
+    SHAPES,
+    SIZE,
+    checks,
+    coco,
+    cvat,
+    data,
+    decided,
+    labelme,
+    pairs,
+    photograph,
+    photographs,
+    yolo,
+)
 
 # ---- formats
 

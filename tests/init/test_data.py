@@ -433,15 +433,18 @@ def test_a_label_of_another_size_is_named(base: Path) -> None:
         data(root)
 
 
-def test_annotation_files_are_said_not_to_be_read(base: Path) -> None:
+def test_files_that_are_not_read_are_said(base: Path) -> None:
     for number in range(4):
         photograph(base / f"set/{number}.jpg", number)
         (base / f"set/{number}.json").write_text("{}")
+        (base / f"set/{number}.gif").write_text("")
     (base / "bare").mkdir()
     (base / "bare/a.xml").write_text("<a/>")
     for name, files in (("set", r"4 \*.json"), ("bare", r"1 \*.xml")):
-        with pytest.raises(DataError, match=rf"annotation files \({files}\) are not read"):
+        with pytest.raises(DataError, match=rf"{files} are no annotations in a format that is read"):
             data(base / name)
+    with pytest.raises(DataError, match=r"formats that are not read are passed over: 4 \*.gif in set"):
+        data(base / "set")
 
 
 def test_a_mask_for_each_class_is_told(base: Path) -> None:

@@ -1,11 +1,12 @@
 """The verb: it never overwrites, and what it writes runs."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gss.cli import main
-from tests.init.made import pairs
+from tests.init.made import coco, labelme, pairs, photographs
 from tests.workflow.project import Project
 
 
@@ -43,12 +44,17 @@ def test_what_cannot_be_is_told(base: Path, words: list[str], said: str, capsys:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["labels", "annotations"])
 def test_from_two_folders_to_a_report(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = Project(tmp_path / "project")
     monkeypatch.chdir(project.folder)
-    root = pairs(base / "set", count=8)
+    root = base / "set"
+    if kind == "labels":
+        pairs(root, count=8)
+    else:
+        coco(root / "all.json", photographs(root / "images"))
     words = ["init", "mine", str(root), "--hours", "3"]
     assert main([*words, "--dry-run"]) == 0
     assert "recipe: pixel" in capsys.readouterr().out and not project.experiment("mine").exists()
@@ -61,3 +67,17 @@ def test_from_two_folders_to_a_report(
     assert project.experiment("mine").read_text() == written
     (metrics,) = project.folder.glob("results/mine/evaluation/pixel/*/metrics.json")
     assert "mine" in (project.folder / "results/mine/report.html").read_text() and metrics.parent.name == "val"
+
+
+@pytest.mark.slow
+def test_every_stage_of_gss_is_measured(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("config/experiments").mkdir(parents=True)
+    labelme(base / "set", photographs(base / "set", 4))
+    words = ["init", "mine", str(base / "set"), "--recipe", "gss", "--hours", "9", "--dry-run"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    times = re.findall(r"^#   (\w+) +\d[\d.]* (?:s|min|h)$", said, re.MULTILINE)
+    stages = ["labels", "check", "palette", "tokenizer", "reconstruct", "latent_prior", "posterior", "merge"]
+    assert times == [*stages, "evaluate", "report", "all"]
