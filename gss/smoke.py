@@ -116,7 +116,7 @@ def _short(experiment: Experiment) -> dict[str, Any]:
     for stage in experiment.run.resources:
         short |= {f"run.resources.{stage}.{name}": 1 for name in ("nodes", "processes")}
         short[f"run.resources.{stage}.gpus"] = "auto"
-    return {**short, **experiment.kind.part("rehearse").short(experiment)}
+    return {**short, **(experiment.kind.part("rehearse").short(experiment) if experiment.trainings else {})}
 
 
 def _share(experiment: Experiment, stage: str) -> dict[str, int]:

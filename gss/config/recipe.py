@@ -96,8 +96,9 @@ class Recipe:
                    `PROTOCOL`: what a model file says of its protocol beside the keys of `evaluation`;
         rehearse   `rehearse(run, space)`: builds the networks without their numbers, refuses what cannot be trained;
                    `largest(experiment, num_classes)`: its largest network, the key of its training, and the number of
-                   model files it comes into; None where none trains; `short(experiment)`: values by dotted key
-                   with which every training has a few steps and nothing else takes long;
+                   model files it comes into; None where none trains; of one that trains, `learner(run, space, stage,
+                   device)`: what a stage trains, of random weights, and `short(experiment)`: values by dotted key with
+                   which every training has a few steps and nothing else takes long;
         benchmark  `learner(run, stage, world, watch)` and `segmenter(run, model, device, watch)` of random weights,
                    watched; `sections(experiment)`: what is measured beside trainings and models;
         report     `SECTIONS`, as `gss.report.page` has them, each with a template `report_NAME.html` beside it;
