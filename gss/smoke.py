@@ -18,7 +18,7 @@ from typing import Any
 from gss.benchmark.measure import one_process
 from gss.benchmark.stopwatch import peak, reset_peak
 from gss.cluster.lock import writer_lock
-from gss.config import Experiment, Job, data_set_folder, imported, load_experiment, origins, runs_of
+from gss.config import Experiment, Job, data_set_folder, experiment_name, imported, load_experiment, origins, runs_of
 from gss.data.toy import make_toy
 from gss.errors import ConfigError, GssError, Interrupted, OutputClosed, is_no_memory
 from gss.layout import WORK
@@ -46,7 +46,7 @@ def smoke(name: str, overrides: Iterable[str] = (), results: Path = Path("result
     parts as they would take at a time. A line is printed for each job: time, peak memory, last loss.
 
     Args:
-        name: of the experiment, of one with `seeds` the first, or `NAME/seed_0`.
+        name: of the experiment, of one with `seeds` the first, or `NAME/seed_0`; or the path of its file.
         overrides: `section.key=value`.
         results: the folder of all results.
         retry: when memory runs out, try with less at a time.
@@ -58,18 +58,19 @@ def smoke(name: str, overrides: Iterable[str] = (), results: Path = Path("result
         GssError: what stops a job, with its name; or it is only with less at a time that all fits.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was written is removed then, too
-    name, overrides = runs_of(name)[0], list(overrides)
+    given, overrides = runs_of(name)[0], list(overrides)
+    name = experiment_name(given)
     began = time.perf_counter()
     with _folder(results / name / WORK / "smoke") as folder:
-        asked = load_experiment(name, overrides)
+        asked = load_experiment(given, overrides)
         require_divisible(asked)
         if asked.data.generate and not data_set_folder(asked.data).is_dir():
             make_toy(folder / "data", sizes=dict.fromkeys(asked.data.splits, IMAGES))
             overrides.append(f"data.root={(folder / 'data').absolute()}")
         overrides += [f"{key}={json.dumps(value)}" for key, value in _short(asked).items()]
-        experiment = load_experiment(name, overrides)
+        experiment = load_experiment(given, overrides)
         _lend(experiment, results, folder)
-        made = Made(experiment.model_dump(mode="json"), origins(name, overrides, experiment))
+        made = Made(experiment.model_dump(mode="json"), origins(given, overrides, experiment))
         run: Run[Any] = Run(name, experiment, folder / name, made)
         world = one_process()
         print(f"{name}: {STEPS} steps, {IMAGES} images of each split, on {world.machine['device']}", flush=True)

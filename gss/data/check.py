@@ -55,8 +55,7 @@ def scan(
         record: file that keeps what was found in each pair, so that an interrupted scan goes on, and one after mended
             faults looks at changed files only; None: none.
         is_part: it is one of several sources: classes that it lacks may be in others.
-        most: pairs of a split that are looked at, evenly spaced; what all labels have in common is not asked then.
-            None: all.
+        most: pairs of a split that are looked at, evenly spaced; what is to be said of all is left out then. None: all.
 
     Returns:
         manifest (what `write_manifest` writes), statistics (per split: images, sizes, native ids, class table,
@@ -71,7 +70,9 @@ def scan(
     _require_folders(root, splits, obtain)
     listings = {split: list_pairs(root, split, splits) for split in splits}
     if most is not None:
-        listings = {split: replace(listing, pairs=listing.pairs.some(most)) for split, listing in listings.items()}
+        listings = {
+            split: replace(listing, pairs=listing.pairs.some(most), told=[]) for split, listing in listings.items()
+        }
     tallies = {split: _Tally(space, orientation) for split in splits}
     total = sum(len(listing.pairs) for listing in listings.values())
     with contextlib.closing(Record(record)) as kept:

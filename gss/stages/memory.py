@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import resource
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -116,6 +117,8 @@ def faults_of_trainings(run: Run, space: ClassSpace) -> Iterator[GssError]:
         try:
             with bounded_memory():
                 need, images = find_need(run, space, stage, device), at_once(experiment, stage)
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)  # which lines of a training show
         except GssError as error:
             yield error
             continue
@@ -146,17 +149,17 @@ def bounded_memory() -> Iterator[None]:
     """On the CPU an allocation that this machine has no memory for fails inside: better than a machine that swaps or
     kills."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = _kilobytes("/proc/self/status", "VmData") + _kilobytes("/proc/meminfo", "MemAvailable")
-    if not torch.cuda.is_available() and (soft == resource.RLIM_INFINITY or soft > most):
-        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        most = _bytes("/proc/self/status", "VmData") + _bytes("/proc/meminfo", "MemAvailable")
+        resource.setrlimit(resource.RLIMIT_DATA, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _kilobytes(path: str, name: str) -> int:
-    """A line of Linux's tables, as bytes."""
+def _bytes(path: str, name: str) -> int:
+    """What a line of Linux's tables says in kB."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

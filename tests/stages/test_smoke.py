@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from gss.cli import main
+from gss.config import load_experiment
 from gss.recipes.pixel import stage as pixel_stage
+from gss.smoke import _share
 from tests.stages.village import write
 
 LINE = re.compile(r"^  (\S+) +\d+\.\d s +\d+\.\d [MG]B(?:  loss (\S+))?$", re.MULTILINE)
@@ -92,9 +94,6 @@ def test_memory_that_runs_out_is_told_as_in_the_stage(
 
 
 def test_one_process_does_its_share_of_a_batch(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gss.config import load_experiment
-    from gss.smoke import _share
-
     write()
     for overrides, share in {
         ("pixel.training.batch_size=16",): (16, 1),
@@ -105,6 +104,24 @@ def test_one_process_does_its_share_of_a_batch(project: Path, capsys: pytest.Cap
         batch_size, accumulation = share
         found = _share(load_experiment("mine", overrides), "pixel")
         assert found == {"batch_size": batch_size, "accumulation": accumulation}, overrides
+
+
+def test_a_file_elsewhere_is_tried_under_its_name(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write()
+    Path("drafts").mkdir()
+    Path("config/experiments/mine.yaml").rename("drafts/other.yaml")
+    assert main(["smoke", "drafts/other.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("other: all its stages can run")
+
+
+def test_what_others_have_to_lend_is_missed_at_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = Path(__file__).parents[2] / "config/experiments/toy.yaml"
+    write()
+    for name in ("toy", "lender"):
+        Path(f"config/experiments/{name}.yaml").write_text(toy.read_text())
+    assert main(["smoke", "toy", "posterior.experiment=lender"]) == 2
+    said = capsys.readouterr().err
+    assert "it takes results of 'lender', which has none yet" in said and "gss smoke lender" in said
 
 
 @pytest.mark.slow
