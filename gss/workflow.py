@@ -352,7 +352,7 @@ def training_inputs(stage: str) -> Callable[[Any], list[str]]:
         experiment = find_experiment(wildcards.experiment)
         section = experiment.trainings[stage].removesuffix(".training")
         counts = [f"results/{wildcards.experiment}/{layout.STATISTICS}"]
-        start = experiment.at(section).start_from
+        start = getattr(experiment.at(section), "start_from", None)
         balance = experiment.at(f"{section}.training").class_balance
         return [*(counts if balance else []), *([user_file(Path(start))] if start and start.endswith(".pth") else [])]
 
