@@ -1,7 +1,7 @@
 """What the options of GSS's prediction are worth: of finished results, nothing trained anew.
 
     python bench/beyond.py camvid_gss/seed_0 camvid_gss/seed_1 [--results results]
-    python bench/beyond.py camvid_gss/seed_0 --with posterior.image=true
+    python bench/beyond.py camvid_gss/seed_0 --with latent_prior.training.lr=0.001
 
 Measures `gss_ff.pth` and `gss_ft.pth` on `val` and `test` with every temperature of the tokens, every weight of the
 classes' shares in the tokens and of the pixel branch, and the pixel branch alone, and adds the figures to
@@ -165,7 +165,7 @@ def _predictions(models: Mapping[str, GSS], pixels: Tensor, size: tuple[int, int
     shown = image.shape[2], image.shape[3]
     for temperature in TEMPERATURES:
         first.token_temperature = temperature
-        seen, shares = first.see(image, with_pixels=True, with_features=models["gss_ft"].posterior.sees_image)
+        seen, shares = first.see(image, with_pixels=True)
         assert seen.pixel_logits is not None and shares is not None
         branch = resize(seen.pixel_logits, shown).log_softmax(1)
         of_tokens = (resize(shares, shown) + RAREST).log()
@@ -173,11 +173,11 @@ def _predictions(models: Mapping[str, GSS], pixels: Tensor, size: tuple[int, int
             yield ("pixel_branch", "", 0.0, 1.0), _ids(branch, size)
         rgb = first.tokenizer.decode(seen.code)
         for name, model in models.items():
-            own = model.posterior.log_probabilities(rgb, shown, seen.features)
+            own = model.posterior.log_probabilities(rgb, shown)
             said = "hard" if temperature is None else str(temperature)
             for weights in itertools.product(TOKEN_WEIGHTS, PIXEL_WEIGHTS):
                 if weights == (0.0, 0.0):
-                    found = model.posterior.scores(rgb, shown, seen.features)
+                    found = model.posterior.scores(rgb, shown)
                 else:
                     found = own + weights[0] * of_tokens + weights[1] * branch
                 yield (name, said, *weights), _ids(found, size)

@@ -166,9 +166,15 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
-    begun = verb("init", _init, "write an experiment for photographs and labels")
+    begun = verb("init", _init, "write an experiment for your photographs and labels")
     begun.add_argument("name", metavar="NAME", help="of the experiment: config/experiments/NAME.yaml, or FILE.yaml")
-    begun.add_argument("folders", nargs="+", type=_path, metavar="FOLDER", help="of the data set, or of its parts")
+    begun.add_argument(
+        "folders",
+        nargs="+",
+        type=_path,
+        metavar="FOLDER",
+        help="of the data set, or of its parts; or a file of annotations",
+    )
     begun.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="that a whole run may take; default: 1")
     begun.add_argument("--recipe", choices=RECIPES, help="default: what is better in small")
     begun.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")

@@ -344,13 +344,17 @@ def makes(stage: str) -> list[str]:
     return [f"results/{{experiment}}/{file}" for file in all_stages()[stage].makes]
 
 
-def class_counts(stage: str) -> Callable[[Any], list[str]]:
-    """What `class_balance` reads, where a stage trains with it."""
+def training_inputs(stage: str) -> Callable[[Any], list[str]]:
+    """What a training reads where it is asked to: `class_balance` the counts of classes, `start_from` a model, which is
+    made first where it is one of an experiment."""
 
     def function(wildcards: Any) -> list[str]:
         experiment = find_experiment(wildcards.experiment)
-        balance = experiment.at(experiment.trainings[stage]).class_balance
-        return [f"results/{wildcards.experiment}/{layout.STATISTICS}"] if balance else []
+        section = experiment.trainings[stage].removesuffix(".training")
+        counts = [f"results/{wildcards.experiment}/{layout.STATISTICS}"]
+        start = experiment.at(section).start_from
+        balance = experiment.at(f"{section}.training").class_balance
+        return [*(counts if balance else []), *([user_file(Path(start))] if start and start.endswith(".pth") else [])]
 
     return function
 

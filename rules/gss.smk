@@ -50,7 +50,7 @@ rule reconstruct:
 rule latent_prior_segment:
     input:
         gss_of.previous_segment,
-        workflow_of.class_counts("latent_prior"),
+        workflow_of.training_inputs("latent_prior"),
         workflow_of.inputs("latent_prior"),
     output: "results/{experiment}/latent_prior/step_{step}.pth"
     params:
@@ -73,7 +73,7 @@ use rule latent_prior_segment as latent_prior with:
 rule posterior:
     input:
         gss_of.posterior_start,
-        workflow_of.class_counts("posterior"),
+        workflow_of.training_inputs("posterior"),
         workflow_of.inputs("posterior"),
     output: workflow_of.makes("posterior")
     params: config=workflow_of.config_slice("posterior")

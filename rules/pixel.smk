@@ -3,7 +3,7 @@
 
 rule pixel:
     input:
-        workflow_of.class_counts("pixel"),
+        workflow_of.training_inputs("pixel"),
         workflow_of.inputs("pixel"),
     output: workflow_of.makes("pixel")
     params: config=workflow_of.config_slice("pixel")

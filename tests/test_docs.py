@@ -1,10 +1,13 @@
 """The pages speak of what is there: links lead somewhere, and files, modules and rooms that they name exist."""
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gss.cli import parser
 from tests.test_architecture import ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(target), link
 
 
+def test_the_start_page_leads_to_every_page() -> None:
+    start = ROOT / "docs/README.md"
+    known = {(start.parent / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+)\)", text(start))}
+    assert not [page for page in (ROOT / "docs").rglob("*.md") if page not in {*known, start}]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_and_modules_exist(page: Path) -> None:
     content = text(page)
@@ -44,6 +53,25 @@ def test_files_and_modules_exist(page: Path) -> None:
         name for name in files if not (is_example(name) or (ROOT / name).exists() or (ROOT / "tests" / name).exists())
     ]
     assert not [name for name in modules if not (is_example(name) or is_there(name))]
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Calls of `gss` in the blocks of code of a page."""
+    is_fenced = False
+    for line in text(page).splitlines():
+        is_fenced ^= line.startswith("```")
+        if (is_fenced or line.startswith("    ")) and (call := re.match(r"\s*(?:\$ )?(gss [a-z].*)", line)):
+            yield re.split(r"\s#|\s[>|&]|;", call[1])[0]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if [*commands(page)]], ids=lambda page: page.name)
+def test_commands_are_understood(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands(page):
+        try:
+            given, rest = parser().parse_known_args(shlex.split(command)[1:])
+        except SystemExit:
+            pytest.fail(f"{command}: {capsys.readouterr().err}")
+        assert not [word for word in rest if word.startswith("-") or not ("=" in word or "file" in given)], command
 
 
 def is_example(name: str) -> bool:

@@ -306,6 +306,16 @@ def weights_file(backbone: Backbone, key: str) -> Iterator[NamedFile]:
         yield NamedFile(f"weights of {backbone.name}", f"{key}.weights", data_folder() / weights, advice)
 
 
+def start_file(start_from: str | None, key: str) -> Iterator[NamedFile]:
+    """The model that a training goes on from, unless it is one of the results, which Snakemake makes.
+
+    Args:
+        key: dotted, of the section.
+    """
+    if start_from and Path(start_from).parts[0] != "results":
+        yield NamedFile("model to go on from", f"{key}.start_from", Path(start_from), "name the file of a model")
+
+
 def weights_download(backbone: Backbone) -> Iterator[tuple[str, str, str]]:
     """For `Experiment.downloads`: the weights that timm would fetch."""
     if (backbone.weights or "").startswith("timm:"):

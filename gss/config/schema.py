@@ -129,6 +129,9 @@ class Annotations(Section):
     """What no shape covers: ignored, or a class of this name among those of the annotations, which it joins."""
     line_width: Rate = 10.0
     """Pixels across of lines and points, which have no area; 10 as LabelMe paints them."""
+    missing: Literal["error", "skip"] = "error"
+    """Annotated pictures that are not there are a fault, or passed over and counted, as where a part of a data set was
+    downloaded."""
 
 
 class Source(Section):

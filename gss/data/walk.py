@@ -68,6 +68,7 @@ class Walk:
         name: what it is called in messages.
         leave_out: real paths of folders that are not entered.
         enters: whether to look into a folder below, given as `a/b/`.
+        extensions: of the files that are wanted; default: pictures.
 
     Attributes:
         hidden: folders that were passed over because they are hidden.
@@ -80,6 +81,7 @@ class Walk:
     name: str
     leave_out: Collection[str] = ()
     enters: Callable[[str], bool] = lambda inside: True
+    extensions: Collection[str] = IMAGE_SUFFIXES
     hidden: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -134,7 +136,7 @@ class Walk:
         if entry.name.startswith("."):
             return ""
         extension = os.path.splitext(entry.name)[1]
-        is_picture = extension.lower() in IMAGE_SUFFIXES
+        is_picture = extension.lower() in self.extensions
         if is_picture and (is_file or entry.is_symlink()):
             return "picture"  # whoever reads it names a link that leads nowhere
         if is_file:

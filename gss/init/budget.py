@@ -73,6 +73,8 @@ def decide_steps(
     shown = min(_SHOWN, counts.get("val", 0))
     measured_images = sum(counts[split] for split in experiment.evaluated)
     fixed = {"check": start + data.seconds * sum(counts.values()), "report": start, "evaluate": 0.0}
+    if data.making:
+        fixed["labels"] = start + data.making
     for model in experiment.kind.models:
         fixed["evaluate"] += start * len(experiment.evaluated) + measured_images * found[f"evaluate {model}"]
     shares = _GSS if is_gss else _PIXEL
@@ -88,11 +90,11 @@ def decide_steps(
     times = dict(fixed)
     for stage, share in shares.items():
         lap = found[stage]
-        steps, why = _round(max(0.0, left) * share / lap), f"{hours:g} h at {lap:.2g} s for a step, as measured here"
+        steps, why = _round(max(0.0, left) * share / lap), f"{hours:g} h at {lap:.3g} s for a step, as measured here"
         if steps < _FEWEST:
             needed = (rest + _FEWEST * lap / share) / _USED / 3600
             raise ConfigError(
-                f"{hours:g} h are too short: all but the trainings takes {_time(rest)}, a step of {stage} {lap:.2g} s",
+                f"{hours:g} h are too short: all but the trainings takes {_time(rest)}, a step of {stage} {lap:.3g} s",
                 where="--hours",
                 todo=f"--hours {math.ceil(10 * needed) / 10:g} is the least{others and f'; but {others}'}",
             )

@@ -58,7 +58,7 @@ def add_shares(plan: Plan, labels: Labels, space: ClassSpace) -> None:
     led = space.table()[native]
     counts = np.bincount(led, pixels, minlength=space.ignore_index + 1)
     total = sum(pixels)
-    shares = [_share(count, total) for count in counts[: space.num_classes]]
+    shares = [share(count, total) for count in counts[: space.num_classes]]
     if isinstance(plan.content["data"]["classes"], str):
         order = np.argsort(-counts[: space.num_classes], kind="stable")
         plan.reasons["data.classes"] += f": {', '.join(f'{space.names[k]} {shares[k]}' for k in order)}"
@@ -66,7 +66,7 @@ def add_shares(plan: Plan, labels: Labels, space: ClassSpace) -> None:
         plan.reasons |= {f"data.classes[{k}]": share for k, share in enumerate(shares)}
     if ignored := counts[space.ignore_index]:
         plan.reasons["data.classes"] = "; ".join(
-            filter(None, (plan.reasons.get("data.classes"), f"{_share(ignored, total)} of the pixels are ignored"))
+            filter(None, (plan.reasons.get("data.classes"), f"{share(ignored, total)} of the pixels are ignored"))
         )
 
 
@@ -111,7 +111,7 @@ def _as_grey(table: Table) -> Table:
     return Table(table.path, table.names, colours, table.has_ids, table.ignored)
 
 
-def _share(count: float, total: int) -> str:
+def share(count: float, total: int) -> str:
     return f"{100 * count / total:.2f} %" if count else "none"
 
 
@@ -162,7 +162,7 @@ def _off_by_one(labels: Labels, table: Table, root: Path) -> bool:
     if count not in found:
         return False
     if 0 in found:
-        shares = [_share(labels.pixels[k], sum(labels.pixels.values())) for k in (0, count)]
+        shares = [share(labels.pixels[k], sum(labels.pixels.values())) for k in (0, count)]
         raise DataError(
             f"the labels hold {count + 1} ids, 0..{count}, and {table.path.name} has {count} names: is 0 "
             f"({shares[0]} of the pixels) no class, or {count} ({shares[1]})?",
@@ -184,7 +184,7 @@ def _ids_of_table(plan: Plan, labels: Labels, table: Table, seen: str, root: Pat
         changes: dict[int, Any] = dict.fromkeys([*sorted(ignored), *unnamed], IGNORE)
     elif "native_classes" in table.reads and not unnamed:
         plan.put("data.native_classes", name, why)
-        _put_merged(plan, table.names.values(), table.ignored, {})
+        put_merged(plan, table.names.values(), table.ignored, {})
         return
     else:
         names = list(dict.fromkeys(own for own in table.names.values() if own not in table.ignored))
@@ -195,7 +195,7 @@ def _ids_of_table(plan: Plan, labels: Labels, table: Table, seen: str, root: Pat
     if changes:
         total = sum(labels.pixels.values())
         told = [f"{native} is {table.names[native]}" for native in ignored if native in changes]
-        told += [f"{native} has no name ({_share(labels.pixels[native], total)} of the pixels)" for native in unnamed]
+        told += [f"{native} has no name ({share(labels.pixels[native], total)} of the pixels)" for native in unnamed]
         plan.put("data.label_map", changes, "; ".join(told) or f"ids as {name} numbers them")
 
 
@@ -258,11 +258,11 @@ def _painted(plan: Plan, labels: Labels, tables: Sequence[Table], root: Path) ->
         shown = {own: colours[0] if len(colours) == 1 else colours for own, colours in native.items()}
         plan.put("data.native_classes", shown, f"the colours of {name}" + (", which lacks some" if unnamed else ""))
     ignored = {*table.ignored, *(["unnamed"] if unnamed else [])}
-    _put_merged(plan, [*table.names.values(), *(["unnamed"] if unnamed else [])], ignored, merged)
+    put_merged(plan, [*table.names.values(), *(["unnamed"] if unnamed else [])], ignored, merged)
     if unnamed:
         count = sum(pixels[colour] for colour in unnamed)
         plan.notes.append(
-            f"{len(unnamed)} colours that {name} lacks are ignored: {_share(count, total)} of the pixels, "
+            f"{len(unnamed)} colours that {name} lacks are ignored: {share(count, total)} of the pixels, "
             f"e.g. {unnamed[0][:3]}"
         )
 
@@ -285,7 +285,7 @@ def _names_of_colours(found: Sequence[Colour], pixels: Mapping[Colour, int]) -> 
 # ---- both
 
 
-def _put_merged(plan: Plan, natives: Iterable[str], ignored: Iterable[str], merged: Mapping[str, str]) -> None:
+def put_merged(plan: Plan, natives: Iterable[str], ignored: Iterable[str], merged: Mapping[str, str]) -> None:
     """Classes of native ones, of which some are ignored or one class together."""
     natives = list(dict.fromkeys(natives))
     ignored = set(ignored)

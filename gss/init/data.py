@@ -1,33 +1,37 @@
 """The section `data`: what lies in some folders, and what it means.
 
-Labels are pictures here. What makes pictures of annotation files comes before `decide_data`, which then finds them.
+Of annotations labels are made of some pictures; from then on these are labels like any others.
 """
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from gss.config import class_file
-from gss.config.schema import DataSet
+from gss.config.schema import OF_ANNOTATIONS, DataSet
 from gss.data.classes import ClassSpace
 from gss.data.images import inspect_image, label_size
 from gss.data.manifest import evenly_spaced
 from gss.errors import ConfigError, DataError
-from gss.init import folders, labels, tables
+from gss.init import annotations, folders, labels, tables, texts
+from gss.init.annotations import Annotations, Files
 from gss.init.classes import add_shares, decide_classes, explained
 from gss.init.folders import Pairing, Pictures
 from gss.init.labels import Labels
 from gss.init.plan import Plan
+from gss.init.shapes import decide_annotations
 from gss.init.splits import decide_splits, placed
 from gss.init.tables import Table
 from gss.stages.check import source_space
+from gss.stages.labels import Annotated
 from gss.stages.run import class_space
 
 _GLANCES = 8  # labels by which folders of labels are compared
 _OPENED = 32  # photographs
-_ANNOTATIONS = (".json", ".xml")
 
 
 class Found(NamedTuple):
@@ -39,6 +43,7 @@ class Found(NamedTuple):
         counts: pairs of each split.
         pairs: names of image and label of those that were opened, below the root, and height and width of the label.
         seconds: that it took to read a pair.
+        making: seconds that it takes to make all labels of annotations; 0: there are none.
     """
 
     root: Path
@@ -46,13 +51,15 @@ class Found(NamedTuple):
     counts: dict[str, int]
     pairs: list[tuple[str, str, tuple[int, int]]]
     seconds: float
+    making: float = 0.0
 
 
-def decide_data(plan: Plan, places: Sequence[Path], workers: int) -> Found:
+def decide_data(plan: Plan, places: Sequence[Path], folder: Path, workers: int) -> Found:
     """Look at folders and set `data`.
 
     Args:
-        places: the folder of a data set, or those of its parts.
+        places: the folder of a data set, or those of its parts, or annotation files.
+        folder: in which labels of annotations are made, of some pictures.
         workers: processes that read labels.
 
     Raises:
@@ -61,39 +68,55 @@ def decide_data(plan: Plan, places: Sequence[Path], workers: int) -> Found:
     """
     root, only = _root(places)
     pictures = folders.look(root, only)
-    files = folders.small_files(pictures)
-    found_tables = tables.find(files)
-    pairings = folders.pairings(pictures)
-    pairing = _chosen(plan, pictures, pairings, found_tables)
-    lists = folders.lists(root, pairing, files) if "all" in pairing.splits else {}
+    files, refused = annotations.find(pictures)
+    pictures = pictures.without(annotations.panoptic_folders(files))
+    pairings = folders.pairings(pictures) if all(place.is_dir() for place in only) else []
+    small = texts.small_files(pictures, {root / name for own in files for name in own.names})
+    found_tables = tables.find(small)
     plan.put("data.root", placed(root))
-    counts = decide_splits(plan, pairing, lists, root)
-    images_and_labels = [names for listing in pairing.listings.values() for names in listing.pairs]
+    # Pictures of instances, and those to be looked at, are no labels where there are annotations.
+    has_labels = any(pairing.likelihood() >= 0 for pairing in pairings)
+    taken, reasons = annotations.read(pictures, [] if has_labels else files, found_tables, folder, workers)
+    if taken:
+        counts, names, made, making = decide_annotations(plan, _most(plan, taken, root), root, workers)
+    elif pairings:
+        pairing = _chosen(plan, pictures, pairings, found_tables)
+        _tell_annotations(plan, root, pairing, files)
+        lists = texts.lists(root, pairing, small) if "all" in pairing.splits else {}
+        counts, made, making = decide_splits(plan, pairing, lists, root), None, 0.0
+        names = [pair for listing in pairing.listings.values() for pair in listing.pairs]
+    else:
+        raise _nothing(pictures, refused + reasons)
     began = time.perf_counter()
-    read = labels.read([root / label for _, label in images_and_labels], workers=workers)
+    read = labels.read([root / label for _, label in names], workers=workers)
     seconds = (time.perf_counter() - began) / read.read
-    decide_classes(plan, read, found_tables, root)
-    add_shares(plan, read, space := _space(plan, root))
-    opened, more = _open(plan, root, images_and_labels)
+    if made is None:
+        decide_classes(plan, read, found_tables, root)
+    add_shares(plan, read, space := _space(plan, root, made))
+    opened, more = _open(plan, root, names)
     _tell_rest(plan, pictures, pairings)
-    return Found(root, space, counts, opened, seconds + more / workers)
+    return Found(root, space, counts, opened, seconds + more / workers, making)
 
 
-def _space(plan: Plan, root: Path) -> ClassSpace:
+def _space(plan: Plan, root: Path, made: Annotated | None) -> ClassSpace:
     """The classes that were decided, as the check understands them."""
     data = DataSet.model_validate(plan.content["data"])
-    table = class_file(data.classes, root) if isinstance(data.classes, str) else None
-    return source_space(data, class_space(data, table), root, table, f"source {data.root!r}")
+    table = class_file(data.class_table, root) if data.class_table else None
+    if made and data.classes == OF_ANNOTATIONS:
+        declared = ClassSpace(tuple(made.classes.names.values()))
+    else:
+        declared = class_space(data, table)
+    return source_space(data, declared, root, table, f"source {data.root!r}", made)
 
 
 def _root(places: Sequence[Path]) -> tuple[Path, list[Path]]:
     """The folder that holds all places, and these."""
     only = [place.resolve() for place in places]
     for place in only:
-        if not place.is_dir():
-            what = "this is no folder" if place.exists() else "no such folder"
+        if not (place.is_dir() or (place.is_file() and place.suffix.lower() in folders.ENDINGS)):
+            what = "this is no folder, and no annotation file" if place.exists() else "no such folder"
             raise ConfigError(what, where=place, todo="name that of a data set, or those of its parts")
-    return Path(os.path.commonpath(only)), only
+    return Path(os.path.commonpath([place if place.is_dir() else place.parent for place in only])), only
 
 
 # ---- which labels
@@ -103,10 +126,8 @@ def _chosen(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing], found_t
     """The likeliest pairing.
 
     Raises:
-        DataError: there is none, or several are as likely.
+        DataError: several are as likely.
     """
-    if not pairings:
-        raise _nothing(pictures)
     if len(pairings) == 1:
         return pairings[0]
     scores = {index: _score(pictures.root, pairing, found_tables) for index, pairing in enumerate(pairings)}
@@ -120,10 +141,7 @@ def _chosen(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing], found_t
 
 def _several(root: Path, likely: Sequence[Pairing]) -> DataError:
     """That pairings are as likely, and how to say which."""
-    commands = []
-    for pairing in likely:
-        names = [name for folders in pairing.splits.values() for name in (folders.images, folders.labels)]
-        commands.append(f"gss init NAME {' '.join(str(root / name) for name in dict.fromkeys(names))}")
+    commands = [folders.command(root, pairing.splits.values()) for pairing in likely]
     if len(set(commands)) == 1:
         kinds = "\n".join(f"    {pairing.shown()}" for pairing in likely)
         todo = "leave one kind there; masks of one class each are to be drawn into one label before"
@@ -145,29 +163,64 @@ def _score(root: Path, pairing: Pairing, found_tables: list[Table]) -> tuple[boo
     return is_named, can_be, pairing.likelihood(), not read.kinds["painted"]
 
 
-def _nothing(pictures: Pictures) -> DataError:
-    """Why no photographs and labels belong together."""
+def _most(plan: Plan, taken: Sequence[Annotations], root: Path) -> Annotations:
+    """The annotations of the most pictures, which come first.
+
+    Raises:
+        DataError: others are of as many.
+    """
+    best, *others = taken
+    commands = [f"{own.files.shown()}: {own.command(root)}" for own in taken]
+    if others and others[0].size() == best.size():
+        what = "several annotations have as many shapes in as many pictures"
+        raise DataError(what, where=root, todo="\n    ".join(["say which:", *commands]))
+    if others:
+        plan.notes.append(f"not taken: {'; '.join(commands[1:])}")
+    return best
+
+
+def _tell_annotations(plan: Plan, root: Path, pairing: Pairing, files: Sequence[Files]) -> None:
+    """Note annotation files that lie there besides, and how they are taken."""
+    for own in files[:4]:
+        splits = [replace(pairing.one, labels=place) for place in own.labels.values()]
+        taken = {folder for each in splits for folder in (each.images, each.labels)}
+        has_labels = any(
+            Path(pairing.one.labels).is_relative_to(folder) for folder in taken if (root / folder).is_dir()
+        )
+        how = "written by hand (docs/how-to/annotations.md)" if has_labels else folders.command(root, splits)
+        plan.notes.append(f"labels are taken, and not the annotations {own.shown()}: {how}")
+
+
+def _nothing(pictures: Pictures, refused: Sequence[str]) -> DataError:
+    """Why no photographs and labels belong together.
+
+    Args:
+        refused: why annotations are not taken.
+    """
     root, groups = pictures.root, pictures.stems
-    unread = ""
-    if files := [f"{pictures.walk.others[kind]} *{kind}" for kind in _ANNOTATIONS if pictures.walk.others[kind]]:
-        unread = f"annotation files ({', '.join(files)}) are not read: draw them as labels before; "
+    if refused:
+        what = "\n".join(["annotation files that cannot be taken:", *(f"    {reason}" for reason in refused)])
+        return DataError(what, where=root, todo="name the folder of their photographs, too, or mend them")
+    kinds = Counter(os.path.splitext(name)[1] for names in pictures.texts.values() for name in names)
+    shown = ", ".join(f"{count} *{kind}" for kind, count in sorted(kinds.items()))
+    unread = f"{shown} are no annotations in a format that is read (docs/how-to/annotations.md); " if shown else ""
     if not groups:
         todo = f"{unread}name a folder with photographs and their labels, PNGs with a class in each pixel"
         return DataError("no pictures", where=root, todo=todo)
-    kinds = {
+    found = {
         kind: [group for group in groups if (group in pictures.labels) == is_label]
         for kind, is_label in (("photographs", False), ("labels", True))
     }
     lines = [
         f"    {kind}: "
-        + (", ".join(f"{'/'.join(group.folder) or '.'} ({groups[group][0]})" for group in found[:4]) or "none")
-        for kind, found in kinds.items()
+        + (", ".join(f"{'/'.join(group.folder) or '.'} ({groups[group][0]})" for group in own[:4]) or "none")
+        for kind, own in found.items()
     ]
     advice = "name folders whose files have the same names, or such that differ by an ending or by one part; or write "
     advice += "the experiment by hand, with image_suffix and label_suffix or label_name (config/README.md)"
-    if not kinds["labels"]:
+    if not found["labels"]:
         advice = f"{unread}labels are PNGs with a class in each pixel; name the folder that holds some"
-    elif not kinds["photographs"]:
+    elif not found["photographs"]:
         advice = "everything looks like labels: say which is which, gss init NAME PHOTOGRAPHS LABELS"
     return DataError(
         "no photographs and labels that belong together by name:\n" + "\n".join(lines), where=root, todo=advice
@@ -209,7 +262,8 @@ def _open(plan: Plan, root: Path, names: list[tuple[str, str]]) -> tuple[list[tu
 
 def _tell_rest(plan: Plan, pictures: Pictures, pairings: Sequence[Pairing]) -> None:
     """Note photographs that no label belongs to."""
-    used = {
+    used = {each[kind] for each in plan.content["data"]["splits"].values() for kind in ("images", "labels")}
+    used |= {
         folder
         for pairing in pairings
         for folders in pairing.splits.values()

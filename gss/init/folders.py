@@ -7,30 +7,34 @@ All names are looked at, and of a few files of each kind the content. What is fo
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from gss.data.annotations.formats import FORMATS
 from gss.data.pairing import Listing, SplitFolders, list_pairs
-from gss.data.walk import Walk
+from gss.data.walk import IMAGE_SUFFIXES, Walk
 from gss.init.labels import looks_like_label
 
 SPLITS = ("train", "val", "test")
+ENDINGS = sorted({each.ending for each in FORMATS.values()})  # of annotation files
 _LOOKED_INTO = 3  # files of a kind
+_MANY_IN_RECORD = 10  # files
 _MANY_FOLDERS = 30  # beside each other: one is looked into for all
 _ENDING = re.compile(r"(?:[_\-. ][A-Za-z][A-Za-z0-9]*)+$")
 _SPLIT = {"train": r"train(?:ing)?", "val": r"val(?:id(?:ation)?)?|dev", "test": r"test(?:ing)?"}
 _BESIDE = r"(?:annot(?:ations?)?|images?|imgs?|labels?|masks?|set|data|list|split)?"
 _SPLIT_WORD = {
-    split: re.compile(rf"(?i)(?:{words})(?:[_\-. \d].*)?{_BESIDE}$|(?:.*[_\-. ])(?:{words})$")
+    split: re.compile(rf"(?i)(?:{words})(?:[_\-. \d].*)?{_BESIDE}$|(?:.*[_\-. ])(?:{words})[_\-. ]?\d*$")
     for split, words in _SPLIT.items()
 }
-_PHOTOGRAPHS = re.compile(r"(?i)^(?:images?|imgs?|photos?|jpegimages|rgb|pictures?|input|left.*)$")
+PHOTOGRAPHS = re.compile(r"(?i)^(?:images?|imgs?|photos?|jpegimages|rgb|pictures?|input|left.*)$")
 _LIKELY = re.compile(r"(?i)label|mask|annot|semantic|segm|(?:^|_)gt|(?:^|_)seg|class|target|truth")
 _UNLIKELY = re.compile(r"(?i)instance|depth|dispar|colou?r|rgb|panoptic|edge|preview|overlay|vis|(?:^|_)raw")
 
 Folder = tuple[str, ...]
+_Files = dict[Folder, list[tuple[str, str]]]  # stems and extensions, by folder
 
 
 class Group(NamedTuple):
@@ -88,33 +92,45 @@ class Pictures:
 
     Args:
         root: the folder.
-        only: folders that count, relative to it.
+        only: folders and files that count, relative to it.
         stems: names without extension, by group; folders are those below the root.
         labels: groups that look like labels.
-        walk: what was met besides.
+        texts: names of the files that may be annotations, by folder.
     """
 
     root: Path
     only: tuple[Path, ...]
     stems: dict[Group, list[str]]
     labels: set[Group]
-    walk: Walk
+    texts: dict[Folder, list[str]]
+
+    def without(self, left_out: Collection[Folder]) -> "Pictures":
+        """The same without the pictures in some folders."""
+        kept = {group: stems for group, stems in self.stems.items() if group.folder not in left_out}
+        return replace(self, stems=kept, labels=self.labels & kept.keys())
 
 
 def look(root: Path, only: Sequence[Path]) -> Pictures:
-    """Go through the names of all pictures and look into a few.
+    """Go through the names of all pictures and annotation files and look into a few pictures.
 
     Args:
-        only: folders below the root that count.
+        only: folders and annotation files below the root that count; where there are files, no other annotations do.
     """
     wanted = tuple(Path(os.path.relpath(folder, root)) for folder in only)
     print(f"looking at {root}", flush=True)
-    walk = Walk(root, root.name, enters=lambda inside: _leads_to(inside, wanted))
-    files: dict[Folder, list[tuple[str, str]]] = defaultdict(list)
-    for inside, name in walk:
-        if any(Path(inside).is_relative_to(folder) for folder in wanted):
+    extensions = (*IMAGE_SUFFIXES, *ENDINGS)
+    named = {place for place in wanted if (root / place).is_file()}
+    files: _Files = defaultdict(list)
+    texts: dict[Folder, list[str]] = defaultdict(list)
+    for inside, name in Walk(root, root.name, (), lambda inside: leads_to(inside, wanted), extensions):
+        if any(Path(inside, name).is_relative_to(place) for place in wanted):
+            folder = tuple(filter(None, inside.split("/")))
             stem, extension = os.path.splitext(name)
-            files[tuple(filter(None, inside.split("/")))].append((stem, extension))
+            if extension.lower() not in ENDINGS:
+                files[folder].append((stem, extension))
+            elif not named or Path(inside, name) in named:
+                texts[folder].append(name)
+    files = _without_records(root, files)
     siblings = Counter(folder[:-1] for folder in files)
     known: dict[Group, bool] = {}
     stems: dict[Group, list[str]] = {}
@@ -131,12 +147,35 @@ def look(root: Path, only: Sequence[Path]) -> Pictures:
             stems[group] = [stem for stem, _ in alike]
             if known[kind]:
                 labels.add(group)
-    return _by_names(Pictures(root, wanted, stems, labels, walk))
+    return _by_names(Pictures(root, wanted, stems, labels, texts))
 
 
-def _leads_to(inside: str | Path, wanted: Sequence[Path]) -> bool:
+def leads_to(inside: str | Path, wanted: Sequence[Path]) -> bool:
     """Whether a folder is in one of those that count, or has one of them in it."""
     return any(Path(inside).is_relative_to(folder) or folder.is_relative_to(inside) for folder in wanted)
+
+
+def _without_records(root: Path, files: _Files) -> _Files:
+    """Folders of one photograph and its label each, `a/image.png` and `a/mask.png`, as one folder of `a/image`, ..."""
+    siblings: dict[Folder, list[Folder]] = defaultdict(list)
+    for folder in files:
+        siblings[folder[:-1]].append(folder)
+    found = dict(files)
+    for above, own in siblings.items():
+        if above in files or len(own) < 2:
+            continue
+        kinds = Counter(frozenset(stem.removeprefix(folder[-1]) for stem, _ in files[folder]) for folder in own)
+        kind, count = kinds.most_common(1)[0]
+        if not 1 < len(kind) < _MANY_IN_RECORD or 2 * count <= len(own):
+            continue
+        looks: dict[str, set[bool | None]] = defaultdict(set)
+        for folder in own[:_LOOKED_INTO]:
+            for stem, extension in files[folder]:
+                looks[stem.removeprefix(folder[-1])].add(looks_like_label(root.joinpath(*folder, stem + extension)))
+        if {True} in looks.values() and {False} in looks.values():
+            moved = ((folder[-1], picture) for folder in own for picture in found.pop(folder))
+            found[above] = [(f"{name}/{stem}", extension) for name, (stem, extension) in moved]
+    return found
 
 
 def _by_names(pictures: Pictures) -> Pictures:
@@ -144,7 +183,7 @@ def _by_names(pictures: Pictures) -> Pictures:
     the first of several folders that were named."""
     if pictures.stems.keys() - pictures.labels:
         return pictures
-    photographs = {group for group in pictures.stems if any(map(_PHOTOGRAPHS.match, group.folder))}
+    photographs = {group for group in pictures.stems if any(map(PHOTOGRAPHS.match, group.folder))}
     if not photographs and len(pictures.only) > 1:
         photographs = {group for group in pictures.stems if Path(*group.folder).is_relative_to(pictures.only[0])}
     labels = pictures.labels - photographs
@@ -153,7 +192,10 @@ def _by_names(pictures: Pictures) -> Pictures:
 
 def _by_ending(files: list[tuple[str, str]]) -> dict[tuple[str, bool], list[tuple[str, str]]]:
     """Files of a folder by what many of their names end in, and by whether they are JPEGs."""
-    ends = {stem: found[0] if (found := _ENDING.search(stem)) else "" for stem, _ in files}
+    ends = {}
+    for stem, _ in files:
+        _, inside, name = stem.rpartition("/")
+        ends[stem] = found[0] if (found := _ENDING.search(name)) else name if inside else ""
     counts = Counter(ends.values())
     groups: dict[tuple[str, bool], list[tuple[str, str]]] = defaultdict(list)
     for stem, extension in files:
@@ -163,6 +205,12 @@ def _by_ending(files: list[tuple[str, str]]) -> dict[tuple[str, bool], list[tupl
 
 
 # ---- pairs
+
+
+def command(root: Path, splits: Iterable[SplitFolders]) -> str:
+    """The call that takes the photographs and labels of some splits alone."""
+    names = [name for each in splits for name in (each.images, each.labels)]
+    return f"gss init NAME {' '.join(str(root / name) for name in dict.fromkeys(names))}"
 
 
 def pairings(pictures: Pictures) -> list[Pairing]:
@@ -233,12 +281,17 @@ def _place(folder: Folder, partner: Folder, least: int) -> tuple[Folder, Folder,
     tail = 0
     while tail < min(len(folder), len(partner)) and folder[-1 - tail] == partner[-1 - tail]:
         tail += 1
-    split, place = next(((split, index) for index, word in enumerate(folder) if (split := split_of(word))), ("all", -1))
-    kept = folder[: max(len(folder) - tail, place + 1, least)]
-    pattern = tuple(
-        re.sub(f"(?i){_SPLIT[split]}", "*", word) if index == place else word for index, word in enumerate(kept)
-    )
-    return kept, pattern, split
+    pattern, split, depth = without_split(folder)
+    kept = max(len(folder) - tail, depth, least)
+    return folder[:kept], pattern[:kept], split
+
+
+def without_split(words: Folder) -> tuple[Folder, str, int]:
+    """The parts of a path with the split that one of them says left out; the split; how many parts there are up to this
+    one."""
+    split, place = next(((split, index) for index, word in enumerate(words) if (split := split_of(word))), ("all", -1))
+    left = (re.sub(f"(?i){_SPLIT[split]}", "*", word) if k == place else word for k, word in enumerate(words))
+    return tuple(left), split, place + 1
 
 
 def split_of(word: str) -> str:
@@ -310,55 +363,3 @@ def _constant_pieces(names: Iterable[str]) -> list[str | None]:
     if len({len(row) for row in pieces}) != 1:
         return []
     return [column[0] if len({*column}) == 1 else None for column in zip(*pieces, strict=True)]
-
-
-# ---- lists
-
-
-def lists(root: Path, pairing: Pairing, files: Iterable[Path]) -> dict[str, Path]:
-    """Lists that say which pairs are in which split, where there are some: `train` and another one.
-
-    Args:
-        files: texts below the root.
-    """
-    (listing,) = pairing.listings.values()
-    names = {listing.pairs.images.name(key) for key in listing.pairs.keys}
-    known = {_bare(name) for name in names}
-    found: dict[str, tuple[float, Path]] = {}
-    for path in files:
-        split = split_of(path.stem)
-        if path.suffix.lower() != ".txt" or not split:
-            continue
-        try:
-            lines = [
-                _bare(line.split()[0]) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-            ]
-        except (OSError, UnicodeDecodeError):
-            continue
-        share = sum(line in known for line in lines) / max(1, len(lines))
-        if share > 0.9 and share > found.get(split, (0, path))[0]:
-            found[split] = share, path
-    return {split: found[split][1] for split in SPLITS if split in found} if "train" in found and len(found) > 1 else {}
-
-
-def _bare(name: str) -> str:
-    """The last part of a path without extension."""
-    return os.path.splitext(os.path.basename(name))[0]
-
-
-def small_files(pictures: Pictures, depth: int = 3) -> list[Path]:
-    """Files that may be class tables and lists: in the root, and in folders without pictures some levels below."""
-    full = {group.folder for group in pictures.stems}
-    found: list[Path] = []
-    folders: list[tuple[Path, Folder]] = [(pictures.root, ())]
-    while folders:
-        path, inside = folders.pop(0)
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            below = (*inside, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                counts = _leads_to(Path(*below), pictures.only)
-                if counts and len(below) <= depth and below not in full and not entry.name.startswith("."):
-                    folders.append((Path(entry.path), below))
-            elif entry.is_file() and entry.stat().st_size < 2**20:
-                found.append(Path(entry.path))
-    return found

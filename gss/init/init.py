@@ -32,11 +32,11 @@ def init(
     download: bool = False,
     dry_run: bool = False,
 ) -> str:
-    """Write an experiment for the photographs and labels in some folders.
+    """Write an experiment for photographs and their labels or annotations.
 
     Args:
         name: of the experiment, or the path of its file.
-        places: the folder of a data set, or those of its parts.
+        places: the folder of a data set, or those of its parts, or annotation files.
         hours: that a whole run may take.
         recipe: `gss` or `pixel`; None: what is better in small.
         device: `cpu` or `cuda`; None: a GPU where there is one.
@@ -52,10 +52,10 @@ def init(
     """
     path = _new_file(name)
     on = machine(device)
-    plan, found = decide(places, on, recipe=recipe, download=download)
-    if others := busy(on):
-        plan.notes.append(others)
     with tempfile.TemporaryDirectory() as folder:
+        plan, found = decide(places, on, Path(folder), recipe=recipe, download=download)
+        if others := busy(on):
+            plan.notes.append(others)
         draft = Path(folder) / f"{path.stem}.yaml"
         while True:
             experiment = _loaded(text(plan.content, {}, []), draft)
@@ -67,7 +67,7 @@ def init(
         times = decide_steps(plan, experiment, laps, found, hours, others)
         content = text(plan.content, plan.reasons, _head(path, places, times, on, hours))
         run = _run(_loaded(content, draft), draft, found)
-        rehearse(run, run.declared_space())
+        rehearse(run, found.space)
     if dry_run:
         return content
     _write(path, content)
@@ -75,11 +75,11 @@ def init(
 
 
 def decide(
-    places: Sequence[Path], on: Machine, *, recipe: str | None = None, download: bool = False
+    places: Sequence[Path], on: Machine, folder: Path, *, recipe: str | None = None, download: bool = False
 ) -> tuple[Plan, Found]:
-    """All that needs no measurement; see `init`."""
+    """All that needs no measurement; see `init` and `decide_data`."""
     plan = Plan()
-    found = decide_data(plan, places, on.cores)
+    found = decide_data(plan, places, folder, on.cores)
     decide_sizes(plan, [size for *_, size in found.pairs], on)
     decide_training(plan, recipe, on, download=download)
     decide_machine(plan, on)

@@ -202,24 +202,21 @@ def _decide_gss(plan: Plan, on: Machine, shared: dict[str, Any], training: dict[
     )
     plan.put("reconstruction", {"max_rounds": 1, "retrain_steps": 300, "refine_images": 40})
     decide_encoder(plan, "latent_prior", on, download=download)
-    plan.put("latent_prior.milestones", [_UNKNOWN])
-    plan.put("latent_prior.channels", wide)
-    plan.put("latent_prior.seg_channels", 2 * wide)
-    plan.put("latent_prior.cls_channels", 4 * wide)
-    plan.put("latent_prior.num_heads", 4)
+    widths = {"channels": wide, "seg_channels": 2 * wide, "cls_channels": 4 * wide}
+    plan.content["latent_prior"] |= {"milestones": [_UNKNOWN], **widths, "num_heads": 4}
     plan.put("latent_prior.training", training, _AS_SHIPPED)
     plan.put("posterior.variant", "conv", "the small X^-1")
-    plan.put("posterior.channels", wide // 4)
-    plan.put("posterior.steps", _UNKNOWN)
+    plan.content["posterior"] |= {"channels": wide // 4, "steps": _UNKNOWN}
     plan.put("posterior.training", {**shared, "lr": 4.0e-3, "class_balance": 0.25})
 
 
 def decide_machine(plan: Plan, on: Machine) -> None:
     """Set what the stages ask of the machine."""
     trained = [row.name for row in find_recipe(plan.content["recipe"]).stages if row.in_processes]
+    read = ("labels", "check") if "annotations" in plan.content["data"] else ("check",)
     asked = {stage: {"gpus": 0} if on.hides_gpus else {} for stage in trained}
     if on.cores != Resources().threads:
-        asked = {stage: {"threads": on.cores, **asked.get(stage, {})} for stage in ("check", *trained)}
+        asked = {stage: {"threads": on.cores, **asked.get(stage, {})} for stage in (*read, *trained)}
     if any(asked.values()):
         plan.put("run.resources", asked, f"{on}")
     plan.put("run.log_every", 20)

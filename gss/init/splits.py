@@ -3,12 +3,13 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gss.config import data_folder
 from gss.data.divide import Division
+from gss.data.pairing import SplitFolders
 from gss.errors import DataError
 from gss.init.folders import SPLITS, Pairing
 from gss.init.plan import Plan
@@ -49,22 +50,36 @@ def decide_splits(plan: Plan, pairing: Pairing, lists: dict[str, Path], root: Pa
             split: sum(map(bool, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
             for split, path in lists.items()
         }
-    found = {split: _folders(folders.images, folders.labels) for split, folders in pairing.splits.items()}
-    counts = ", ".join(f"{split} {len(listing.pairs)}" for split, listing in pairing.listings.items())
+    return put_splits(
+        plan, pairing.splits, {split: listing.pairs.keys for split, listing in pairing.listings.items()}, root
+    )
+
+
+def put_splits(
+    plan: Plan, splits: Mapping[str, SplitFolders], keys: Mapping[str, Sequence[str]], root: Path
+) -> dict[str, int]:
+    """Set `splits`, and `divide` where no `val` lies there; see `decide_splits`.
+
+    Args:
+        splits: `all`, or those that lie there.
+        keys: what their pairs are divided by.
+    """
+    found = {split: _folders(folders.images, folders.labels) for split, folders in splits.items()}
+    sizes = {split: len(own) for split, own in keys.items()}
     missing = [split for split in ("val", "test") if split not in found]
+    given = f"{sum(sizes.values())} pairs"
     if "all" in found:
         found = {"train": found["all"]}
-    elif "train" not in found:
-        raise DataError(
-            f"folders of {' and '.join(found)}, none of train", where=root, todo="name the folders of what to train on"
-        )
-    given = f"folders that lie there: {counts} pairs" if "all" not in pairing.splits else f"{pairing.num_pairs} pairs"
+    elif "train" in found:
+        given = f"they lie there: {', '.join(f'{split} {size}' for split, size in sizes.items())} pairs"
+    else:
+        what = f"{' and '.join(found)} lie there, and no train"
+        raise DataError(what, where=root, todo="name the folders of what to train on")
     plan.put("data.splits", found, given)
-    sizes = {split: len(listing.pairs) for split, listing in pairing.listings.items()}
     if "val" not in missing:
         return sizes
     whole = "all" if "all" in sizes else "train"
-    made = _divide(plan, pairing.listings[whole].pairs.keys, missing)
+    made = _divide(plan, keys[whole], missing)
     return {**{split: size for split, size in sizes.items() if split != whole}, **made}
 
 
@@ -78,6 +93,8 @@ def _divide(plan: Plan, keys: Sequence[str], missing: Sequence[str]) -> dict[str
             split: min(share, round(_ENOUGH / len(keys), 4)) for split, share in _SHARES.items() if split in missing
         }
         why = "no split lies there"
+        if len(keys) * max(_SHARES.values()) > _ENOUGH:
+            why += f"; about {_ENOUGH} pairs measure as well as more would"
     if len(keys) <= len(shares):
         what = f"{len(keys)} pair{'s' * (len(keys) > 1)}: too few to train and to measure"
         raise DataError(what, where="data.splits", todo="add photographs with labels")

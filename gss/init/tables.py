@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gss.data.classes import NATIVE_IDS, read_classes
 from gss.data.native import read_csv, read_native_classes
 from gss.errors import DataError
@@ -69,10 +71,10 @@ def without_numbers(names: Iterable[str]) -> dict[str, str]:
 
 
 def _read(path: Path) -> Table | None:
-    reader = {".csv": _csv, ".tsv": _csv, ".json": _json, ".txt": _txt, ".names": _txt}.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower())
     try:
         return reader(path) if reader else None
-    except (DataError, OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (DataError, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None  # it is something else
 
 
@@ -122,6 +124,13 @@ def _json(path: Path) -> Table | None:
     if isinstance(content, dict):
         return _of_rows(path, [_entry(key, value) for key, value in content.items()])
     return _of_rows(path, [_item(item) for item in content])
+
+
+def _yaml(path: Path) -> Table | None:
+    """YOLO's `names`: a list, or a mapping of ids."""
+    names = yaml.safe_load(path.read_text(encoding="utf-8-sig"))["names"]
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    return Table(path, {int(native): str(name) for native, name in names.items()})
 
 
 Row = tuple[int | None, str, Colour | None]
@@ -190,3 +199,14 @@ def _hex(text: str) -> Colour | None:
     """The colour of `#ff8000`."""
     match = re.fullmatch(r"#([0-9a-fA-F]{6})", text)
     return tuple(bytes.fromhex(match[1])) if match else None
+
+
+_READERS = {
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".json": _json,
+    ".txt": _txt,
+    ".names": _txt,
+    ".yaml": _yaml,
+    ".yml": _yaml,
+}

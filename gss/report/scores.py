@@ -144,9 +144,16 @@ def _class_table(results: Results, split: str) -> dict[str, Any]:
         }
         for index, name in enumerate(names)
     ]
-    largest = max([abs(row["difference"]) for row in rows if row["difference"] is not None], default=0) or 1
-    titles = {model: results.models[model].removeprefix("GSS-") for model in found}
-    return {"split": split, "models": titles, "rows": rows, "ceiling": bool(ceiling), "largest": largest}
+    met = [row for row in rows if any(iou is not None for iou in row["iou"].values())]
+    largest = max([abs(row["difference"]) for row in met if row["difference"] is not None], default=0) or 1
+    return {
+        "split": split,
+        "models": {model: results.models[model].removeprefix("GSS-") for model in found},
+        "rows": met,
+        "unmet": len(rows) - len(met),
+        "ceiling": bool(ceiling),
+        "largest": largest,
+    }
 
 
 def _difference(found: Sequence[Scores], index: int) -> float | None:

@@ -18,16 +18,18 @@ def summary(folder: Path, page: Path) -> str:
     """
     results = Results(folder)
     lines = [f"Results of {results.name}", ""]
-    if not results.evaluations:
+    if not results.evaluations and not results.sets:
         todo = f"name {results.name} under `experiments` in config/config.yaml, then: snakemake all"
         return "\n".join([*lines, f"  nothing evaluated yet; {todo}", "", f"  {page} holds what there is"])
-    split = results.splits[0]
     lines += [line for note in results.notes() for line in (f"note: {note}", "")]
-    lines += [*headline(results), ""]
+    if results.evaluations:
+        lines += [*headline(results), ""]
     if results.sets:
         lines += [*test_sets(results), ""]
-    lines += [f"IoU per class, {split}", "", *per_class(results, split), ""]
-    return "\n".join(lines + where_to_look(results, page, split))
+    if results.evaluations:
+        lines += [f"IoU per class, {results.splits[0]}", "", *per_class(results, results.splits[0]), ""]
+    measured = results.splits[0] if results.evaluations else next(iter(results.sets))[1]
+    return "\n".join(lines + where_to_look(results, page, measured))
 
 
 def headline(results: Results) -> list[str]:
@@ -59,11 +61,14 @@ def test_sets(results: Results) -> list[str]:
 
 
 def per_class(results: Results, split: str) -> list[str]:
-    """One row per class, one column per model."""
+    """One row per class that labels or predictions have, one column per model."""
     found = {model: evaluation.metrics["IoU"] for model, evaluation in results.of_split(split).items()}
+    names = list(next(iter(found.values())))
+    met = [name for name in names if any(iou[name] is not None for iou in found.values())]
     rows = [("class", *(results.models[model] for model in found))]
-    rows += [(name, *(_cell(iou[name]) for iou in found.values())) for name in next(iter(found.values()))]
-    return table(rows)
+    rows += [(name, *(_cell(iou[name]) for iou in found.values())) for name in met]
+    unmet = [f"  and {len(names) - len(met)} classes in no label and no prediction"] if len(met) < len(names) else []
+    return [*table(rows), *unmet]
 
 
 def where_to_look(results: Results, page: Path, split: str) -> list[str]:

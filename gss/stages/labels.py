@@ -78,6 +78,7 @@ def labels(run: Run, name: str | None = None) -> dict[str, Annotated]:
             folder,
             title=source.root,
             workers=run.experiment.resources("labels").threads,
+            missing=source.annotations.missing,
             most=run.experiment.debug.images,
         )
         ground = "ignored" if options.background == IGNORE else options.background

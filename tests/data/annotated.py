@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gss.data.annotations.formats import FORMATS
-from gss.data.annotations.make import make_labels
+from gss.data.annotations.make import Missing, make_labels
 from gss.data.annotations.paint import Options
 from gss.data.pairing import SplitFolders
 
@@ -143,13 +143,19 @@ def annotated(root: Path, name: str) -> None:
 
 
 def made(
-    root: Path, name: str, folder: Path | None = None, labels: str | None = None, **options: Any
+    root: Path,
+    name: str,
+    folder: Path | None = None,
+    labels: str | None = None,
+    missing: Missing = "error",
+    **options: Any,
 ) -> dict[str, Any]:
     """`classes` and `splits` of the labels that were made of a folder as `annotated` writes it."""
     classes = ("car", "tree") if name == "yolo" else ()
     given = {"overlap": FORMATS[name].overlap, "classes": classes, **options}
     splits = {"train": SplitFolders("photos", labels or PLACES[name])}
-    found = make_labels(root, splits, Options(name, **given), folder or root / "made", title="mine", workers=1)
+    folder, how = folder or root / "made", Options(name, **given)
+    found = make_labels(root, splits, how, folder, title="mine", workers=1, missing=missing)
     return {"classes": list(found.classes), "splits": found.splits}
 
 

@@ -320,6 +320,18 @@ def test_equal_faults_are_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "made").rglob("*.png"))
 
 
+def test_pictures_that_are_missing_may_be_passed_over(tmp_path: Path) -> None:
+    annotated(tmp_path, "coco")
+    images = [*coco()["images"], {"id": 7, "file_name": "gone.jpg", "height": 6, "width": 8}]
+    write(tmp_path / "labels.json", coco(images=images))
+    found = made(tmp_path, "coco", missing="skip")["splits"]["train"]
+    assert found["files"] == 1
+    assert found["remarks"] == ["1 pictures that are missing in photos, passed over: gone.jpg"]
+    (tmp_path / "photos/a.jpg").unlink()
+    with pytest.raises(DataError, match=r"train: no annotated picture in labels.json"):
+        made(tmp_path, "coco", missing="skip")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

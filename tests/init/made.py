@@ -1,5 +1,6 @@
 """Folders as people have them, and what `gss init` decides of them."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import yaml
 from PIL import Image
 
 from gss.cli import main
+from gss.init.data import Found
 from gss.init.init import decide
 from gss.init.network import Machine
+from gss.init.plan import Plan
 from gss.init.write import text
 
 CPU = Machine("cpu", 2, 8.0)
@@ -46,9 +49,15 @@ def pairs(
     return root
 
 
+def planned(*places: Path, on: Machine = CPU, **options: Any) -> tuple[Plan, Found]:
+    """What is decided; labels of annotations are gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        return decide(places, on, Path(folder), **options)
+
+
 def data(*places: Path) -> dict[str, Any]:
     """The section `data` that is decided, without its root."""
-    plan, _ = decide(places, CPU)
+    plan, _ = planned(*places)
     found = dict(plan.content["data"])
     found.pop("root")
     return found
@@ -56,13 +65,13 @@ def data(*places: Path) -> dict[str, Any]:
 
 def decided(*places: Path, **options: Any) -> tuple[dict[str, Any], Mapping[str, str], list[str]]:
     """The experiment, its reasons, and the notes."""
-    plan, _ = decide(places, CPU, **options)
+    plan, _ = planned(*places, **options)
     return plan.content, plan.reasons, plan.notes
 
 
 def checks(project: Path, *places: Path, **options: Any) -> dict[str, Any]:
     """The same, after `gss check` of the written file has passed."""
-    plan, _ = decide(places, CPU, **options)
+    plan, _ = planned(*places, **options)
     written = text(plan.content, plan.reasons, ["by a test"])
     path = project / "mine.yaml"
     path.write_text(written, encoding="utf-8")

@@ -10,11 +10,10 @@ from gss.data.classes import ClassSpace
 from gss.errors import ConfigError
 from gss.init.budget import decide_steps, fit_memory, told
 from gss.init.data import Found
-from gss.init.init import decide
 from gss.init.network import Machine
 from gss.init.plan import Plan
 from gss.init.write import text
-from tests.init.made import CPU, decided, pairs
+from tests.init.made import decided, pairs, planned
 
 GPU = Machine("cuda", 16, 80.0)
 LAPS = {
@@ -32,7 +31,7 @@ COUNTS = {"train": 367, "val": 101, "test": 233}
 
 
 def drafted(base: Path, recipe: str) -> tuple[Plan, Experiment]:
-    plan, _ = decide([pairs(base / "set")], CPU, recipe=recipe)
+    plan, _ = planned(pairs(base / "set"), recipe=recipe)
     path = base / "draft.yaml"
     path.write_text(text(plan.content, {}, []))
     return plan, load_experiment(path)
@@ -99,7 +98,7 @@ def test_sizes_follow_photographs_and_machine(base: Path) -> None:
     small = decided(root)[0]
     assert small["augment"]["base_scale"] == [480, 360] and small["augment"]["crop"] == [256, 320]
     assert small["evaluation"]["scale"] == [480, 360]
-    plan, _ = decide([root], GPU)
+    plan, _ = planned(root, on=GPU)
     assert plan.content["augment"]["base_scale"] == [1024, 768] and "evaluation" not in plan.content
     assert plan.content["pixel"]["training"]["batch_size"] == 16
 
@@ -115,6 +114,6 @@ def test_weights_that_lie_there_are_taken_and_others_are_named(base: Path) -> No
 
 
 def test_gpus_are_left_alone_where_the_cpu_is_asked_for(base: Path) -> None:
-    plan, _ = decide([pairs(base / "set")], Machine("cpu", 8, 16.0, hides_gpus=True))
+    plan, _ = planned(pairs(base / "set"), on=Machine("cpu", 8, 16.0, hides_gpus=True))
     resources = plan.content["run"]["resources"]
     assert resources["pixel"] == {"threads": 8, "gpus": 0} and resources["check"] == {"threads": 8}

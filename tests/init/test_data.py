@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from gss.errors import DataError
-from gss.init.init import decide
 from gss.init.plan import Plan
 from gss.init.splits import _divide
-from tests.init.made import CPU, checks, data, decided, ids, label, pairs, photograph
+from tests.init.made import checks, data, decided, ids, label, pairs, photograph, planned
 
 FOLDERS = {"images": "images", "labels": "labels"}
 
@@ -255,6 +254,33 @@ def test_how_names_pair(base: Path, images: str, labels: str, expected: dict[str
 
 
 @pytest.mark.parametrize(
+    ("image", "mask", "suffixes"),
+    [
+        ("image.jpg", "mask.png", ("image", "mask")),
+        ("image.png", "mask.png", ("image", "mask")),
+        ("my_{0}_img.png", "my_{0}_label.png", ("_img", "_label")),
+        ("my_{0}.png", "my_{0}_mask.png", (None, "_mask")),
+        ("0.png", "1.png", ("0", "1")),
+    ],
+)
+def test_a_folder_for_each_pair(
+    base: Path, tmp_path: Path, image: str, mask: str, suffixes: tuple[str | None, str]
+) -> None:
+    image, mask = (f"my_{{0}}/{name}" for name in (image, mask))
+    root = pairs(base / "set", count=8, images=image, labels=mask)
+    found = checks(tmp_path, root)
+    assert found["splits"] == {"train": {"images": ".", "labels": "."}}
+    assert (found.get("image_suffix"), found.get("label_suffix")) == suffixes
+
+
+def test_a_folder_for_each_pair_in_splits(base: Path, tmp_path: Path) -> None:
+    for split, count in (("train", 8), ("val", 4)):
+        pairs(base / "set" / split, count=count, images="{}/image.png", labels="{}/mask.png")
+        photograph(base / "set" / split / "1/preview.png", 0)  # beside one
+    assert checks(tmp_path, base / "set")["splits"]["val"] == {"images": "val", "labels": "val"}
+
+
+@pytest.mark.parametrize(
     ("images", "labels", "train", "val"),
     [
         ("images/{}", "labels/{}", "train", "val"),
@@ -295,7 +321,7 @@ def test_lists_that_lie_there(base: Path, tmp_path: Path) -> None:
         path = root / "ImageSets/Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{number:03} 1\n" for number in numbers))
-    assert decide([root], CPU)[1].counts == {"train": 16, "val": 8}
+    assert planned(root)[1].counts == {"train": 16, "val": 8}
     found = checks(tmp_path, root)
     assert {split: folders["list"] for split, folders in found["splits"].items()} == {
         "train": "set/ImageSets/Segmentation/train.txt",
@@ -311,8 +337,10 @@ def test_films_stay_together(base: Path) -> None:
 
 
 def test_of_very_many_no_more_are_measured_than_tell_much() -> None:
-    counts = _divide(Plan(), [f"{number:06}" for number in range(100_000)], ["val", "test"])
+    plan = Plan()
+    counts = _divide(plan, [f"{number:06}" for number in range(100_000)], ["val", "test"])
     assert 1800 < counts["val"] < 2200 and 1800 < counts["test"] < 2200
+    assert "about 2000 pairs measure as well as more would" in plan.reasons["data.divide"]
 
 
 def test_few_series_are_told(base: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.init.made import checks
+from gss.errors import DataError
+from tests.init.made import checks, data
 
 STREET = ["road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"]
 STREET += ["terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
@@ -63,3 +64,45 @@ def test_camvid_without_its_table(real: Path, tmp_path: Path) -> None:
                 shutil.copy(file, root / kind / split)
     found = checks(tmp_path, root)
     assert found["classes"] == [f"class_{k}" for k in range(12)] and list(found["splits"]) == ["train", "val"]
+
+
+SHAPES = ["background", "ellipse", "rectangle", "strawberry", "triangle"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "form", "classes"),
+    [
+        ("coco_json_4", "coco_json_4/instances_default.json", "coco", SHAPES),
+        ("cvat_xml", "cvat_xml/annotations.xml", "cvat", sorted([*SHAPES, "line"])),
+        ("labelme3_xml", "labelme3_xml", "labelme_xml", SHAPES),
+    ],
+)
+def test_annotations_beside_their_photographs(
+    real: Path, tmp_path: Path, name: str, labels: str, form: str, classes: list[str]
+) -> None:
+    formats = place(real / "wild/formats")
+    found = checks(tmp_path, formats / name, formats / "pictures_2label")
+    assert found["splits"] == {"train": {"images": "pictures_2label", "labels": labels}}
+    assert found["annotations"] == {"format": form, "background": "background", "missing": "skip"}
+    assert sorted(found["classes"]) == classes
+
+
+def test_labelme_with_its_pictures(real: Path, tmp_path: Path) -> None:
+    found = checks(tmp_path, place(real / "wild/formats/labelme_json_embedded"))
+    assert found["annotations"] == {"format": "labelme", "background": "background"}
+    assert found["classes"] == "annotations"
+
+
+def test_panoptic_and_instances_of_the_same_photographs(real: Path, tmp_path: Path) -> None:
+    folder = place(real / "wild/formats/coco_panoptic")
+    with pytest.raises(DataError, match=r"(?s)several annotations.*detection_format.json.*panoptic_examples.json"):
+        data(folder)
+    for file, form in (("panoptic_examples", "coco_panoptic"), ("panoptic_coco_detection_format", "coco")):
+        found = checks(tmp_path, folder / "input_images", folder / f"{file}.json")
+        assert found["annotations"] == {"format": form, "background": "ignore"} and len(found["classes"]) == 8
+
+
+@pytest.mark.parametrize("name", ["coco_json_taco", "bdd_scalabel"])
+def test_annotations_without_their_photographs(real: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"none of its \d+ pictures is there"):
+        data(place(real / "wild/formats" / name))

@@ -39,11 +39,11 @@ def pixel_log_softmax(model: GSS, image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["ff", "single_fusion"])
 @pytest.mark.parametrize("weight", [0.3, 2.0])
-def test_log_probabilities_are_added_to_those_of_x_inverse(kind: str, weight: float) -> None:
+def test_scores_are_the_mean_of_the_log_probabilities_and_those_of_x_inverse(kind: str, weight: float) -> None:
     made, image = model(conv(), weight, kind), torch.randn(2, 3, 37, 50)
     with torch.no_grad():
         logits = made.posterior.scores(made.rgb(image), (37, 50))
-        expected = logits.log_softmax(1) + weight * pixel_log_softmax(made, image)
+        expected = (logits.log_softmax(1) + weight * pixel_log_softmax(made, image)) / (1 + weight)
         torch.testing.assert_close(made.scores(image), expected, rtol=1e-5, atol=1e-5)
     assert not made.are_votes
 
@@ -55,7 +55,8 @@ def test_votes_become_log_probabilities_with_a_vote_for_each_class(temperature: 
         votes = made.posterior.scores(made.rgb(image), (36, 52))
         own = torch.log((4 * votes + 1) / (4 + N))
         torch.testing.assert_close(own.exp().sum(1), torch.ones(2, 36, 52))  # probabilities
-        torch.testing.assert_close(made.scores(image), own + 0.5 * pixel_log_softmax(made, image), rtol=1e-5, atol=1e-5)
+        expected = (own + 0.5 * pixel_log_softmax(made, image)) / 1.5
+        torch.testing.assert_close(made.scores(image), expected, rtol=1e-5, atol=1e-5)
     assert not made.are_votes and model(NearestPosterior(COLOURS), 0).are_votes
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -103,6 +104,25 @@ def test_results_made_before_calibration_was_counted_make_a_report(folder: Path)
     assert [name for name in SECTIONS if "Not here:" in after[name]] == ["calibration"]
     assert after["classes"] == before["classes"] and after["confusion"] == before["confusion"]
     assert '"uncertainties": {}' in after["pictures"]
+
+
+def test_classes_that_nobody_met_are_counted_not_listed(folder: Path, made: SyntheticResults) -> None:
+    name = made.names[-1]
+    for split in made.splits:
+        for metrics in folder.glob(f"evaluation/*/{split}/metrics.json"):
+            counts = metrics.with_name("confusion.npz")
+            with np.load(counts) as stored:
+                kept = dict(stored)
+            kept["confusion"][-1] = kept["confusion"][:, -1] = 0
+            np.savez(counts, **kept)
+            found = json.loads(metrics.read_text(encoding="utf-8"))
+            found["IoU"][name] = None
+            metrics.write_text(json.dumps(found), encoding="utf-8")
+    said = summary(folder, folder / "report.html")
+    assert "and 1 classes in no label and no prediction" in said and f"  {name} " not in said
+    text = sections(folder)["classes"]
+    assert f"{len(made.names) - 1} classes on test, 1 more in no label and no prediction" in text
+    assert text.count(f'title="{len(made.names) - 1}: ') == 0
 
 
 def test_achieved_stands_beside_published(folder: Path) -> None:

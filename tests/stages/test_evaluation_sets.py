@@ -113,6 +113,15 @@ def test_a_set_without_figures_has_no_harmonic_mean(
     assert "none: the mIoU of village is" in Path("results/mine/report.html").read_text()
 
 
+def test_figures_on_test_sets_alone_are_reported(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained()
+    run("evaluate", "mine", "--split", "village")
+    run("report", "mine")
+    said = capsys.readouterr().out
+    assert f"{100 * metrics('village')['mIoU']:.2f}" in said and "nothing evaluated" not in said
+    assert "results/mine/evaluation/pixel/village/per_class.csv" in said and (MODEL / "village/per_class.csv").is_file()
+
+
 def test_photographs_that_the_model_was_trained_on_are_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     same = project / "sets/village/photos/v1.png"
     shutil.copy(project / "sets/city/images/train/2.png", same)

@@ -93,12 +93,12 @@ def test_what_a_stage_reads_is_declared(write: Callable[..., Path]) -> None:
     """The counts behind `class_balance`, and the archives."""
     workflow.find_experiment.cache_clear()
     toy = type("Wildcards", (), {"experiment": "toy"})
-    assert workflow.class_counts("latent_prior")(toy) == workflow.class_counts("posterior")(toy) == []
+    assert workflow.training_inputs("latent_prior")(toy) == workflow.training_inputs("posterior")(toy) == []
     training = {**TOY["posterior"]["training"], "class_balance": 0.5}
     write(posterior={"training": training}, data={"archives": [{"file": "a.zip"}]})
     workflow.find_experiment.cache_clear()
-    assert workflow.class_counts("posterior")(toy) == ["results/toy/data/statistics.json"]
-    assert workflow.class_counts("latent_prior")(toy) == []
+    assert workflow.training_inputs("posterior")(toy) == ["results/toy/data/statistics.json"]
+    assert workflow.training_inputs("latent_prior")(toy) == []
     changed, plain = load_experiment("toy"), load_experiment("toy", ["data.archives=[]"])
     assert changed.slice("prepare") != plain.slice("prepare")
     assert changed.slice("check") == plain.slice("check")

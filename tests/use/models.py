@@ -31,7 +31,6 @@ def write_models(
     backbone: str = "efficientnet",
     variant: str = "window",
     kind: str = "tokens",
-    sees_image: bool = False,
     **evaluation: Any,
 ) -> Path:
     """Write `gss_ff.pth`, `gss_ft.pth` and `tokenizer.safetensors` as the stages do; the same ones every time.
@@ -40,7 +39,6 @@ def write_models(
         classes: names; default: `num_classes` made-up ones.
         variant: of the X^-1.
         kind: of the latent prior's head.
-        sees_image: the X^-1 does, and has learnt to look.
         evaluation: keys of the section `evaluation`.
 
     Returns:
@@ -72,11 +70,7 @@ def write_models(
         "provenance": {"config": config},
     }
     prior = build_prior(meta).eval()
-    if sees_image:
-        meta["posterior"]["image_channels"] = prior.backbone.channels[0]
     posterior = build_posterior(meta).eval()
-    if posterior.image_weight is not None:
-        torch.nn.init.normal_(posterior.image_weight)
     tensors = {f"prior.{name}": value for name, value in prior.state_dict().items()}
     save_model(folder / "gss_ff.pth", "gss_ff", tensors, meta)
     tensors |= {f"posterior.{name}": value for name, value in posterior.state_dict().items()}

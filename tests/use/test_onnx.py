@@ -35,7 +35,6 @@ NAMES = ("sky", "road", "früh | spät", "d", "e")
             (70, 90),
             {"variant": "conv", "kind": "ff", "token_temperature": 0.05, "token_weight": 0.5, "pixel_weight": 0.5},
         ),
-        ("gss_ft", (70, 90), {"variant": "window", "sees_image": True}),
         ("gss_ff", (70, 90), {"kind": "ff", "token_temperature": 1e-6, "pixel_weight": 0.5}),
         ("gss_ff", (72, 96), {"backbone": "efficientnet"}),  # maskige of exactly twice the size: votes of 2 x 2
     ],

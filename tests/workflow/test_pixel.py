@@ -104,3 +104,25 @@ def test_what_a_recipe_has_not_is_named(project: Project) -> None:
         assert done.returncode == 2 and said in done.stderr, (words, done.stderr)
     done = project.snakemake("-n", "results/plain/gss_ft.pth")
     assert done.returncode != 0 and "it makes results/plain/pixel.pth" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_the_model_of_another_experiment(used: Project) -> None:
+    """With other classes: two of the textures become one."""
+    toy = yaml.safe_load(used.experiment("toy").read_text())
+    classes = ["background", "stripes", "diagonals", "checks", "dots"]
+    mapping = {"rows": "stripes", "columns": "stripes"}
+    data = {**toy["data"], "classes": classes, "native_classes": toy["data"]["classes"], "mapping": mapping}
+    pixel = {**PIXEL, "start_from": "results/plain/pixel.pth"}
+    content = {"recipe": "pixel", "base": "toy", "data": data, "pixel": pixel, **QUICK}
+    used.experiment("further").write_text(yaml.safe_dump(content))
+    target = "results/further/pixel.pth"
+    assert "pixel" in used.planned(target) and "results/plain/pixel.pth" in used.snakemake("-n", target).stdout
+    done = used.snakemake("--cores", "2", target)
+    assert done.returncode == 0, done.stdout
+    log = (used.folder / "results/further/logs/pixel.log").read_text()
+    assert "goes on from a pixel of 6 classes after 6 steps" in log and " 0 new" in log
+    assert "classes known there: background, diagonals, checks, dots; new: stripes" in log
+    assert used.planned(target) == {}
+    record = json.loads((used.folder / "results/further/records/pixel.json").read_text())
+    assert "../plain/pixel.pth" in record["inputs"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from gss.errors import DataError
 from gss.files import remove, sha256_json
 from gss.progress import track
 
+Missing = Literal["error", "skip"]
 _SHOWN = 16  # pictures on a sheet
 _WORKERS = "run.resources.labels.threads"
 
@@ -49,6 +50,7 @@ def make_labels(
     *,
     title: str,
     workers: int,
+    missing: Missing = "error",
     most: int | None = None,
 ) -> Made:
     """Make a label file of every annotated picture, `folder/SPLIT/labels/NAME.png`, that is not there yet.
@@ -64,6 +66,7 @@ def make_labels(
             pictures that count.
         title: of lines of progress.
         workers: the most processes; labels do not depend on it.
+        missing: pictures that are not there are a fault, or passed over.
         most: pictures of a split that get a label, evenly spaced, and ten times as many where they are divided
             afterwards; None: all.
 
@@ -73,14 +76,14 @@ def make_labels(
     Raises:
         DataError: annotations that are missing, or what would be learned wrongly; equal faults are one line.
     """
-    parsed = {split: _read(root, folders, options, workers) for split, folders in splits.items()}
-    classes = _classes(list(parsed.values()), options)
+    parsed = {split: read_annotations(root, folders, options, workers) for split, folders in splits.items()}
+    classes = class_names(list(parsed.values()), options)
     found: dict[str, Any] = {}
     shown: dict[str, list[tuple[Path, Path]]] = {}
     faults: list[str] = []
     for split, folders in splits.items():
         notes, place = parsed[split].notes, folder / split
-        work = list(_plan(root, folders, parsed[split], place)) if classes else []
+        work = list(labels_to_make(root, folders, parsed[split], place, missing)) if classes else []
         if most is not None:
             work = [work[index] for index in evenly_spaced(len(work), 10 * most if folders.divide else most)]
         paint = partial(make_label, options, classes)
@@ -139,8 +142,12 @@ class _Total:
 # ---- what there is
 
 
-def _read(root: Path, folders: SplitFolders, options: Options, workers: int) -> Parsed:
-    """What the annotation files of a split hold."""
+def read_annotations(root: Path, folders: SplitFolders, options: Options, workers: int) -> Parsed:
+    """What the annotation files of a split hold.
+
+    Raises:
+        DataError: there are none; what cannot be read is a fault among the notes.
+    """
     place, ending = root / folders.labels, FORMATS[options.format].ending
     files = [(place, "")] if place.is_file() else list(annotation_files(place, ending))
     if not files:
@@ -191,7 +198,7 @@ def _parse(name: str, classes: list[str], path: Path, inside: str) -> Parsed:
         return parsed
 
 
-def _classes(parsed: Sequence[Parsed], options: Options) -> tuple[str, ...]:
+def class_names(parsed: Sequence[Parsed], options: Options) -> tuple[str, ...]:
     """The names of all ids in labels."""
     declared = [name for each in parsed for name in each.classes]
     drawn = {shape.name for each in parsed for picture in each.pictures for shape in picture.shapes}
@@ -199,8 +206,14 @@ def _classes(parsed: Sequence[Parsed], options: Options) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*declared, *sorted(drawn), *background]))
 
 
-def _plan(root: Path, folders: SplitFolders, parsed: Parsed, place: Path) -> Iterator[Work]:
-    """The labels of a split, and their pictures; notes pictures that are missing, or annotated twice."""
+def labels_to_make(
+    root: Path, folders: SplitFolders, parsed: Parsed, place: Path, missing: Missing = "error"
+) -> Iterator[Work]:
+    """The labels of a split, and their pictures; notes pictures that are missing, or annotated twice.
+
+    Args:
+        place: folder of the files to make.
+    """
     images = root / folders.images
     found = [_find(images, picture.names) for picture in parsed.pictures]
     taken: dict[str, Picture] = {}
@@ -209,7 +222,10 @@ def _plan(root: Path, folders: SplitFolders, parsed: Parsed, place: Path) -> Ite
         is_embedded = picture.is_embedded and None in found
         if image is None and not is_embedded:
             what = f"pictures that are missing in {folders.images}"
-            parsed.notes.fault(f"{what} (`list: FILE.txt` names those that count)", picture.names[0])
+            if missing == "skip":
+                parsed.notes.remark(f"{what}, passed over", picture.names[0])
+            else:
+                parsed.notes.fault(f"{what} (`annotations.missing: skip` passes them over)", picture.names[0])
             continue
         name = without_extension(image or picture.names[0])
         if (other := taken.setdefault(name, picture)) is not picture:

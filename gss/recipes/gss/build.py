@@ -62,7 +62,6 @@ def build_posterior(
     ffn: int | None = None,
     colours: Tensor | None = None,
     temperature: float | None = None,
-    image_channels: int = 0,
 ) -> Posterior:
     """A freshly initialised X^-1; the defaults are the published sizes.
 
@@ -70,7 +69,6 @@ def build_posterior(
         num_classes: classes of the data set, without ignore.
         variant: `window` (FT-W), `conv` (FT) or `nearest` (FF).
         channels, depth, num_heads, window, ffn: see `WindowPosterior`; `conv` has `channels` alone.
-        image_channels: see `Posterior`; not of `nearest`.
         colours, temperature: see `NearestPosterior`, which needs the colours.
     """
     if variant == "nearest":
@@ -78,13 +76,5 @@ def build_posterior(
             raise ValueError(f"`nearest` needs {num_classes + 1} colours: one per class and that of ignore")
         return NearestPosterior(colours, temperature)
     if variant == "conv":
-        return ConvPosterior(num_classes, channels, image_channels=image_channels)
-    return WindowPosterior(
-        num_classes,
-        channels,
-        depth=depth,
-        num_heads=num_heads,
-        window=window,
-        ffn=ffn,
-        image_channels=image_channels,
-    )
+        return ConvPosterior(num_classes, channels)
+    return WindowPosterior(num_classes, channels, depth=depth, num_heads=num_heads, window=window, ffn=ffn)

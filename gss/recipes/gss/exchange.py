@@ -73,9 +73,8 @@ def to_published(prior: LatentPrior, posterior: Posterior | None = None, dvae: D
     Raises:
         CheckpointError: X^-1 of a variant, or an encoder of a kind, that was not published.
     """
-    if isinstance(posterior, ConvPosterior) or (posterior is not None and posterior.sees_image):
-        what = "of variant `conv`" if isinstance(posterior, ConvPosterior) else "that sees the photograph"
-        raise CheckpointError(f"X^-1 {what} has no published form", todo="leave X^-1 out, or export a folder or ONNX")
+    if isinstance(posterior, ConvPosterior):
+        raise CheckpointError("X^-1 of variant `conv` has no published form", todo="leave X^-1 out")
     architecture = prior.backbone.architecture
     return {
         published_key(name, architecture): to_published_order(value) if is_reordered(architecture, name) else value

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from gss.config.experiment import Experiment, Job, NamedFile
-from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
+from gss.config.load import PUT_IT_THERE, data_folder, start_file, weights_download, weights_file
 from gss.config.names import Place, RunName
 from gss.config.schema import (
     Backbone,
@@ -116,6 +116,10 @@ class LatentPrior(Section):
     """The image encoder."""
     checkpoint: Place | None = None
     """A published (mmseg) GSS-FF checkpoint to import instead of training, found like `data.root`."""
+    start_from: Place | None = None
+    """A model to go on from, for other classes, data or schedules: a file as `results/other/gss_ff.pth`, or a folder of
+    `gss export`; relative to the project. Tensors of equal names and shapes are taken, of the pixel branch the rows
+    of classes with equal names, the token classifier where the tokenizer is the same."""
     milestones: tuple[Positive, ...] = (160000,)
     """Steps at which a model file is written; the last one is the length of the training."""
     head: Literal["ff", "single_fusion"] = "ff"
@@ -139,7 +143,8 @@ class LatentPrior(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        beside: Any = {"backbone": {"weights"}, "checkpoint": True, "milestones": True, "head": True, "training": True}
+        training: Any = dict.fromkeys(("checkpoint", "start_from", "milestones", "head", "training"), True)
+        beside = {"backbone": {"weights"}, **training}
         return {**self.model_dump(mode="json", exclude=beside), "kind": self.head}
 
     @model_validator(mode="after")
@@ -162,14 +167,12 @@ class Posterior(Section):
     """Take X^-1, palette and tokenizer of this experiment instead of training them."""
     checkpoint: Place | None = None
     """A published (mmseg) GSS-FT-W checkpoint to take X^-1 from instead of training it, found like `data.root`."""
+    start_from: Place | None = None
+    """A model whose X^-1 is gone on from, see `latent_prior.start_from`."""
     start_step: Positive | None = None
     """Train behind this milestone of the latent prior; default: the last one."""
     steps: Positive = 40000
     """Updates."""
-    token_temperature: Temperature | None = None
-    """Train on mixtures of tokens, as `evaluation.token_temperature` decodes them; none: the most probable tokens."""
-    image: bool = False
-    """`window`, `conv`: X^-1 sees the image encoder's finest map beside the maskige."""
     channels: Positive = 128
     """Width; with window attention a multiple of `num_heads`."""
     depth: Positive = 2
@@ -179,15 +182,10 @@ class Posterior(Section):
     training: Training = Training()
     """Optimisation."""
 
-    def architecture(self, image_channels: int = 0) -> dict[str, Any]:
-        """The arguments of X^-1's builder, as a model file says them.
-
-        Args:
-            image_channels: of the encoder's finest map, for an X^-1 that sees it.
-        """
+    def architecture(self) -> dict[str, Any]:
+        """The arguments of X^-1's builder, as a model file says them."""
         sizes = {"window": {"channels", "depth", "num_heads"}, "conv": {"channels"}, "nearest": set()}
-        described = self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
-        return described | ({"image_channels": image_channels} if self.image and self.variant != "nearest" else {})
+        return self.model_dump(mode="json", include={"variant", *sizes[self.variant]})
 
     @model_validator(mode="before")
     @classmethod
@@ -214,10 +212,6 @@ class Posterior(Section):
     def _one_source(self) -> Self:
         if self.experiment and self.checkpoint:
             raise ValueError("X^-1 is taken `from` an experiment or of a `checkpoint`, not both")
-        if self.image and self.checkpoint:
-            raise ValueError("`image: true` trains X^-1: no published one, as `checkpoint` names, sees the photograph")
-        if self.image and self.experiment:
-            raise ValueError(f"`image: true` trains X^-1: that of {self.experiment!r} knows another encoder")
         return self
 
 
@@ -227,10 +221,11 @@ class GSSEvaluation(Evaluation):
     token_temperature: Temperature | None = None
     """Decode the mixture of all tokens, by their probabilities softmax(scores / T); none: the most probable token."""
     token_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Add w times the logarithms of the classes' shares in the tokens to the log-probabilities of X^-1; 0: X^-1
-    alone."""
+    """Weigh the logarithms of the classes' shares in the tokens in, w against 1 for the log-probabilities of X^-1;
+    0: X^-1 alone."""
     pixel_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Add w times the log-probabilities of the latent prior's pixel branch to those of X^-1; 0: X^-1 alone."""
+    """Weigh the log-probabilities of the latent prior's pixel branch in, w against 1 for those of X^-1; 0: X^-1
+    alone."""
 
 
 BEYOND = ("token_temperature", "token_weight", "pixel_weight")
@@ -248,7 +243,7 @@ _TOKENIZER = tuple(f"tokenizer.{key}" for key in ("vocab_size", "n_hid", "n_init
 _OPENAI = tuple(f"tokenizer.{key}" for key in ("encoder", "decoder", "encoder_sha256", "decoder_sha256"))
 _REFINEMENT = ("reconstruction.min_iou", "reconstruction.retrain_steps")
 _SIZES = ("posterior.depth", "posterior.num_heads")
-_TRAINED = ("posterior.steps", "posterior.training", "posterior.token_temperature")
+_TRAINED = ("posterior.steps", "posterior.training", "posterior.start_from")
 
 
 class GSSExperiment(Experiment):
@@ -285,14 +280,14 @@ class GSSExperiment(Experiment):
         (
             "`latent_prior.checkpoint`",
             lambda e: e.latent_prior.checkpoint is not None,
-            ("latent_prior.training", "latent_prior.backbone.weights"),
+            ("latent_prior.training", "latent_prior.backbone.weights", "latent_prior.start_from"),
         ),
         ("`posterior.checkpoint`", lambda e: e.posterior.checkpoint is not None, _TRAINED),
         ("`posterior.variant: conv`", lambda e: e.posterior.variant == "conv", _SIZES),
         (
             "`posterior.variant: nearest`",
             lambda e: e.posterior.variant == "nearest",
-            ("posterior.channels", "posterior.image", *_SIZES, *_TRAINED),
+            ("posterior.channels", *_SIZES, *_TRAINED),
         ),
         (
             "`posterior.experiment`",
@@ -312,11 +307,6 @@ class GSSExperiment(Experiment):
             raise ValueError(
                 f"posterior.start_step {start} is no milestone; "
                 f"latent_prior.milestones are {list(self.latent_prior.milestones)}"
-            )
-        if self.posterior.image and start not in (None, self.latent_prior.milestones[-1]):
-            raise ValueError(
-                f"posterior.start_step {start}: with `posterior.image` X^-1 is trained behind the encoder that it will "
-                f"have, of step {self.latent_prior.milestones[-1]}; leave `start_step` out"
             )
         return self
 
@@ -375,6 +365,8 @@ class GSSExperiment(Experiment):
                     yield NamedFile(f"dVAE {what}", f"tokenizer.{what}", base / file, todo)
         if not prior.checkpoint:
             yield from weights_file(prior.backbone, "latent_prior.backbone")
+        for key in ("latent_prior", "posterior"):
+            yield from start_file(self.at(key).start_from, key)
         for part, file in (("latent_prior", prior.checkpoint), ("posterior", self.posterior.checkpoint)):
             if file:
                 yield NamedFile(f"checkpoint of {part}", f"{part}.checkpoint", base / file, PUT_IT_THERE)

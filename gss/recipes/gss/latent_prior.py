@@ -139,12 +139,10 @@ class Seen(NamedTuple):
     Args:
         code: tokens int64 [B, h, w], or the expectation of their embeddings, float [B, h, w, E].
         pixel_logits: class scores of its pixel branch, [B, N, h, w], if they were asked for.
-        features: the encoder's map of stride 4, [B, D, ceil(H / 4), ceil(W / 4)], if it was asked for.
     """
 
     code: Tensor
     pixel_logits: Tensor | None = None
-    features: Tensor | None = None
 
 
 class LatentPrior(nn.Module):
@@ -164,24 +162,21 @@ class LatentPrior(nn.Module):
         *,
         mixture: tuple[Tensor, float] | None = None,
         with_pixels: bool = False,
-        with_features: bool = False,
     ) -> Seen:
         """One pass over normalised images [B, 3, H, W].
 
         Args:
             mixture: embeddings [V, E] and a temperature: the code is `LatentPriorHead.expectation` of them; None: it is
                 the most probable tokens.
-            with_pixels, with_features: the pixel branch, the features are wanted, too.
+            with_pixels: the pixel branch is wanted, too.
         """
         rows, columns = (-(-side // self.head.token_stride) for side in image.shape[2:])
         maps = self.backbone(self.backbone.fit(image))
         fused = self.head.fuse(maps)
         pixels = self.head.pixel_logits(maps, fused)[:, :, :rows, :columns] if with_pixels else None
-        height, width = (-(-side // 4) for side in image.shape[2:])
-        features = maps[0][:, :, :height, :width] if with_features else None
         del maps  # what follows needs more memory
         code = self.head.tokens(fused) if mixture is None else self.head.expectation(fused, *mixture)
-        return Seen(code[:, :rows, :columns], pixels, features)
+        return Seen(code[:, :rows, :columns], pixels)
 
     def token_uncertainty(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> float32 [B, ceil(H/4), ceil(W/4)], see `LatentPriorHead`."""

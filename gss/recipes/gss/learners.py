@@ -134,7 +134,6 @@ class PosteriorLearner(ImageLearner):
         class_weights: [N], factor of a pixel's loss by its label; None: 1, as published.
         reference: as published, the prior's head predicts its tokens in train mode: with the statistics of the batch
             and with dropout, and its running statistics drift. They go nowhere: X^-1 alone is saved.
-        token_temperature: see `gss.recipes.gss.model.GSS`.
 
     Note:
         Deviation: unless `reference`, the prior is what it is at prediction (tests/models/test_training.py), but for
@@ -151,11 +150,10 @@ class PosteriorLearner(ImageLearner):
         *,
         class_weights: Tensor | None = None,
         reference: bool = False,
-        token_temperature: float | None = None,
     ) -> None:
         super().__init__()
         self.terms = {"ce": 1.0}
-        self.reference, self.token_temperature = reference, token_temperature
+        self.reference = reference
         self.saved = self.posterior = posterior
         self.prior = prior.requires_grad_(False)
         self.dvae = dvae.requires_grad_(False)
@@ -176,17 +174,16 @@ class PosteriorLearner(ImageLearner):
         return sum_of(pixel_weights(label, self.class_weights).double(), groups)[None]
 
     def losses(self, image: Tensor, label: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Stats]:
-        rgb, features = self._decoded(image)
-        loss, right = self.posterior.loss_sum(rgb, label, features, class_weights=self.class_weights, groups=groups)
+        loss, right = self.posterior.loss_sum(
+            self._decoded(image), label, class_weights=self.class_weights, groups=groups
+        )
         return loss[None], {"pixel_acc": (right, (label != self.ignored).sum())}
 
     @torch.no_grad()
-    def _decoded(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Maskige [B, 3, 8h, 8w], and the features if X^-1 looks at them."""
-        mixture = self.dvae.mixture(self.token_temperature)
-        seen = self.prior.see(image, mixture=mixture, with_features=self.posterior.sees_image)
+    def _decoded(self, image: Tensor) -> Tensor:
+        tokens = self.prior.tokens(image)
         with torch.autocast(image.device.type, enabled=False):
-            return self.dvae.decode(seen.code).to(next(self.posterior.parameters()).dtype), seen.features
+            return self.dvae.decode(tokens).to(next(self.posterior.parameters()).dtype)  # [B, 3, 8h, 8w]
 
 
 def _token_grid(label: Tensor, stride: int) -> tuple[int, int]:

@@ -32,9 +32,9 @@ class GSS(nn.Module):
         posterior: X^-1.
         token_temperature: T of the mixture of tokens that is decoded, softmax(scores / T); None: the one token with the
             highest score, as published.
-        token_weight: w; the scores are log-probabilities, those of X^-1 plus w times the logarithms of the shares that
-            the classes have in the tokens, see `class_shares`, of the mixture where one is decoded. A mixture of two
-            colours may lie near that of a third class, whose share is small. 0: no shares, as published.
+        token_weight: w; the scores are the mean of log-probabilities, those of X^-1 and w times the logarithms of the
+            shares that the classes have in the tokens, see `class_shares`, of the mixture where one is decoded. A
+            mixture of two colours may lie near that of a third class, whose share is small. 0: no shares, as published.
         pixel_weight: the same of the log-probabilities of the prior's pixel branch; 0: the branch is not looked at, as
             published.
         colours: [N + 1, 3] in 0..255, the palette with the ignore row last; for shares.
@@ -93,11 +93,11 @@ class GSS(nn.Module):
     def scores(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> class scores float [B, N, H, W]; higher is more probable."""
         size = image.shape[2], image.shape[3]
-        seen, shares = self.see(image, with_pixels=self.pixel_weight > 0, with_features=self.posterior.sees_image)
+        seen, shares = self.see(image, with_pixels=self.pixel_weight > 0)
         rgb = self.tokenizer.decode(seen.code)
         if shares is None and seen.pixel_logits is None:
-            return self.posterior.scores(rgb, size, seen.features)
-        scores = self.posterior.log_probabilities(rgb, size, seen.features)
+            return self.posterior.scores(rgb, size)
+        scores = self.posterior.log_probabilities(rgb, size)
         if shares is not None:
             for of_image, some in zip(scores, shares, strict=True):  # [N, H, W], [N, h, w]
                 _add(of_image, self.token_weight, ((chunk + RAREST).log_() for chunk in resized(some, size)))
@@ -105,7 +105,8 @@ class GSS(nn.Module):
             for of_image, logits in zip(scores, seen.pixel_logits, strict=True):
                 logarithm = log_sum_exp(logits, size)  # [H, W]
                 _add(of_image, self.pixel_weight, (chunk - logarithm for chunk in resized(logits, size)))
-        return scores
+        # The mean: all of them say the same thing, and a sum would take it for independent evidence.
+        return scores.div_(1 + self.token_weight + self.pixel_weight)
 
     def extras(self, image: Tensor) -> Tensor:
         """The predicted maskige, see `rgb`, and how undecided the latent prior is about its tokens, grey."""
@@ -113,17 +114,17 @@ class GSS(nn.Module):
         grey = resize(unsure[:, None].to(rgb.dtype), (rgb.shape[2], rgb.shape[3]))  # [B, 1, 8h, 8w]
         return torch.cat([rgb, grey.expand_as(rgb)], dim=1)
 
-    def see(self, image: Tensor, **wanted: bool) -> tuple[Seen, Tensor | None]:
+    def see(self, image: Tensor, *, with_pixels: bool = False) -> tuple[Seen, Tensor | None]:
         """What the prior says, and the shares of the classes in it, [B, N, h, w]; None: they are not weighed."""
         mixture = self.tokenizer.mixture(self.token_temperature)
         if self.shares is None:
-            return self.prior.see(image, mixture=mixture, **wanted), None
+            return self.prior.see(image, mixture=mixture, with_pixels=with_pixels), None
         if mixture is None:
-            seen = self.prior.see(image, mixture=None, **wanted)
+            seen = self.prior.see(image, with_pixels=with_pixels)
             return seen, self.shares[seen.code].movedim(-1, 1)
         embeddings, temperature = mixture
         table = torch.cat([embeddings, self.shares.to(embeddings.dtype)], dim=1)  # both means by one product
-        seen = self.prior.see(image, mixture=(table, temperature), **wanted)
+        seen = self.prior.see(image, mixture=(table, temperature), with_pixels=with_pixels)
         code, shares = seen.code.tensor_split([embeddings.shape[1]], dim=-1)
         return seen._replace(code=code), shares.movedim(-1, 1)
 

@@ -1,7 +1,6 @@
 """X^-1: from the decoded maskige back to class scores.
 
-Letters: B batch, P Q height and width of the maskige (8h, 8w), N classes, C channels, H W size of the image; D channels
-of the image encoder's map of stride 4, r s its height and width.
+Letters: B batch, P Q height and width of the maskige (8h, 8w), N classes, C channels, H W size of the image.
 """
 
 from abc import abstractmethod
@@ -23,79 +22,40 @@ from gss.recipes.gss.palette.maskige import nearest
 
 
 class Posterior(nn.Module):
-    """What the variants have in common: `forward` gives scores at the maskige's size.
-
-    Args:
-        channels: C, of the first layer.
-        image_channels: D; the first layer sees the image encoder's features beside the maskige, from a start at which
-            they count nothing. 0: the maskige alone, as published.
-    """
-
-    def __init__(self, channels: int = 0, image_channels: int = 0) -> None:
-        super().__init__()
-        self.image_weight = nn.Parameter(torch.zeros(channels, image_channels, 1, 1)) if image_channels else None
-
-    @property
-    def sees_image(self) -> bool:
-        """Whether the functions below need `features`."""
-        return self.image_weight is not None
+    """What the variants have in common: `forward` gives scores at the maskige's size."""
 
     @abstractmethod
-    def forward(self, rgb: Tensor, features: Tensor | None = None) -> Tensor:
-        """Maskige [B, 3, P, Q] in 0..1 -> scores [B, N, P, Q].
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Maskige [B, 3, P, Q] in 0..1 -> scores [B, N, P, Q]."""
 
-        Args:
-            features: [B, D, r, s], of the photograph; not looked at unless `sees_image`.
-        """
-
-    def scores(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
+    def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """Maskige [B, 3, P, Q] in 0..1 -> float scores [B, N, H, W], resized bilinearly to `size` = (H, W)."""
-        return resize(self(rgb, features), size)
+        return resize(self(rgb), size)
 
-    def log_probabilities(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
-        """As `scores`, normalised: their log-softmax over the classes, float32 at least. Not to be differentiated."""
-        scores = single(self.scores(rgb, size, features))
+    def log_probabilities(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """As `scores`, normalised: their log-softmax over the classes, float32 at least."""
+        scores = single(self.scores(rgb, size))
         for of_image in scores:
             of_image -= log_sum_exp(of_image, size)
         return scores
 
     def loss_sum(
-        self,
-        rgb: Tensor,
-        label: Tensor,
-        features: Tensor | None = None,
-        *,
-        class_weights: Tensor | None = None,
-        groups: Tensor | None = None,
+        self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None, groups: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of `scores(rgb, (H, W), features)`, summed over the valid pixels.
+        """Cross-entropy of `scores(rgb, (H, W))`, summed over the valid pixels.
 
         Args:
             rgb: [B, 3, P, Q] in 0..1.
             label: integers [B, H, W], 0..N-1 or `ignore_index(N)`.
-            features: see `forward`.
             class_weights: [N], factor of a pixel's loss by its label; None: 1.
             groups: see `gss.nets.losses`.
 
         Returns:
             the sum, [] or [S], differentiable in the parameters; the number of pixels guessed right, int64.
         """
-        scores = self(rgb, features)
+        scores = self(rgb)
         ignored = ignore_index(scores.shape[1])
         return pixel_loss_sum(scores, label, ignore_index=ignored, class_weights=class_weights, groups=groups)
-
-    def _first(self, layer: ConvBNReLU, rgb: Tensor, features: Tensor | None) -> Tensor:
-        """The first layer's output, [B, C, P, Q].
-
-        With features it is the layer of a convolution over maskige and resized features together, without the two put
-        together: a 1x1 convolution and a resize commute.
-        """
-        rgb = rgb.contiguous(memory_format=torch.channels_last)
-        if self.image_weight is None:
-            return layer(rgb)
-        assert features is not None
-        x = layer.conv(rgb)
-        return layer.finish(x + resize(F.conv2d(features, self.image_weight), (x.shape[2], x.shape[3])))
 
 
 class WindowPosterior(Posterior):
@@ -105,7 +65,6 @@ class WindowPosterior(Posterior):
         num_classes: N.
         channels: C, a multiple of `num_heads`.
         ffn: hidden width of the feed-forward layers; None: 2 C.
-        image_channels: D, see `Posterior`.
 
     Source: published GSS-FT-W head; parameter names and initialisation are theirs.
 
@@ -121,9 +80,8 @@ class WindowPosterior(Posterior):
         num_heads: int = 4,
         window: int = 7,
         ffn: int | None = None,
-        image_channels: int = 0,
     ) -> None:
-        super().__init__(channels, image_channels)
+        super().__init__()
         self.projection = ConvBNReLU(3, channels)
         self.post_transformer_block = SwinBlocks(
             channels, depth, heads=num_heads, window=window, ffn_dim=ffn or 2 * channels
@@ -131,30 +89,24 @@ class WindowPosterior(Posterior):
         self.post_swin_ln = nn.LayerNorm(channels)
         self.cls_segmap = nn.ModuleDict({"conv": _classifier(channels, num_classes)})
 
-    def hidden(self, rgb: Tensor, features: Tensor | None = None) -> Tensor:
-        """Maskige [B, 3, P, Q] in 0..1 -> input of the classifier, [B, C, P, Q]; `features`: see `forward`."""
-        x = self._first(self.projection, rgb, features)  # [B, C, P, Q]
+    def hidden(self, rgb: Tensor) -> Tensor:
+        """Maskige [B, 3, P, Q] in 0..1 -> input of the classifier, [B, C, P, Q]."""
+        x = self.projection(rgb.contiguous(memory_format=torch.channels_last))  # [B, C, P, Q]
         x = self.post_transformer_block(x.permute(0, 2, 3, 1))  # [B, P, Q, C]
         return self.post_swin_ln(x).permute(0, 3, 1, 2)
 
-    def forward(self, rgb: Tensor, features: Tensor | None = None) -> Tensor:
-        return self.cls_segmap["conv"](self.hidden(rgb, features))  # [B, N, P, Q]
+    def forward(self, rgb: Tensor) -> Tensor:
+        return self.cls_segmap["conv"](self.hidden(rgb))  # [B, N, P, Q]
 
-    def scores(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
-        return self.cls_segmap["conv"](resize(self.hidden(rgb, features), size))  # [B, N, H, W]
+    def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.cls_segmap["conv"](resize(self.hidden(rgb), size))  # [B, N, H, W]
 
     def loss_sum(
-        self,
-        rgb: Tensor,
-        label: Tensor,
-        features: Tensor | None = None,
-        *,
-        class_weights: Tensor | None = None,
-        groups: Tensor | None = None,
+        self, rgb: Tensor, label: Tensor, *, class_weights: Tensor | None = None, groups: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         weights = None if class_weights is None else pixel_weights(label, class_weights)
         classifier = cast(nn.Conv2d, self.cls_segmap["conv"])
-        hidden = resize(self.hidden(rgb, features), (label.shape[1], label.shape[2]))  # [B, C, H, W]
+        hidden = resize(self.hidden(rgb), (label.shape[1], label.shape[2]))  # [B, C, H, W]
         return token_loss_sum(
             hidden,
             classifier.weight,
@@ -172,17 +124,15 @@ class ConvPosterior(Posterior):
     Args:
         num_classes: N.
         channels: C.
-        image_channels: D, see `Posterior`.
     """
 
-    def __init__(self, num_classes: int, channels: int = 128, *, image_channels: int = 0) -> None:
-        super().__init__(channels, image_channels)
+    def __init__(self, num_classes: int, channels: int = 128) -> None:
+        super().__init__()
         self.convs = nn.Sequential(ConvBNReLU(3, channels, 3), ConvBNReLU(channels, channels, 3))
         self.cls_segmap = nn.ModuleDict({"conv": _classifier(channels, num_classes, 3)})
 
-    def forward(self, rgb: Tensor, features: Tensor | None = None) -> Tensor:
-        first, second = cast(tuple[ConvBNReLU, ConvBNReLU], self.convs)
-        x = second(self._first(first, rgb, features))  # [B, C, P, Q]
+    def forward(self, rgb: Tensor) -> Tensor:
+        x = self.convs(rgb.contiguous(memory_format=torch.channels_last))  # [B, C, P, Q]
         return self.cls_segmap["conv"](x)  # [B, N, P, Q]
 
 
@@ -208,10 +158,10 @@ class NearestPosterior(Posterior):
         """Maskige [B, 3, P, Q] in 0..1 -> class ids int64 [B, P, Q]."""
         return nearest(rgb * 255, self.colours)
 
-    def forward(self, rgb: Tensor, features: Tensor | None = None) -> Tensor:
+    def forward(self, rgb: Tensor) -> Tensor:
         return self.scores(rgb, (rgb.shape[2], rgb.shape[3])).to(rgb.dtype)
 
-    def scores(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
+    def scores(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """The same as resizing `forward(rgb)`, without N channels at the maskige's size."""
         if self.temperature is None and rgb.shape[2:] == (2 * size[0], 2 * size[1]):
             four = F.pixel_unshuffle(self.ids(rgb).unsqueeze(1), 2)  # [B, 4, H, W]
@@ -224,7 +174,7 @@ class NearestPosterior(Posterior):
             chunk.copy_(resize(some.permute(0, 3, 1, 2), size))
         return votes
 
-    def log_probabilities(self, rgb: Tensor, size: tuple[int, int], features: Tensor | None = None) -> Tensor:
+    def log_probabilities(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """log((4 v + 1) / (4 + N)) of the shares v of the votes: the four maskige pixels of an image pixel are one vote
         each, and every class has one more, without which the logarithm of most classes would be infinite."""
         return self.scores(rgb, size).mul_(4).add_(1).div_(4 + self.num_classes).log_()

@@ -52,9 +52,6 @@ def _lender(run: Run[GSSExperiment], space: ClassSpace) -> GSSExperiment | None:
     if other.experiment.posterior.experiment:
         known = other.experiment.posterior.experiment
         raise ConfigError(f"{name!r} has its X^-1 from {known!r} itself", where=where, todo=f"name {known!r}")
-    if other.experiment.posterior.image:
-        what = f"the X^-1 of {name!r} looks at the photograph through the encoder of its own latent prior"
-        raise ConfigError(what, where=where, todo="train X^-1 here, or name an experiment without `posterior.image`")
     with contextlib.suppress(DataError, ConfigError):  # its data may be elsewhere: its own check says so
         theirs = other.declared_space().names
         if theirs != space.names:
@@ -96,9 +93,8 @@ def _build(run: Run[GSSExperiment], space: ClassSpace, lender: GSSExperiment) ->
     with naming("latent_prior.training"):
         lr_factors(prior, loop_settings(run, config.training, config.milestones[-1]))
     with naming("posterior"), META:
-        finest = prior.backbone.channels[0]
-        x_inverse = build_posterior({**described, "posterior": experiment.posterior.architecture(finest)})
-        x_inverse(torch.zeros(2, 3, _WINDOW, _WINDOW), torch.zeros(2, finest, _WINDOW // 8, _WINDOW // 8))
+        x_inverse = build_posterior({**described, "posterior": experiment.posterior.architecture()})
+        x_inverse(torch.zeros(2, 3, _WINDOW, _WINDOW))
     kinds: dict[str, Kind] = {"latent_prior": "gss_ff", "posterior": "posterior"}
     for part, kind in kinds.items():
         file = getattr(experiment, part).checkpoint
@@ -141,7 +137,6 @@ def learner(
         module,
         class_weights=weights,
         reference=experiment.numerics == "reference",
-        token_temperature=experiment.posterior.token_temperature,
     )
 
 

@@ -157,10 +157,7 @@ def facts(results: Results) -> dict[str, str]:
 
 def about(file: "ModelFile") -> str:
     """What the model is, in Markdown."""
-    described = file.meta["posterior"] if file.kind == "gss_ft" else {"variant": "nearest"}
-    posterior = POSTERIORS[described["variant"]]
-    if "image_channels" in described:
-        posterior += ", which sees the photograph, too,"
+    posterior = POSTERIORS[file.meta["posterior"]["variant"] if file.kind == "gss_ft" else "nearest"]
     return (
         "Semantic segmentation with *Generative Semantic Segmentation* (Chen, Lu, Zhu and Zhang, CVPR 2023): a label "
         "is painted as a\npicture, the maskige; the network predicts the tokens of that picture from the photograph, a "

@@ -22,13 +22,12 @@ def random_networks(
     dvae = at_precision(random_dvae(run).requires_grad_(False).eval(), run.experiment.tokenizer.precision, device)
     colours = any_colours(space)
     meta = describe(run, space, Palette(colours, space.names), dvae)
-    prior = build_prior(meta)
     meta["posterior"] = (
-        run.experiment.posterior.architecture(prior.backbone.channels[0])
+        run.experiment.posterior.architecture()
         if variant != "nearest"
         else {"variant": variant, "temperature": run.experiment.evaluation.vote_temperature}
     )
-    return prior, dvae, build_posterior(meta), torch.from_numpy(colours)
+    return build_prior(meta), dvae, build_posterior(meta), torch.from_numpy(colours)
 
 
 def random_dvae(run: Run[GSSExperiment]) -> DVAE:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from gss.config.experiment import Experiment, NamedFile
-from gss.config.load import PUT_IT_THERE, data_folder, weights_download, weights_file
+from gss.config.load import PUT_IT_THERE, data_folder, start_file, weights_download, weights_file
 from gss.config.names import Place
 from gss.config.schema import Backbone, Figures, Fraction, Positive, Published, Rate, Section, Training
 
@@ -36,6 +36,10 @@ class Pixel(Section):
     checkpoint: Place | None = None
     """A published checkpoint, of CAE with UPerNet or of MSeg's HRNet, to import instead of training, found like
     `data.root`."""
+    start_from: Place | None = None
+    """A model to go on from, for other classes, data or schedules: a file as `results/other/pixel.pth`, or a folder of
+    `gss export`; relative to the project. Tensors of equal names and shapes are taken, of a classifier the rows of
+    classes with equal names."""
     head: Literal["plain", "fcn", "hrnet", "upernet", "psp"] = "plain"
     """What makes scores of the four maps: `plain` adds them up, `fcn` concatenates them, `hrnet` does so as in MSeg's
     HRNetV2 and trains the encoder with its BatchNorm momentum and start values, `upernet` is UPerNet; `psp` is
@@ -56,7 +60,7 @@ class Pixel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The arguments of the network's builder, as a model file says them."""
-        training: Any = {"checkpoint": True, "ccsa": True, "steps": True, "training": True}
+        training: Any = dict.fromkeys(("checkpoint", "start_from", "ccsa", "steps", "training"), True)
         beside = {"backbone": {"weights"}, "auxiliary": {"weight"}, **training}
         return self.model_dump(mode="json", exclude=beside)
 
@@ -82,7 +86,7 @@ class PixelExperiment(Experiment):
         (
             "`pixel.checkpoint`",
             lambda e: e.pixel.checkpoint is not None,
-            ("pixel.training", "pixel.steps", "pixel.backbone.weights", "pixel.ccsa"),
+            ("pixel.training", "pixel.steps", "pixel.backbone.weights", "pixel.ccsa", "pixel.start_from"),
         ),
         *Experiment.idle_keys,
     )
@@ -102,6 +106,7 @@ class PixelExperiment(Experiment):
             yield NamedFile("checkpoint", "pixel.checkpoint", data_folder() / file, PUT_IT_THERE)
         else:
             yield from weights_file(self.pixel.backbone, "pixel.backbone")
+            yield from start_file(self.pixel.start_from, "pixel")
 
     def downloads(self) -> Iterator[tuple[str, str, str]]:
         if not self.pixel.checkpoint:

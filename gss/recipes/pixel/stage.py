@@ -25,6 +25,7 @@ from gss.stages.training import (
     train_network,
 )
 from gss.train.distributed import World
+from gss.use.start import go_on, start_files
 
 
 def pixel(run: Run[PixelExperiment], world: World) -> None:
@@ -32,7 +33,8 @@ def pixel(run: Run[PixelExperiment], world: World) -> None:
     config, output = run.experiment.pixel, run.folder / "pixel.pth"
     finished = run.work("pixel") / "finished.pth"
     weights = pretrained(config.backbone) if world.is_main else None  # the others read them when they train
-    inputs = run.inputs(run.folder / MANIFEST, world=world) | balance_inputs(run, config.training)
+    files = (run.folder / MANIFEST, *start_files(config.start_from))
+    inputs = run.inputs(*files, world=world) | balance_inputs(run, config.training)
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
     with run.stage("pixel", inputs, world=world) as journal:
@@ -57,6 +59,8 @@ def _train(
     network = build_network(meta, weights if world.is_main else pretrained(config.backbone))
     if world.is_main:
         tell_pretrained(network.backbone, config.backbone.weights)
+    key = "pixel.start_from"
+    go_on(network, config.start_from, "pixel.", meta, build_network, key=key, quiet=not world.is_main)
     learner = build_learner(run.experiment, network, class_weights(run, config.training.class_balance))
     exported, origin = train_network(
         run,

@@ -113,14 +113,9 @@ def build_for(
         meta["latent_prior"] = {**described, "kind": "tokens"} if is_tokens else described
         prior = build_prior(meta)
     if made != "gss_ff":
-        config = run.experiment.posterior
-        if config.variant != "window":
-            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {config.variant}")
-        if config.image:
-            raise ConfigError(
-                "the published X^-1 sees no photograph", where="posterior.image", todo="leave the key out"
-            )
-        meta["posterior"] = config.architecture()
+        meta["posterior"] = run.experiment.posterior.architecture()
+        if meta["posterior"]["variant"] != "window":
+            raise ConfigError(f"the published X^-1 is posterior.variant=window, not {meta['posterior']['variant']}")
         x_inverse = build_posterior(meta)
     return meta, prior, x_inverse
 

@@ -31,6 +31,7 @@ from gss.stages.training import (
     train_network,
 )
 from gss.train.distributed import World
+from gss.use.start import go_on, start_files
 
 
 def latent_prior(run: Run[GSSExperiment], world: World, until: int | None = None) -> None:
@@ -51,7 +52,8 @@ def latent_prior(run: Run[GSSExperiment], world: World, until: int | None = None
     weights = (
         pretrained(run.experiment.latent_prior.backbone) if world.is_main else None
     )  # the others read them when they train
-    inputs = run.inputs(*(run.folder / file for file in (MANIFEST, PALETTE, TOKENIZER)), world=world)
+    files = (run.folder / file for file in (MANIFEST, PALETTE, TOKENIZER))
+    inputs = run.inputs(*files, *start_files(config.start_from), world=world)
     inputs |= balance_inputs(run, config.training)
     if weights:
         inputs["pretrained weights"] = tensors_sha256(weights)
@@ -80,6 +82,16 @@ def _train(
     prior = build_prior(meta, weights=weights if world.is_main else pretrained(run.experiment.latent_prior.backbone))
     if world.is_main:
         tell_pretrained(prior.backbone, config.backbone.weights)
+    go_on(
+        prior,
+        config.start_from,
+        "prior.",
+        meta,
+        build_prior,
+        key="latent_prior.start_from",
+        of_tokens=("head.conv_seg.weight", "head.conv_seg.bias"),
+        quiet=not world.is_main,
+    )
     learner = LatentPriorLearner(
         prior,
         tokenizer,

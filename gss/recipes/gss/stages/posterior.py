@@ -19,14 +19,16 @@ from gss.results.journal import Journal
 from gss.stages.run import Run
 from gss.stages.training import balance_inputs, class_weights, deliver, is_missing, train_network
 from gss.train.distributed import World
+from gss.use.start import go_on, start_files
 
 
 def posterior(run: Run[GSSExperiment], world: World) -> None:
     """Train X^-1 behind a frozen latent prior and write `posterior.pth`; variant `nearest` needs no training."""
     start = start_file(run)
     finished = run.work("posterior") / "finished.pth"
-    inputs = run.inputs(run.folder / MANIFEST, start, run.folder / TOKENIZER, world=world)
-    inputs |= balance_inputs(run, run.experiment.posterior.training)
+    config = run.experiment.posterior
+    files = (run.folder / MANIFEST, start, run.folder / TOKENIZER)
+    inputs = run.inputs(*files, *start_files(config.start_from), world=world) | balance_inputs(run, config.training)
     with run.stage("posterior", inputs, world=world) as journal:
         if is_missing(finished, world):
             _train(run, world, journal, finished, start, inputs)
@@ -49,20 +51,20 @@ def _train(
     prior = load_model(start, "gss_ff")
     run.space.require_names(prior.meta["classes"], where=start, todo=f"train it again: snakemake {start}")
     meta = {key: prior.meta[key] for key in ("classes", "palette", "tokenizer", "vocab_size")}
-    model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start)
-    meta |= {"posterior": config.architecture(model.prior.backbone.channels[0]), "step": config.steps}
+    meta |= {"posterior": config.architecture(), "step": config.steps}
     meta["provenance"] = run.provenance("posterior", inputs)
     torch.manual_seed(run.experiment.seed)
     module = build_posterior(meta)
+    key, quiet = "posterior.start_from", not world.is_main
+    go_on(module, config.start_from, "posterior.", meta, build_posterior, key=key, quiet=quiet)
     if config.variant != "nearest":
-        model = model.to(world.device)
+        model = build_model(prior, frozen_tokenizer(run, "decoder", world.device), where=start).to(world.device)
         learner = PosteriorLearner(
             model.prior,
             model.tokenizer,
             module,
             class_weights=class_weights(run, config.training.class_balance),
             reference=run.experiment.numerics == "reference",
-            token_temperature=config.token_temperature,
         )
         # The published prior changes while X^-1 is trained; predictions are those of the one in the file.
         kept = copy.deepcopy(model) if config.training.validate_every else model
