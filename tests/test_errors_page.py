@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference/errors.md"
-ERRORS = ("GssError", "ConfigError", "DataError", "CheckpointError", "TokenizerError")
+ERRORS = ("GssError", "ConfigError", "DataError", "CheckpointError", "TokenizerError", "NotFinite")
 BLANK = "…"
 ROOMS = {
     "Experiments, keys, names": ("config", "extensions"),
     "Photographs and labels": ("data", "init"),
-    "Trainings": ("stages", "train", "nets", "recipes", "benchmark"),
+    "Trainings": ("stages", "train", "nets", "recipes", "benchmark", "smoke"),
     "Files of models, checkpoints, weights": ("checkpoints", "modelfile", "filekind", "_compat"),
     "Results: figures, reports, comparisons": ("evaluate", "report", "results", "compare", "clean", "watch"),
     "Prediction and export": ("use",),

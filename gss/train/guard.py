@@ -16,13 +16,9 @@ class NotFinite(GssError):
         step: which; the weights are still those before it.
     """
 
-    def __init__(self, step: int, last_good: str, origin: str = "") -> None:
-        self.step, self.last_good = step, last_good
-        super().__init__(
-            f"the loss or its gradient is not finite at step {step}; training stopped before this update",
-            where=f"{origin}{'; ' if origin else ''}last good checkpoint: {last_good}",
-            todo="lower `lr` or set `clip_norm` (and with precision bf16 or fp16 try fp32), then run again",
-        )
+    def __init__(self, what: str, *, where: str, todo: str | None, step: int) -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.step = step
 
 
 class FiniteGuard:
@@ -74,4 +70,9 @@ class FiniteGuard:
         """
         bad = int(self._bad_step)
         if bad >= 0:
-            raise NotFinite(bad, self._last_good())
+            raise NotFinite(
+                f"the loss or its gradient is not finite at step {bad}; training stopped before this update",
+                where=f"last good checkpoint: {self._last_good()}",
+                todo="lower `lr` or set `clip_norm` (and with precision bf16 or fp16 try fp32), then run again",
+                step=bad,
+            )

@@ -37,7 +37,8 @@ def explained(
     except NotFinite as error:
         micro = [objective.move(batch) for batch in next(iter(make_batches(error.step)))]
         seed_step(seed, error.step, world.rank)
-        raise NotFinite(error.step, error.last_good, origin(objective, micro, error.step, world, scale)) from None
+        where = f"{origin(objective, micro, error.step, world, scale)}; {error.where}"
+        raise NotFinite(error.what, where=where, todo=error.todo, step=error.step) from None
 
 
 def origin(objective: Objective, micro: Sequence[Batch], step: int, world: World, scale: LossScale | None) -> str:
